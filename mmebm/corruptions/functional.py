@@ -1,0 +1,87 @@
+"""Corruptions as pure functions of an image and of parameters that were drawn before.
+
+Images are arrays (H, W, C) or (H, W), uint8 or floating point in pixel units (0 to 255). Nothing is changed in place;
+the result has the image's type, and uint8 results are rounded and clipped.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+INTERPOLATIONS = {
+    'nearest': cv2.INTER_NEAREST,
+    'bilinear': cv2.INTER_LINEAR,
+    'bicubic': cv2.INTER_CUBIC,
+    'lanczos': cv2.INTER_LANCZOS4,
+    'area': cv2.INTER_AREA,
+}
+
+
+def mask_patches(img: NDArray, mask: NDArray[np.bool_], fill: NDArray) -> NDArray:
+    """Replace the masked patches by ``fill``.
+
+    Args:
+        img: (H, W[, C]).
+        mask: One value a patch, (rows, columns), True = masked; rows divide H and columns divide W.
+        fill: Whatever broadcasts against the image: a colour (C,) or another image.
+    """
+    height, width = img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1]
+    pixels = mask.repeat(height, axis=0).repeat(width, axis=1)
+    return np.where(pixels.reshape(pixels.shape + (1,) * (img.ndim - 2)), as_type_of(img, fill), img)
+
+
+def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
+    """Mean colour (C,) of the patches that are not masked, or of the whole image if all are."""
+    patches = to_patches(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
+    visible = patches if mask.all() else patches[~mask.reshape(-1)]
+    return visible.mean(axis=(0, 1, 2))
+
+
+def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -> NDArray:
+    """Put patch ``order[i]`` where patch i was; patches are numbered row by row."""
+    patches = to_patches(img, patch_size, patch_size)[order]
+    rows, columns = img.shape[0] // patch_size, img.shape[1] // patch_size
+    grid = patches.reshape(rows, columns, patch_size, patch_size, *img.shape[2:])
+    return np.ascontiguousarray(grid.swapaxes(1, 2)).reshape(img.shape)
+
+
+def to_patches(img: NDArray, height: int, width: int) -> NDArray:
+    """Patches (rows * columns, height, width[, C]) of an image that they divide, row by row."""
+    rows, columns = img.shape[0] // height, img.shape[1] // width
+    grid = img.reshape(rows, height, columns, width, *img.shape[2:]).swapaxes(1, 2)
+    return grid.reshape(rows * columns, height, width, *img.shape[2:])
+
+
+def downsample(img: NDArray, factor: float, interpolation: str) -> NDArray:
+    """Shrink both sides by ``factor`` >= 1, averaging areas, and enlarge to full size with ``interpolation``."""
+    height, width = img.shape[:2]
+    small = max(1, round(width / factor)), max(1, round(height / factor))
+    values = img.astype(np.float32)
+    # OpenCV interpolates at most four channels at once.
+    planes = values.reshape(height, width, -1)
+    groups = [np.ascontiguousarray(planes[..., i : i + 4]) for i in range(0, planes.shape[2], 4)]
+    resized = [
+        cv2.resize(cv2.resize(group, small, interpolation=cv2.INTER_AREA), (width, height),
+                   interpolation=INTERPOLATIONS[interpolation]).reshape(group.shape)
+        for group in groups
+    ]  # fmt: skip
+    return as_type_of(img, np.concatenate(resized, axis=2).reshape(img.shape))
+
+
+def add_noise(img: NDArray, noise: NDArray) -> NDArray:
+    """Add noise, in pixel units, of the image's shape."""
+    return as_type_of(img, img.astype(np.float32) + noise)
+
+
+def to_gray(img: NDArray, weights: NDArray) -> NDArray:
+    """Replace every channel by the weighted sum (weights (C,), in the image's channel order) of all."""
+    gray = img.reshape(*img.shape[:2], -1).astype(np.float32) @ np.asarray(weights, dtype=np.float32)
+    return as_type_of(img, np.broadcast_to(gray[..., None], (*img.shape[:2], weights.size)).reshape(img.shape))
+
+
+def as_type_of(img: NDArray, values: NDArray) -> NDArray:
+    """Values in the image's type; rounded and clipped to its range if it is an integer type."""
+    if np.issubdtype(img.dtype, np.integer) and not np.issubdtype(np.asarray(values).dtype, np.integer):
+        limits = np.iinfo(img.dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return np.asarray(values).astype(img.dtype)

@@ -1,0 +1,311 @@
+"""Corruptions as transforms for any MM pipeline, and the transform that makes a training pair of them."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from mmcv.transforms import BaseTransform, Compose
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from mmebm.registry import TRANSFORMS
+
+from . import functional as F
+
+Params = dict[str, Any]
+
+
+class Corruption(BaseTransform):
+    """A corruption draws its parameters first (``sample``) and then applies them (``apply``).
+
+    So it can be replayed: ``apply(img, params)`` is a pure function. As a transform it replaces ``results['img']`` and
+    adds its ``name`` to ``results['corruption']``; a chain's names are joined by ``+``.
+
+    Args:
+        seed: If given, sample i of the data set is always corrupted alike, as for validation. Otherwise the draw
+            follows NumPy's global state, which mmengine seeds in every worker.
+    """
+
+    name: str
+
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """Draw the parameters for an image of this shape, (H, W[, C])."""
+
+    @abstractmethod
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Corrupt an image (H, W[, C]), uint8 or floating point in pixel units; the input is left as it is."""
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``results['img']`` by its corrupted version."""
+        img = results['img']
+        results['img'] = self.apply(img, self.sample(img.shape, self._generator(results)))
+        results['corruption'] = '+'.join(filter(None, [results.get('corruption'), self.name]))
+        return results
+
+    def _generator(self, results: dict) -> Generator:
+        if self.seed is None:
+            return np.random.default_rng(np.random.randint(2**32, size=2, dtype=np.uint32))
+        if 'sample_idx' not in results:
+            raise KeyError(
+                f"{type(self).__name__}: a fixed seed needs results['sample_idx'], which this data set lacks"
+            )
+        return np.random.default_rng((self.seed, results['sample_idx']))
+
+    def _grid(self, shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image."""
+        if shape[0] % patch_size or shape[1] % patch_size:
+            raise ValueError(
+                f'{type(self).__name__}: patch_size {patch_size} does not divide the image size '
+                f'{shape[0]}x{shape[1]}; resize or crop the image before, or change patch_size'
+            )
+        return shape[0] // patch_size, shape[1] // patch_size
+
+    def _check(self, is_valid: bool, requirement: str, value: Any) -> None:
+        if not is_valid:
+            raise ValueError(f'{type(self).__name__}: {requirement}, not {value!r}')
+
+
+@TRANSFORMS.register_module()
+class PatchMask(Corruption):
+    """Masked image modelling: hide square patches.
+
+    Args:
+        ratio: Share of the patches that is masked, 0 to 1; the number is rounded.
+        patch_size: Side of a patch in pixels.
+        layout: ``random`` patches, or ``block``: rectangles of several patches, as BEiT masks (arXiv 2106.08254).
+        fill: ``mean``: the mean colour of the visible patches; ``noise``: uniform in 0 to 255; or a constant, one
+            number or one a channel, in pixel units.
+        seed: See ``Corruption``.
+    """
+
+    name = 'mask'
+
+    def __init__(
+        self,
+        ratio: float = 0.6,
+        patch_size: int = 16,
+        layout: Literal['random', 'block'] = 'random',
+        fill: Literal['mean', 'noise'] | float | Sequence[float] = 'mean',
+        seed: int | None = None,
+    ):
+        super().__init__(seed)
+        self._check(0 <= ratio <= 1, 'ratio must be in [0, 1]', ratio)
+        self._check(patch_size >= 1, 'patch_size must be at least 1', patch_size)
+        self._check(layout in ('random', 'block'), "layout must be 'random' or 'block'", layout)
+        self._check(not isinstance(fill, str) or fill in ('mean', 'noise'), "fill must be 'mean', 'noise' or a colour",
+                    fill)  # fmt: skip
+        self.ratio = ratio
+        self.patch_size = patch_size
+        self.draw_mask = random_mask if layout == 'random' else block_mask
+        self.fill = fill
+
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """A mask (rows, columns), True = masked, and for ``fill='noise'`` the noise."""
+        grid = self._grid(shape, self.patch_size)
+        params = dict(mask=self.draw_mask(grid, round(self.ratio * grid[0] * grid[1]), rng))
+        if self.fill == 'noise':
+            params['noise'] = rng.integers(0, 256, size=shape, dtype=np.uint8)
+        return params
+
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Replace the masked patches by the fill."""
+        mask = params['mask']
+        if self.fill == 'noise':
+            return F.mask_patches(img, mask, params['noise'])
+        fill = F.visible_mean(img, mask) if self.fill == 'mean' else np.asarray(self.fill, dtype=np.float32)
+        return F.mask_patches(img, mask, fill)
+
+
+def random_mask(grid: tuple[int, int], count: int, rng: Generator) -> NDArray[np.bool_]:
+    """A mask over the grid with ``count`` patches masked (True), drawn alike."""
+    mask = np.zeros(grid[0] * grid[1], dtype=bool)
+    mask[rng.permutation(mask.size)[:count]] = True
+    return mask.reshape(grid)
+
+
+def block_mask(
+    grid: tuple[int, int], count: int, rng: Generator, min_area: int = 4, min_aspect: float = 0.3
+) -> NDArray[np.bool_]:
+    """A mask over the grid with exactly ``count`` patches masked (True), as a union of rectangles.
+
+    Rectangles have at least ``min_area`` patches and an aspect ratio log-uniform between ``min_aspect`` and its
+    inverse (arXiv 2106.08254, algorithm 1). What the last one masks too much is unmasked again, patch by patch.
+    """
+    mask = np.zeros(grid, dtype=bool)
+    while (missing := count - np.count_nonzero(mask)) > 0:
+        area = rng.uniform(min_area, max(min_area, missing))
+        aspect = math.exp(rng.uniform(math.log(min_aspect), -math.log(min_aspect)))
+        height = min(grid[0], max(1, round(math.sqrt(area * aspect))))
+        width = min(grid[1], max(1, round(math.sqrt(area / aspect))))
+        top, left = rng.integers(grid[0] - height + 1), rng.integers(grid[1] - width + 1)
+        block = mask[top : top + height, left : left + width]
+        new = np.flatnonzero(~block)
+        rows, columns = np.unravel_index(rng.permutation(new)[:missing], block.shape)
+        block[rows, columns] = True
+    return mask
+
+
+@TRANSFORMS.register_module()
+class PatchShuffle(Corruption):
+    """Patch sorting: move square patches to each other's places.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        share: Share of the patches that take part, 0 to 1. Each of them changes its place.
+        seed: See ``Corruption``.
+    """
+
+    name = 'sort'
+
+    def __init__(self, patch_size: int = 16, share: float = 1.0, seed: int | None = None):
+        super().__init__(seed)
+        self._check(0 <= share <= 1, 'share must be in [0, 1]', share)
+        self._check(patch_size >= 1, 'patch_size must be at least 1', patch_size)
+        self.patch_size = patch_size
+        self.share = share
+
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """An order of all patches, where ``order[i]`` is the patch that comes to place i."""
+        rows, columns = self._grid(shape, self.patch_size)
+        order = np.arange(rows * columns)
+        moved = rng.permutation(order.size)[: round(self.share * order.size)]
+        order[moved] = np.roll(moved, 1)  # a random cycle, so that no chosen patch stays
+        return dict(order=order)
+
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Reorder the patches."""
+        return F.shuffle_patches(img, params['order'], self.patch_size)
+
+
+@TRANSFORMS.register_module()
+class Downsample(Corruption):
+    """Super-resolution: shrink the image and enlarge it to full size again.
+
+    Args:
+        factor: How many times smaller each side becomes, at least 1; or the range that it is drawn from, uniformly.
+        interpolation: How it is enlarged: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos`` or ``area``. It is shrunk
+            by averaging areas.
+        seed: See ``Corruption``.
+    """
+
+    name = 'sr'
+
+    def __init__(
+        self, factor: float | tuple[float, float] = 4, interpolation: str = 'bicubic', seed: int | None = None
+    ):
+        super().__init__(seed)
+        self.factor = as_range(factor)
+        self._check(1 <= self.factor[0] <= self.factor[1], 'factor must be at least 1, or a range of such', factor)
+        self._check(interpolation in F.INTERPOLATIONS, f'interpolation must be one of {[*F.INTERPOLATIONS]}',
+                    interpolation)  # fmt: skip
+        self.interpolation = interpolation
+
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """A factor."""
+        return dict(factor=rng.uniform(*self.factor))
+
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Shrink and enlarge."""
+        return F.downsample(img, params['factor'], self.interpolation)
+
+
+@TRANSFORMS.register_module()
+class GaussianNoise(Corruption):
+    """Denoising: add white Gaussian noise.
+
+    Args:
+        sigma: Standard deviation in pixel units (of 255); or the range that it is drawn from, uniformly.
+        seed: See ``Corruption``.
+    """
+
+    name = 'denoise'
+
+    def __init__(self, sigma: float | tuple[float, float] = 50.0, seed: int | None = None):
+        super().__init__(seed)
+        self.sigma = as_range(sigma)
+        self._check(0 <= self.sigma[0] <= self.sigma[1], 'sigma must be at least 0, or a range of such', sigma)
+
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """The noise, of the image's shape, in pixel units."""
+        return dict(noise=rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(*self.sigma)))
+
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Add the noise."""
+        return F.add_noise(img, params['noise'])
+
+
+@TRANSFORMS.register_module()
+class Grayscale(Corruption):
+    """Colorization: replace every channel by the image's luma.
+
+    Args:
+        weights: One a channel, in the image's channel order. If not given: those of ITU-R BT.601 for three channels in
+            mm's order, blue, green, red; the mean for any other number of channels.
+        seed: Without effect; nothing is drawn.
+    """
+
+    name = 'color'
+    BT601_BGR = (0.114, 0.587, 0.299)
+
+    def __init__(self, weights: Sequence[float] | None = None, seed: int | None = None):
+        super().__init__(seed)
+        self.weights = weights
+
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
+        """The weights (C,)."""
+        channels = shape[2] if len(shape) == 3 else 1
+        weights = self.weights or (self.BT601_BGR if channels == 3 else [1 / channels] * channels)
+        self._check(len(weights) == channels, f'weights must be {channels} numbers, one a channel', weights)
+        return dict(weights=np.asarray(weights, dtype=np.float32))
+
+    def apply(self, img: NDArray, params: Params) -> NDArray:
+        """Replace the channels by their weighted sum."""
+        return F.to_gray(img, params['weights'])
+
+
+@TRANSFORMS.register_module()
+class CorruptedPair(BaseTransform):
+    """Replaces ``results['img']`` by ``[corrupted, clean]``, two views that ``PackInputs`` carries on.
+
+    Args:
+        corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
+            ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``.
+
+    Raises:
+        KeyError: A transform is not registered; the message names ours.
+        ValueError: The corruption changes the image's shape.
+    """
+
+    def __init__(self, corruption: dict | Callable | Sequence[dict | Callable]):
+        steps = corruption if isinstance(corruption, (list, tuple)) else [corruption]
+        try:
+            self.corruption = Compose(steps)
+        except KeyError as error:
+            ours = [f'mmebm.{name}' for name, cls in TRANSFORMS.module_dict.items() if issubclass(cls, Corruption)]
+            raise KeyError(f'CorruptedPair: unknown corruption; mmebm has {ours}. {error.args[0]}') from error
+
+    def transform(self, results: dict) -> dict | None:
+        """Make the pair; None if the corruption gave up on the image."""
+        clean = results['img']
+        corrupted = self.corruption({**results, 'img': clean.copy()})
+        if corrupted is None:
+            return None
+        if corrupted['img'].shape != clean.shape:
+            raise ValueError(
+                f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
+                f'{corrupted["img"].shape}; it must keep it'
+            )
+        results['img'] = [corrupted['img'].astype(clean.dtype), clean]
+        results['corruption'] = corrupted.get('corruption', 'custom')
+        return results
+
+
+def as_range(value: float | Sequence[float]) -> tuple[float, float]:
+    """A number as the range from it to itself; a range as it is."""
+    return tuple(value) if isinstance(value, Sequence) else (value, value)

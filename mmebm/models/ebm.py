@@ -1,0 +1,216 @@
+"""Energy-based pretraining: restore corrupted images by descending the energy that a backbone gives them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from mmengine.dist import all_reduce
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmebm.energy import Restoration, energy_gradient, restore
+from mmebm.registry import MODELS
+
+
+@MODELS.register_module()
+class EBMAlgorithm(BaseSelfSupervisor):
+    """Pretrains any backbone by energy-inspired restoration (arXiv 2302.01384).
+
+    The forward pass of backbone, neck and head is an image's energy; K steps down the gradient of that energy restore
+    a corrupted image; the loss compares each step's image with the clean one.
+
+    Inputs are ``[corrupted, clean]``, two views as ``mmebm.CorruptedPair`` makes them. The trained network lies under
+    ``backbone.`` in the checkpoint.
+
+    Args:
+        backbone: Config of a backbone: mmpretrain's, ``mmpretrain.TIMMBackbone``, ``mmebm.HuggingFaceBackbone``, or
+            another package's.
+        head: Config of an ``EnergyHead``.
+        neck: Config of a neck between the two.
+        num_steps: K, restoration steps.
+        step_size: a > 0, in normalised pixels; or ``auto``: on the first training batch, a is set such that one step
+            moves the images as far as the corruption did (in root mean square), and it is kept in the checkpoint.
+        learn_step_size: Whether a is trained. Its logarithm is the parameter, so that it stays positive.
+        frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
+            they are frozen so that distributed training does not wait for their gradients. With a linear energy these
+            are biases that only shift the last features, such as ``backbone.ln1.bias``.
+        data_preprocessor: As in mmpretrain's self-supervised models.
+        init_cfg: As in mmengine's BaseModule.
+
+    Raises:
+        ValueError: ``num_steps`` or ``step_size`` is not positive, ``frozen`` names an unknown parameter, or the
+            backbone has a layer that cannot be differentiated twice.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        neck: dict | nn.Module | None = None,
+        num_steps: int = 1,
+        step_size: float | Literal['auto'] = 'auto',
+        learn_step_size: bool = True,
+        frozen: Sequence[str] = (),
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if num_steps < 1:
+            raise ValueError(f'EBMAlgorithm: num_steps must be at least 1, not {num_steps}')
+        if step_size != 'auto' and not (isinstance(step_size, (int, float)) and step_size > 0):
+            raise ValueError(f"EBMAlgorithm: step_size must be a positive number or 'auto', not {step_size!r}")
+        self.num_steps = num_steps
+        self.log_step_size = nn.Parameter(
+            torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
+        )
+        self.register_buffer('step_size_is_set', torch.tensor(step_size != 'auto'))
+        self._step_size_is_set = False  # on the host, so that only the first batch waits for the device
+        check_twice_differentiable(self.backbone)
+        freeze(self, frozen)
+
+    @property
+    def step_size(self) -> Tensor:
+        """The step size a > 0, shape (1,)."""
+        return self.log_step_size.exp()
+
+    def energy(self, images: Tensor) -> Tensor:
+        """Energies (N,) of normalised images (N, C, H, W)."""
+        feats = self.backbone(images)
+        if self.with_neck:
+            feats = self.neck(feats)
+        return self.head(feats)
+
+    def restore(self, corrupted: Tensor, *, create_graph: bool = False) -> Restoration:
+        """Restore normalised images (N, C, H, W); see ``mmebm.energy.restore``."""
+        step_size = self.step_size if create_graph else self.step_size.detach()
+        return restore(self.energy, corrupted, step_size, self.num_steps, create_graph=create_graph)
+
+    def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+        """Restoration loss and its statistics for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
+        corrupted, clean = as_pair(inputs)
+        self._set_step_size(corrupted, clean)
+        restoration = self.restore(corrupted, create_graph=True)
+        losses = self.head.loss(restoration.images[1:], clean, corrupted)
+        return losses | self._statistics(restoration, clean)
+
+    @torch.no_grad()
+    def _statistics(self, restoration: Restoration, clean: Tensor) -> dict[str, Tensor]:
+        """What a step knows for nothing; mmengine logs it, since no name contains ``loss``."""
+        corrupted, restored = restoration.images[0], restoration.images[-1]
+        return dict(
+            error_ratio=(restored - clean).square().sum() / (corrupted - clean).square().sum().clamp(min=1e-12),
+            energy_corrupted=restoration.energies[0].mean(),
+            step_size=self.step_size,
+        )
+
+    @torch.no_grad()
+    def _set_step_size(self, corrupted: Tensor, clean: Tensor) -> None:
+        """On the first batch with ``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx), over all processes."""
+        if self._step_size_is_set:
+            return
+        if not self.step_size_is_set:
+            _, gradient = energy_gradient(self.energy, corrupted, create_graph=False)
+            squares = torch.stack([(corrupted - clean).square().sum(), gradient.float().square().sum()])
+            all_reduce(squares)
+            if not (squares > 0).all():
+                raise ValueError(
+                    "step_size='auto' needs a first batch in which the images are corrupted and the energy has a "
+                    f'gradient; sums of squares: {squares.tolist()}'
+                )
+            self.log_step_size.copy_((squares[0] / squares[1]).log() / 2)
+            self.step_size_is_set.fill_(True)
+        self._step_size_is_set = True
+
+    def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        """Features of the backbone's stages, of images or of the clean ones in a pair."""
+        images = as_pair(inputs)[1] if isinstance(inputs, (list, tuple)) else inputs
+        return self.backbone(images)
+
+    def forward(
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: list[DataSample] | None = None,
+        mode: Literal['loss', 'tensor', 'predict'] = 'tensor',
+    ):
+        """As in mmengine's models: ``loss`` for training, ``tensor`` for features, ``predict`` for data samples."""
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
+        """Restore images and score them.
+
+        Args:
+            inputs: Images to restore, or ``[corrupted, clean]``; normalised, (N, C, H, W).
+            data_samples: N samples to fill, or none.
+
+        Returns:
+            N data samples with ``energies`` (K + 1,), those of x_0 to x_K, and ``restored`` (C, H, W); for a pair also
+            ``corrupted`` and ``clean`` (C, H, W) and ``clean_energy``. Images are in pixel units, 0 to 255.
+        """
+        is_pair = isinstance(inputs, (list, tuple))
+        corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
+        restoration = self.restore(corrupted)
+        restored = restoration.images[-1]
+        fields = dict(
+            energies=torch.stack([*restoration.energies, self.energy(restored)], dim=1),
+            restored=self.to_pixels(restored),
+        )
+        if is_pair:
+            fields |= dict(
+                corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
+            )
+        data_samples = data_samples or [DataSample() for _ in restored]
+        for i, sample in enumerate(data_samples):
+            for name, values in fields.items():
+                sample.set_field(values[i], name)
+        return data_samples
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Undo the data preprocessor's normalisation; values outside 0 to 255 are clipped."""
+        if hasattr(self.data_preprocessor, 'mean'):
+            images = images * self.data_preprocessor.std + self.data_preprocessor.mean
+        return images.clamp(0, 255)
+
+
+def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Check that inputs are ``[corrupted, clean]``.
+
+    Raises:
+        ValueError: They are not two batches of images of the same shape.
+    """
+    if not (isinstance(inputs, (list, tuple)) and len(inputs) == 2 and inputs[0].shape == inputs[1].shape):
+        raise ValueError(
+            'EBMAlgorithm needs inputs [corrupted, clean] of the same shape: put '
+            "dict(type='mmebm.CorruptedPair', corruption=...) before PackInputs in the pipeline"
+        )
+    return inputs[0], inputs[1]
+
+
+def check_twice_differentiable(backbone: nn.Module) -> None:
+    """Refuse layers whose double backward is missing.
+
+    Raises:
+        ValueError: Names the layer, why, and what to do.
+    """
+    for name, module in backbone.named_modules():
+        where = f'backbone.{name}'.rstrip('.')
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(f'{where}: SyncBN has no double backward; use BN, GN or LN in its place')
+        if getattr(module, 'with_cp', False):
+            raise ValueError(f'{where}: with_cp=True checkpoints re-entrantly, which has no double backward; unset it')
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Set ``requires_grad=False`` on the named parameters.
+
+    Raises:
+        ValueError: A name is not a parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    for name in names:
+        if name not in parameters:
+            raise ValueError(f'EBMAlgorithm: frozen names {name!r}, which is not one of the parameters {[*parameters]}')
+        parameters[name].requires_grad_(False)

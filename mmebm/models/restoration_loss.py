@@ -1,0 +1,67 @@
+"""How far a restored image is from the clean one."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmebm.registry import MODELS
+
+PIXEL_LOSSES = {'smooth_l1': F.smooth_l1_loss, 'l2': F.mse_loss, 'l1': F.l1_loss}
+
+
+@MODELS.register_module()
+class RestorationLoss(nn.Module):
+    """Mean error of a restored image against the clean one, in normalised pixels.
+
+    Args:
+        kind: The error of one value; ``smooth_l1`` has beta = 1.
+        region: Average over the ``whole`` image, or over the ``corrupted`` pixels only: those where the corrupted and
+            the clean image differ in any channel.
+        norm_patch_size: If given, both images are standardised by the mean and the deviation of the clean image's
+            patches of this many pixels: every patch then counts alike, however little contrast it has (the target
+            normalisation of MAE, arXiv 2111.06377, for a network that predicts in pixels).
+
+    Raises:
+        ValueError: Unknown ``kind`` or ``region``, or an image that the patch size does not divide.
+    """
+
+    def __init__(
+        self,
+        kind: Literal['smooth_l1', 'l2', 'l1'] = 'smooth_l1',
+        region: Literal['whole', 'corrupted'] = 'whole',
+        norm_patch_size: int | None = None,
+    ):
+        super().__init__()
+        if kind not in PIXEL_LOSSES:
+            raise ValueError(f'RestorationLoss: kind must be one of {list(PIXEL_LOSSES)}, not {kind!r}')
+        if region not in ('whole', 'corrupted'):
+            raise ValueError(f"RestorationLoss: region must be 'whole' or 'corrupted', not {region!r}")
+        self.pixel_loss = PIXEL_LOSSES[kind]
+        self.region = region
+        self.norm_patch_size = norm_patch_size
+
+    def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor) -> Tensor:
+        """Scalar loss, the mean over the images, of restored against clean images, all (N, C, H, W)."""
+        target = clean
+        if self.norm_patch_size is not None:
+            mean, deviation = patch_statistics(clean, self.norm_patch_size)
+            restored, target = (restored - mean) / deviation, (clean - mean) / deviation
+        error = self.pixel_loss(restored, target, reduction='none').mean(dim=1)  # (N, H, W)
+        if self.region == 'whole':
+            return error.mean()
+        changed = (corrupted != clean).any(dim=1)  # (N, H, W), True = corrupted
+        # A mean of each image first: a batch's loss is then the mean of its parts' losses, however it is split.
+        return ((error * changed).sum(dim=(1, 2)) / changed.sum(dim=(1, 2)).clamp(min=1)).mean()
+
+
+def patch_statistics(images: Tensor, patch_size: int, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every patch over its pixels and channels, as maps of shape (N, 1, H, W)."""
+    if images.shape[-1] % patch_size or images.shape[-2] % patch_size:
+        raise ValueError(
+            f'RestorationLoss: norm_patch_size {patch_size} does not divide the image size {tuple(images.shape[-2:])}'
+        )
+    mean = F.avg_pool2d(images.mean(dim=1, keepdim=True), patch_size)
+    square = F.avg_pool2d(images.square().mean(dim=1, keepdim=True), patch_size)
+    deviation = (square - mean.square()).clamp(min=0).add(eps).sqrt()
+    return tuple(F.interpolate(m, scale_factor=patch_size, mode='nearest') for m in (mean, deviation))

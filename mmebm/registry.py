@@ -1,0 +1,17 @@
+"""The registries of scope ``mmebm``.
+
+Each is a child of mmengine's root registry, not of mmpretrain's, so that ``type='mmebm.X'`` builds under the default
+scopes of mmpretrain, mmseg and mmdet alike. ``locations`` are imported at the first look-up; keep this module
+import-light, since mmengine hides an ImportError raised here behind "not in the registry".
+"""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=root.MODELS, locations=['mmebm.models'], scope='mmebm')
+TRANSFORMS = Registry(
+    'transform', parent=root.TRANSFORMS, locations=['mmebm.corruptions', 'mmebm.datasets'], scope='mmebm'
+)
+DATASETS = Registry('dataset', parent=root.DATASETS, locations=['mmebm.datasets'], scope='mmebm')
+METRICS = Registry('metric', parent=root.METRICS, locations=['mmebm.evaluation'], scope='mmebm')
+HOOKS = Registry('hook', parent=root.HOOKS, locations=['mmebm.engine'], scope='mmebm')
