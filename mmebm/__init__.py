@@ -1,3 +1,14 @@
 """Self-supervised pretraining by energy and restoration, on MMPretrain."""
 
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .environment import check_environment
+
 __version__ = '0.1.0'
+
+check_environment()
+
+# For configs that inherit from `mmseg::...` and `mmebm::...`: mmengine maps `mmseg` to the distribution
+# `mmsegmentation`, which the continued `onedl-mmsegmentation` no longer is, and does not know `mmebm`.
+MODULE2PACKAGE['mmseg'] = 'mmseg'
+MODULE2PACKAGE['mmebm'] = 'mmebm'

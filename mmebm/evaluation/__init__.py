@@ -1,0 +1,15 @@
+"""Metrics of restoration, of energy, and of frozen features."""
+
+from mmebm.evaluation.energy import EnergyMetric
+from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
+from mmebm.evaluation.restoration import RestorationMetric
+
+__all__ = [
+    'EnergyMetric',
+    'KNNAccuracy',
+    'LinearProbeAccuracy',
+    'RestorationMetric',
+    'knn_top1',
+    'linear_top1',
+    'pooled_features',
+]

@@ -1,0 +1,31 @@
+# Every target makes and fills .venv by itself (mk/setup_env.sh); a second call installs nothing.
+# Another Python: make demo PYTHON=python3.11
+PYTHON ?= python3
+
+SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (compiles nothing)
+	.venv/bin/python tools/demo.py
+
+test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-10 minutes on 2 cores)
+	.venv/bin/python -m pytest tests
+
+lint: .venv/.demo-ready ## check style and formatting
+	@test -x .venv/bin/ruff || .venv/bin/python -m pip install --quiet ruff -c constraints.txt
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+.venv/.demo-ready: $(SETUP)
+	@PYTHON='$(PYTHON)' bash mk/setup_env.sh demo
+	@touch $@
+
+# What the tests need includes what the demo needs.
+.venv/.test-ready: $(SETUP)
+	@PYTHON='$(PYTHON)' bash mk/setup_env.sh test
+	@touch .venv/.demo-ready $@

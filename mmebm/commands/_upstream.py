@@ -1,0 +1,70 @@
+"""Runs mmpretrain's own train and test scripts, with mmebm's handling of configs."""
+
+import importlib.util
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from mmengine.config import Config
+
+from mmebm.commands._config import check_data_roots, find_config, replace_data_root, warn_unknown_options
+from mmebm.environment import require_mmcv_ops
+
+
+def load_script(name: str) -> ModuleType:
+    """Imports ``tools/<name>.py`` of the installed mmpretrain as a fresh module."""
+    package = Path(importlib.util.find_spec('mmpretrain').origin).parent
+    path = package / '.mim' / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'mmpretrain_{name}', path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[str, ...]) -> None:
+    """Runs the script's ``main`` with its ``parse_args`` and ``merge_args`` extended.
+
+    Args:
+        script: mmpretrain's script, from `load_script`.
+        argv: The command line without the program's name; None for ``sys.argv``.
+        sections: The config's top-level keys whose data sets the script reads.
+    """
+    parse_args, merge_args = script.parse_args, script.merge_args
+
+    def parse_with_config_name() -> Namespace:
+        args = parse_args()
+        args.config = str(find_config(args.config))
+        return args
+
+    def merge_with_data_root(cfg: Config, args: Namespace) -> Config:
+        options = args.cfg_options or {}
+        data_root = cfg.get('data_root')
+        warn_unknown_options(cfg, options)
+        _keep_collate(cfg)
+        cfg = merge_args(cfg, args)
+        if data_root is not None and 'data_root' in options:
+            replace_data_root(cfg, data_root, str(options['data_root']))
+        check_data_roots(cfg, sections)
+        if cfg.get('default_scope') == 'mmdet':
+            require_mmcv_ops()
+        return cfg
+
+    script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_root
+    original_argv = sys.argv
+    if argv is not None:
+        sys.argv = [original_argv[0], *argv]
+    try:
+        script.main()
+    finally:
+        sys.argv = original_argv
+
+
+def _keep_collate(cfg: Config) -> None:
+    """Keeps the runner's default collation for mmseg and mmdet, where mmpretrain's script would set its own."""
+    if cfg.get('default_scope') not in ('mmseg', 'mmdet'):
+        return
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(section) is not None:
+            cfg[section].setdefault('collate_fn', dict(type='pseudo_collate'))

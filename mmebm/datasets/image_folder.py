@@ -1,0 +1,240 @@
+"""A folder of images, read so that a broken file costs one warning and not the run."""
+
+import struct
+from collections.abc import Sequence
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmcv.image.io import imread_flags, supported_backends
+from mmcv.transforms import LoadImageFromFile
+from mmengine.fileio import get, get_file_backend
+from mmengine.logging import MMLogger
+from mmpretrain.datasets import CustomDataset
+
+from mmebm.registry import DATASETS, TRANSFORMS
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+
+# What OpenCV, Pillow, libjpeg-turbo and tifffile raise on damaged data; a wrong option raises something else.
+_DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
+
+
+class BrokenImageError(OSError):
+    """An image file that cannot be read, decoded, or that ends too early; the message names it."""
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """Load an image, and refuse damaged files.
+
+    OpenCV decodes a truncated JPEG to a half-grey picture without an error, so the end marker is looked for first.
+
+    With the default ``color_type='color'`` every file, be it 16-bit, grey, palette, RGBA or CMYK, becomes a uint8
+    array (H, W, 3) in BGR order.
+
+    Args:
+        to_float32: Convert the image to float32.
+        color_type: The flag of :func:`mmcv.imfrombytes`.
+        imdecode_backend: The decoder of :func:`mmcv.imfrombytes`.
+        ignore_empty: Return None for a broken file instead of raising.
+        backend_args: The storage backend, as in :class:`mmcv.transforms.LoadImageFromFile`.
+
+    Raises:
+        ValueError: If ``color_type`` or ``imdecode_backend`` is unknown.
+        BrokenImageError: (when called) if the file is missing, empty, truncated or cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        ignore_empty: bool = False,
+        *,
+        backend_args: dict | None = None,
+    ) -> None:
+        if color_type not in imread_flags:
+            raise ValueError(f'LoadImage: color_type={color_type!r} is unknown; choose from {list(imread_flags)}.')
+        if imdecode_backend not in supported_backends:
+            raise ValueError(
+                f'LoadImage: imdecode_backend={imdecode_backend!r} is unknown; choose from {supported_backends}.'
+            )
+        super().__init__(
+            to_float32=to_float32,
+            color_type=color_type,
+            imdecode_backend=imdecode_backend,
+            ignore_empty=ignore_empty,
+            backend_args=backend_args,
+        )
+
+    def transform(self, results: dict) -> dict | None:
+        """Read ``results['img_path']`` into ``img``, ``img_shape`` and ``ori_shape``."""
+        try:
+            image = self._load(results['img_path'])
+        except BrokenImageError:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _load(self, path: str) -> np.ndarray:
+        try:
+            content = get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise BrokenImageError(f'{path}: cannot be read ({error.strerror or error})') from error
+        damage = _find_damage(content)
+        if damage:
+            raise BrokenImageError(f'{path}: {damage}')
+        try:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        except _DECODING_ERRORS as error:
+            raise BrokenImageError(f'{path}: cannot be decoded ({error})') from error
+        if image is None:
+            raise BrokenImageError(f'{path}: cannot be decoded')
+        return image
+
+
+def _find_damage(content: bytes) -> str:
+    """Return what is wrong with an image file as far as its markers tell, or an empty string."""
+    if not content:
+        return 'is empty'
+    if content.startswith(b'\xff\xd8'):
+        # Searching backwards ends at once in a sound file, and tolerates what cameras append to it.
+        start = _start_of_jpeg_scan(content)
+        complete = start > 0 and content.rfind(b'\xff\xd9', start) > 0
+        return '' if complete else 'is truncated (a JPEG without end marker)'
+    if content.startswith(b'\x89PNG\r\n\x1a\n') and content.rfind(b'IEND') < 0:
+        return 'is truncated (a PNG without IEND chunk)'
+    return ''
+
+
+def _start_of_jpeg_scan(content: bytes) -> int:
+    """Return the offset of a JPEG's first scan, or -1.
+
+    The segments before it are stepped over, since an EXIF thumbnail there has an end marker of its own.
+    """
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != 0xDA:
+        if content[position + 1] == 0xFF:  # a fill byte
+            position += 1
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
+    return content.find(b'\xff\xda', position)
+
+
+@DATASETS.register_module()
+class ImageFolder(CustomDataset):
+    """All images below a folder, at any depth; ImageNet's train folder is one.
+
+    A file that :class:`LoadImage` finds broken is replaced by another image, at random. It is named once in the log,
+    at level WARNING, and counted in :attr:`num_broken`. With ``test_mode=True`` it raises BrokenImageError.
+
+    Args:
+        data_root: The folder.
+        data_prefix: A folder below ``data_root`` to restrict the search to, such as ``'train'``.
+        with_label: Use the first level of subfolders as the classes.
+        extensions: The endings of the files to take, in lower case; upper case files match too.
+        lazy_init: Do not list the files yet.
+        **kwargs: The other options of :class:`mmpretrain.datasets.CustomDataset`, such as ``pipeline`` or ``ann_file``.
+
+    Raises:
+        ValueError: If neither ``data_root`` nor ``data_prefix`` nor ``ann_file`` is given.
+        FileNotFoundError: If the folder is missing or holds no image.
+    """
+
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        with_label: bool = False,
+        extensions: Sequence[str] = EXTENSIONS,
+        lazy_init: bool = False,
+        **kwargs,
+    ) -> None:
+        if not (data_root or data_prefix or kwargs.get('ann_file')):
+            raise ValueError('ImageFolder: no folder given; set `data_root` to the folder of your images.')
+        self._broken = torch.zeros(0, dtype=torch.bool)
+        super().__init__(
+            data_root=data_root,
+            data_prefix=data_prefix,
+            with_label=with_label,
+            extensions=extensions,
+            lazy_init=lazy_init,
+            **kwargs,
+        )
+
+    @property
+    def num_broken(self) -> int:
+        """The number of broken files met so far by this process and its data loading workers."""
+        return int(self._broken.sum())
+
+    def full_init(self) -> None:
+        """List the files."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._reset_broken()
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep only these images."""
+        super().get_subset_(indices)
+        self._reset_broken()
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'ImageFolder':
+        """Return a data set of only these images."""
+        subset = super().get_subset(indices)
+        subset._reset_broken()
+        return subset
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Return image ``idx`` after the pipeline, or None if its file is broken."""
+        try:
+            return super().prepare_data(idx)
+        except BrokenImageError as error:
+            if self.test_mode:
+                raise
+            self._report(idx, error)
+            return None
+
+    def __getitem__(self, idx: int) -> dict:
+        try:
+            return super().__getitem__(idx)
+        except Exception as error:
+            if type(error) is not Exception:  # mmengine raises a bare one when it has used up `max_refetch`
+                raise
+            raise RuntimeError(
+                f'No usable image in {self.img_prefix!r} after {self.max_refetch + 1} tries: {self.num_broken} of '
+                f'{len(self)} files are known to be broken (the log names each), and another transform that returns '
+                'None counts as a try too. Check the folder `data_root` and the pipeline.'
+            ) from error
+
+    def _find_samples(self) -> list:
+        folder = self.img_prefix
+        if not get_file_backend(folder).isdir(folder):
+            raise FileNotFoundError(f'ImageFolder: {folder!r} is not a folder; correct `data_root` (or `data_prefix`).')
+        try:
+            return super()._find_samples()
+        except RuntimeError:
+            where = 'the subfolders of (with_label=True) ' if self.with_label else ''
+            raise FileNotFoundError(
+                f'ImageFolder: no image in {where}{folder!r}, the folder that `data_root` names; '
+                f'files ending in {", ".join(sorted(self.extensions))} are taken (option `extensions`).'
+            ) from None
+
+    def _report(self, idx: int, error: BrokenImageError) -> None:
+        if self._broken[idx]:
+            return
+        self._broken[idx] = True
+        MMLogger.get_current_instance().warning(f'Skipped a broken image ({self.num_broken} so far): {error}')
+
+    def _reset_broken(self) -> None:
+        # One flag a file, not a counter: workers start anew each epoch, and a file must not count twice. In shared
+        # memory, so that the main process sees what its workers find.
+        self._broken = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._broken.share_memory_()  # neither a deep copy nor an unpickled one is shared

@@ -1,0 +1,73 @@
+"""Random numbers that depend on the epoch alone, so that a resumed run repeats the uninterrupted one."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmebm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Seed Python, NumPy and torch before each training epoch from (seed, epoch, rank).
+
+    A run resumed from the checkpoint of an epoch then draws the numbers that the uninterrupted run would have drawn.
+    It also mends two things in mmengine: its workers are seeded alike at the start of every epoch, so each epoch
+    draws the same augmentations; and a sampler whose seed is not in the config gets a new one when resumed.
+
+    Raises:
+        ValueError: If training is by iteration, or ``train_dataloader.persistent_workers`` is set.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the loop and the data loader, and restore the sampler's seed."""
+        dataloader = runner.train_dataloader
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                'EpochSeedHook seeds at the start of each epoch, and training by iteration has none: '
+                'set `train_cfg=dict(by_epoch=True, max_epochs=...)` or remove the hook.'
+            )
+        if dataloader.persistent_workers:
+            raise ValueError(
+                'EpochSeedHook: workers that live on across epochs cannot be seeded anew: '
+                'set `train_dataloader.persistent_workers=False` or remove the hook.'
+            )
+        # Rank 0's seed: under `randomness.diff_rank_seed` each rank has its own, and only rank 0's is in checkpoints.
+        seed = [runner.seed]
+        broadcast_object_list(seed)
+        self._seed = seed[0]
+        self._worker_init_fn = dataloader.worker_init_fn
+
+        # The message hub travels in the checkpoint.
+        sampler = dataloader.batch_sampler.sampler
+        if hasattr(sampler, 'seed'):
+            sampler.seed = runner.message_hub.get_info('sampler_seed', sampler.seed)
+            runner.message_hub.update_info('sampler_seed', sampler.seed)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed this process, and the workers that the data loader is about to start."""
+        entropy = (self._seed, runner.epoch, get_rank())
+        _seed_all(entropy)
+        runner.train_dataloader.worker_init_fn = partial(_init_worker, entropy=entropy, init_fn=self._worker_init_fn)
+
+
+def _seed_all(entropy: tuple[int, ...]) -> None:
+    # SeedSequence mixes; a sum would give epoch 1 of rank 0 the numbers of epoch 0 of rank 1.
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # every GPU too
+
+
+def _init_worker(worker_id: int, entropy: tuple[int, ...], init_fn: Callable[[int], None] | None) -> None:
+    if init_fn is not None:
+        init_fn(worker_id)
+    _seed_all((*entropy, worker_id + 1))  # + 1: a trailing zero would not change the sequence

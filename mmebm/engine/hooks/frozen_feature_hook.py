@@ -1,0 +1,141 @@
+"""Classification by frozen features, measured while a model pretrains."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.models import TwoNormDataPreprocessor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmebm.evaluation import pooled_features
+from mmebm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FrozenFeatureHook(Hook):
+    """Follows a pretraining by the accuracy that its frozen features reach, before, during and after it.
+
+    Works with every self-supervised model that has ``extract_feat``; none needs a predict mode, a val loop or a head.
+    Training is not disturbed: weights come out bitwise the same with and without this hook. Results go to the log, to
+    the visualizer's backends (step = epochs finished, 0 before training) and to the message hub's ``val/`` scalars,
+    whose histories hold them from the first to the last.
+
+    Args:
+        bank: Data loader, or its config, of labelled images: one clean image a sample, without augmentation, with
+            ``collate_fn=dict(type='default_collate')`` and ``DefaultSampler``.
+        queries: The same, of the images to classify.
+        evaluator: Metrics of features, as configs. None: ``mmebm.KNNAccuracy`` and ``mmebm.LinearProbeAccuracy``.
+        interval: Epochs from one measurement to the next; the last epoch is always measured.
+        before_train: Whether to measure the initial weights too, for a training that starts at epoch 0.
+
+    Raises:
+        ValueError: ``interval`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        bank: dict | DataLoader,
+        queries: dict | DataLoader,
+        evaluator: Sequence[dict] | None = None,
+        interval: int = 1,
+        before_train: bool = True,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f'FrozenFeatureHook: interval={interval}, expected 1 or more epochs')
+        self.loaders = dict(train=bank, test=queries)
+        self.evaluator = evaluator or [dict(type='mmebm.KNNAccuracy'), dict(type='mmebm.LinearProbeAccuracy')]
+        self.interval = interval
+        self.measure_initial = before_train
+
+    def before_train(self, runner: Runner) -> None:
+        """Measures the initial weights, but not those of a resumed training."""
+        if self.measure_initial and runner.iter == 0:
+            self._measure_and_log(runner, num_epochs=0)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Measures every ``interval`` epochs, and after the last one."""
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+            self._measure_and_log(runner, num_epochs=runner.epoch + 1)
+
+    def measure(self, runner: Runner) -> dict[str, float]:
+        """The metrics of the model as it is, the same on every process."""
+        evaluator = Evaluator(list(self.evaluator))
+        num_samples = 0
+        with _undisturbed(runner.model):
+            for subset in self.loaders:
+                # Built once; inside, since a sampler may draw its seed.
+                loader = self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
+                evaluator.process(_labelled_features(runner.model, loader, subset))
+                num_samples += len(loader.dataset)
+            return evaluator.evaluate(num_samples)
+
+    def _measure_and_log(self, runner: Runner, num_epochs: int) -> None:
+        metrics = self.measure(runner)
+        for name, value in metrics.items():
+            runner.message_hub.update_scalar(f'val/{name}', value)
+        runner.visualizer.add_scalars(metrics, step=num_epochs, file_path=f'{runner.timestamp}.json')
+        values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
+        runner.logger.info(f'Frozen features after {num_epochs} epochs  {values}')
+
+
+def _labelled_features(model: nn.Module, loader: DataLoader, subset: str) -> list[dict]:
+    """This process's share of a data set as samples with ``features`` (C,), ``gt_label`` and ``subset``."""
+    samples = []
+    for batch in loader:
+        images, labels = _images_and_labels(model, batch)
+        samples += [
+            dict(features=features, gt_label=label, subset=subset)
+            for features, label in zip(pooled_features(model, images).cpu(), labels, strict=True)
+        ]
+    # DefaultSampler deals images out in turn and repeats some at the end for equal shares. Those are dropped here,
+    # since the metrics gather bank and queries together and could drop only what the queries repeat.
+    rank, world_size = get_dist_info()
+    return samples[: len(range(rank, len(loader.dataset), world_size))]
+
+
+def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
+    """Images (N, C, H, W), normalised for the model, and their labels.
+
+    Raises:
+        ValueError: There is not exactly one image a sample, or an image has no label.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(batch['inputs'], Tensor):
+        raise ValueError(
+            'FrozenFeatureHook: bank and queries need batches of one image a sample: use '
+            "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
+        )
+    if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
+        # It normalises a second view for the target generator.
+        batch = {**batch, 'inputs': [batch['inputs']] * 2}
+    data = model.data_preprocessor(batch, False)
+    images = data['inputs'] if isinstance(data['inputs'], Tensor) else data['inputs'][0]
+    labels = [sample.get('gt_label') for sample in data.get('data_samples') or []]
+    if len(labels) != len(images) or any(label is None for label in labels):
+        raise ValueError('FrozenFeatureHook: images of bank or queries have no gt_label: use labelled data sets')
+    return images, labels
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradient; afterwards each module's mode and all random states are as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

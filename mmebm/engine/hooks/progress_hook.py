@@ -1,0 +1,96 @@
+"""A progress bar for people who watch."""
+
+import logging
+import sys
+import time
+import weakref
+
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from mmebm.registry import HOOKS
+
+REFRESH_SECONDS = 0.5
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Show a bar over all training iterations: epoch, loss (mean of the last ten), images a second, time left.
+
+    Only the main process shows it, and only on a terminal; log files and pipes stay as they are.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the bar, at the iteration that a resumed run has reached."""
+        if not is_main_process() or not sys.stdout.isatty():
+            return
+        # No refresh thread: a data loading worker forked while that thread holds its lock would hang at its first log.
+        self._progress = Progress(
+            TextColumn('epoch {task.fields[epoch]}'),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn('loss {task.fields[loss]}'),
+            _ImagesPerSecond(),
+            TimeRemainingColumn(),
+            console=Console(),
+            auto_refresh=False,
+            speed_estimate_period=300,  # seconds
+        )
+        images = runner.train_dataloader.batch_sampler.batch_size * get_world_size()
+        self._task = self._progress.add_task(
+            '', total=runner.max_iters, completed=runner.iter, epoch=runner.epoch + 1, loss='-', images=images
+        )
+        stdout = sys.stdout
+        self._progress.start()
+        # rich now prints what goes to sys.stdout above the bar, but log handlers hold the stream they were made with.
+        handlers = [
+            handler
+            for handler in runner.logger.handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
+        ]
+        for handler in handlers:
+            handler.setStream(sys.stdout)
+        # The runner calls no hook when training fails; this runs at the latest when Python ends.
+        self._stop = weakref.finalize(self, _stop, self._progress, handlers, stdout)
+        self._next_refresh = 0.0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Move the bar on."""
+        if self._progress is None:
+            return
+        refresh = time.monotonic() >= self._next_refresh
+        if refresh:
+            self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        loss = runner.message_hub.get_scalar('train/loss').mean(10)  # on the host already, see RuntimeInfoHook
+        self._progress.update(
+            self._task, completed=runner.iter + 1, epoch=runner.epoch + 1, loss=f'{loss:.4g}', refresh=refresh
+        )
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the finished bar on the screen and give the streams back."""
+        if self._progress is not None:
+            self._stop()
+            self._progress = None
+
+
+class _ImagesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.speed  # iterations a second
+        return Text('- images/s' if speed is None else f'{speed * task.fields["images"]:.0f} images/s')
+
+
+def _stop(progress: Progress, handlers: list[logging.StreamHandler], stdout) -> None:
+    for handler in handlers:
+        handler.setStream(stdout)
+    progress.stop()

@@ -1,0 +1,150 @@
+"""Checks that the installed packages fit together, before one of them fails in a way that hides the reason.
+
+Everything is read from the metadata of the installed distributions; nothing heavy is imported. The ranges come from
+mmebm's own metadata, that is from setup.py, so they are written down once.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+# The OpenMMLab original -> its continuation. Both write into the same import package.
+CONTINUATIONS = {
+    'mmengine': 'onedl-mmengine',
+    'mmengine-lite': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmcv-full': 'onedl-mmcv',
+    'mmcv-lite': 'onedl-mmcv',
+    'mmpretrain': 'onedl-mmpretrain',
+    'mmsegmentation': 'onedl-mmsegmentation',
+    'mmdet': 'onedl-mmdetection',
+}
+
+
+class EnvironmentMismatch(RuntimeError):
+    """Installed packages do not fit together; the message ends with the command that mends it.
+
+    Not an ImportError: mmengine's registries swallow those and report "not in the registry" instead.
+    """
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What the checks read of one installed distribution."""
+
+    version: str
+    requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
+# Maps a distribution's name to its facts, or to None where it is not installed. `dict.get` is one, for tests.
+Lookup = Callable[[str], Distribution | None]
+
+
+def find_distribution(name: str) -> Distribution | None:
+    """The installed distribution of that name, or None."""
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    return Distribution(found.version, tuple(found.requires or ()), tuple(found.metadata.get_all('Provides-Extra', [])))
+
+
+def check_environment(find: Lookup = find_distribution) -> None:
+    """Checks the installed distributions against each other and against mmebm's own requirements.
+
+    Raises:
+        EnvironmentMismatch: an OpenMMLab original is installed, torch and torchvision do not belong together, or a
+            version is outside the range that mmebm requires (skipped where mmebm itself is not installed).
+    """
+    _check_originals(find)
+    _check_ranges(find)
+    _check_torchvision(find)
+
+
+def _check_originals(find: Lookup) -> None:
+    originals = [name for name in CONTINUATIONS if find(name)]
+    if not originals:
+        return
+    ranges = {requirement.name: str(requirement) for requirement in _requirements(find)}
+    replacements = sorted({CONTINUATIONS[name] for name in originals})
+    raise EnvironmentMismatch(
+        f'Installed: {", ".join(originals)}, the unmaintained OpenMMLab originals. mmebm runs on their continuation, '
+        f'{", ".join(replacements)}, which has the same import names, so a machine must not hold both. Run:\n'
+        f'  pip uninstall -y {" ".join(originals)}\n'
+        f'  pip install --force-reinstall --no-deps {_quoted(ranges.get(name, name) for name in replacements)}'
+    )
+
+
+def _check_ranges(find: Lookup) -> None:
+    wrong, report = [], []
+    for requirement in _requirements(find):
+        found = find(requirement.name)
+        if found and not requirement.specifier.contains(found.version, prereleases=True):
+            wrong.append(str(requirement))
+            report.append(f'{requirement.name} {found.version} (tested: {requirement.specifier})')
+    if wrong:
+        raise EnvironmentMismatch(
+            f'Installed versions that mmebm is not made for: {"; ".join(report)}. Run:\n  pip install {_quoted(wrong)}'
+        )
+
+
+def _check_torchvision(find: Lookup) -> None:
+    torch, torchvision = find('torch'), find('torchvision')
+    if not (torch and torchvision):
+        return
+    pinned = [r for r in map(Requirement, torchvision.requires) if r.name == 'torch' and r.marker is None]
+    if any(not pin.specifier.contains(torch.version, prereleases=True) for pin in pinned):
+        raise EnvironmentMismatch(
+            f'torchvision {torchvision.version} is built for torch {pinned[0].specifier}, but torch {torch.version} is '
+            f'installed. Run:\n  pip install --upgrade {_quoted([_public(torch, "torch"), "torchvision"])}'
+        )
+    if Version(torch.version).local == 'cpu' and Version(torchvision.version).local != 'cpu':
+        raise EnvironmentMismatch(
+            f'torch {torch.version} is a CPU-only build and torchvision {torchvision.version} a CUDA build; it would '
+            f'fail with "operator torchvision::nms does not exist". Run:\n'
+            f'  pip install --force-reinstall --no-deps {_public(torchvision, "torchvision")} '
+            '--index-url https://download.pytorch.org/whl/cpu'
+        )
+
+
+def _requirements(find: Lookup) -> Iterator[Requirement]:
+    """The requirements of mmebm that hold on this Python, those of its extras included, without their markers."""
+    mmebm = find('mmebm')
+    for requirement in map(Requirement, mmebm.requires if mmebm else ()):
+        marker, requirement.marker = requirement.marker, None
+        if marker is None or any(marker.evaluate({'extra': extra}) for extra in ('', *mmebm.extras)):
+            yield requirement
+
+
+def _public(distribution: Distribution, name: str) -> str:
+    return f'{name}=={Version(distribution.version).public}'
+
+
+def _quoted(requirements: Iterator[str] | list[str]) -> str:
+    return ' '.join(f'"{requirement}"' for requirement in requirements)
+
+
+def require_mmcv_ops(
+    find: Lookup = find_distribution, import_ops: Callable[[], object] = lambda: importlib.import_module('mmcv._ext')
+) -> None:
+    """Checks that mmcv has its compiled ops and that they load; detection needs them, pretraining does not.
+
+    Raises:
+        EnvironmentMismatch: mmcv was built without ops, or against another torch.
+    """
+    try:
+        import_ops()
+    except ImportError as error:
+        mmcv = find('onedl-mmcv')
+        pin = _public(mmcv, 'onedl-mmcv') if mmcv else 'onedl-mmcv'
+        raise EnvironmentMismatch(
+            f"Detection needs mmcv's compiled ops, and they do not load here ({error}): pip builds mmcv without them "
+            'unless torch is in sight. Run (about 10 minutes; with FORCE_CUDA=1 in front, and nvcc, for the GPU):\n'
+            '  pip install "setuptools>=80,<81" wheel\n'
+            f'  pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {pin}'
+        ) from error

@@ -1,0 +1,210 @@
+"""Frozen features: how to read them from a model, and how well they classify by kNN and by a linear probe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import is_model_wrapper
+from mmpretrain.models import VisionTransformer
+from mmpretrain.models.selfsup import MFF, SparK
+from mmpretrain.models.utils import SparseHelper
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mmebm.registry import METRICS
+
+
+def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
+    """One feature vector an image, from the last stage of a model's backbone and without masking.
+
+    Tokens (N, L, C) are averaged without the class token, maps (N, C, H, W) over positions; vectors (N, C) stay.
+
+    Args:
+        model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. Whether
+            it is in training or evaluation mode is the caller's business.
+        images: Images (N, C, H, W), as the model's data preprocessor returns them.
+
+    Returns:
+        Features (N, C), float32.
+
+    Raises:
+        TypeError: The model has no ``extract_feat``, or that returns no features of a known shape.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    features = _extract_feat(model, images)
+    if isinstance(features, Sequence):
+        features = features[-1]
+    if not torch.is_floating_point(features) or features.dim() not in (2, 3, 4):
+        raise TypeError(
+            f'{type(model).__name__}.extract_feat returned {features.dtype} of shape {tuple(features.shape)}: '
+            'expected floating point (N, C), (N, L, C) or (N, C, H, W)'
+        )
+    if features.dim() == 3:
+        features = features[:, getattr(model.backbone, 'num_extra_tokens', 0) :].mean(dim=1)
+    elif features.dim() == 4:
+        features = features.mean(dim=(2, 3))
+    return features.float()
+
+
+def _extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]:
+    """``model.extract_feat`` without masking: MMPretrain's models pass ``mask=None`` there themselves, but for two."""
+    if not hasattr(model, 'extract_feat'):
+        raise TypeError(f'{type(model).__name__} has no extract_feat(images): frozen features are read through it')
+    if isinstance(model, MFF):
+        # Its backbone hands an unmasked call on to MAE's, which masks by default.
+        return VisionTransformer.forward(model.backbone, images)
+    if isinstance(model, SparK):
+        # Its sparse layers keep the mask of the last training step in a global; every step sets it anew.
+        SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
+    return model.extract_feat(images)
+
+
+def knn_top1(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 20, temperature: float = 0.07
+) -> float:
+    """Top-1 accuracy of the weighted k nearest neighbours, in percent.
+
+    Features are L2-normalised; each of the k bank images most similar to a query votes for its class with weight
+    exp(cosine similarity / temperature) (Wu et al., arXiv 1805.01978).
+
+    Args:
+        bank: Features (M, C), at least k of them.
+        bank_labels: Class indices (M,), from 0.
+        queries: Features (N, C).
+        query_labels: Class indices (N,).
+        k: Number of neighbours.
+        temperature: Divides the cosine similarity.
+
+    Raises:
+        ValueError: The bank holds fewer than k images.
+    """
+    if len(bank) < k:
+        raise ValueError(f'k={k} nearest neighbours of a bank of {len(bank)} images: enlarge the bank or lower k')
+    bank = normalize(bank.float(), dim=1)
+    num_classes = int(bank_labels.max()) + 1
+    num_correct = 0
+    for chunk, labels in zip(queries.float().split(1024), query_labels.split(1024), strict=True):
+        similarity, neighbours = (normalize(chunk, dim=1) @ bank.T).topk(k, dim=1)
+        votes = similarity.new_zeros(len(chunk), num_classes)
+        votes.scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
+        num_correct += int((votes.argmax(dim=1) == labels).sum())
+    return 100 * num_correct / len(queries)
+
+
+def linear_top1(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, c: float = 1.0, max_iter: int = 1000
+) -> float:
+    """Top-1 accuracy of a linear probe, in percent.
+
+    Multinomial logistic regression (scikit-learn, L-BFGS, L2 penalty |w|^2 / 2 next to c times the summed loss, in
+    float64) on features standardised by the bank's mean and deviation, fitted on the bank: deterministic, no
+    augmentation. Meant for banks of up to some ten thousand images and some hundred classes.
+
+    Args:
+        bank: Features (M, C).
+        bank_labels: Class indices (M,), of at least two classes.
+        queries: Features (N, C).
+        query_labels: Class indices (N,).
+        c: Inverse strength of the L2 penalty.
+        max_iter: Most iterations of L-BFGS.
+    """
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=max_iter))
+    probe.fit(bank.double().numpy(), bank_labels.numpy())
+    return 100 * float(probe.score(queries.double().numpy(), query_labels.numpy()))
+
+
+class FrozenFeatureMetric(BaseMetric):
+    """Gathers labelled features: the bank (``subset='train'``) and the queries (any other ``subset``).
+
+    Samples carry ``features`` (C,), ``gt_label`` (one class index) and ``subset``.
+    """
+
+    default_prefix = 'frozen'
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keeps the features of a batch.
+
+        Raises:
+            KeyError: A sample lacks ``features``, ``gt_label`` or ``subset``.
+        """
+        for sample in data_samples:
+            missing = [field for field in ('features', 'gt_label', 'subset') if field not in sample]
+            if missing:
+                raise KeyError(f'{type(self).__name__} needs {missing} in each sample, which has {sorted(sample)}')
+            # A copy: a row would be pickled, for other processes, with all of its batch.
+            features = sample['features'].detach().float().cpu().numpy().copy()
+            label = int(torch.as_tensor(sample['gt_label']).item())
+            self.results.append((features, label, sample['subset'] == 'train'))
+
+    def bank_and_queries(self, results: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Bank features (M, C) and labels (M,), query features (N, C) and labels (N,), on the CPU.
+
+        Raises:
+            ValueError: There is no bank or there are no queries, or a feature is not finite.
+        """
+        tensors = []
+        for name, is_bank in (('bank', True), ('queries', False)):
+            rows = [(features, label) for features, label, in_bank in results if in_bank == is_bank]
+            if not rows:
+                raise ValueError(
+                    f"{type(self).__name__}: no {name}; the samples with subset='train' are the labelled bank, "
+                    'the others the queries'
+                )
+            features = torch.from_numpy(np.stack([features for features, _ in rows]))
+            if not features.isfinite().all():
+                raise ValueError(
+                    f'{type(self).__name__}: features of the {name} are NaN or infinite: did training diverge?'
+                )
+            tensors += [features, torch.tensor([label for _, label in rows])]
+        return tuple(tensors)
+
+
+@METRICS.register_module()
+class KNNAccuracy(FrozenFeatureMetric):
+    """``frozen/knn_top1``: see :func:`knn_top1`.
+
+    Args:
+        k: Number of neighbours.
+        temperature: Divides the cosine similarity.
+        collect_device: Where results of several processes meet, 'cpu' or 'gpu'.
+        prefix: In place of 'frozen'.
+    """
+
+    def __init__(
+        self, k: int = 20, temperature: float = 0.07, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.k = k
+        self.temperature = temperature
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Accuracy in percent."""
+        return dict(knn_top1=knn_top1(*self.bank_and_queries(results), k=self.k, temperature=self.temperature))
+
+
+@METRICS.register_module()
+class LinearProbeAccuracy(FrozenFeatureMetric):
+    """``frozen/linear_top1``: see :func:`linear_top1`.
+
+    Args:
+        c: Inverse strength of the L2 penalty.
+        max_iter: Most iterations of L-BFGS.
+        collect_device: Where results of several processes meet, 'cpu' or 'gpu'.
+        prefix: In place of 'frozen'.
+    """
+
+    def __init__(
+        self, c: float = 1.0, max_iter: int = 1000, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.c = c
+        self.max_iter = max_iter
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Accuracy in percent."""
+        return dict(linear_top1=linear_top1(*self.bank_and_queries(results), c=self.c, max_iter=self.max_iter))

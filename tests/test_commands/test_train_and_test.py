@@ -1,0 +1,144 @@
+import pytest
+from mmengine.config import Config
+
+from mmebm.commands import _config
+from mmebm.commands._upstream import load_script, run_script
+
+CONFIG = """
+default_scope = 'mmpretrain'
+data_root = 'data/old/'
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(type='ConcatDataset', datasets=[
+        dict(type='ImageNet', data_root=data_root, split='train'),
+        dict(type='ImageNet', data_root='data/other', split='train'),
+    ]),
+)
+val_dataloader = test_dataloader = dict(batch_size=2, dataset=dict(type='CocoDataset', data_root='data/old'))
+val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json')
+custom_hooks = [dict(type='Probe', dataset=dict(data_root=data_root))]
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with a config and its data folders, as the current one."""
+    for folder in ('data/old', 'data/other', 'new'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'tiny.py').write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    return tmp_path
+
+
+def merged(name, argv, sections=('train_dataloader', 'val_dataloader', 'custom_hooks')):
+    """The config with which mmpretrain's script would build its runner."""
+    script = load_script(name)
+    seen = {}
+
+    class FakeRunner:
+        @classmethod
+        def from_cfg(cls, cfg):
+            seen['cfg'] = cfg
+            return cls()
+
+        def train(self):
+            seen['ran'] = 'train'
+
+        def test(self):
+            seen['ran'] = 'test'
+
+    script.Runner = FakeRunner
+    run_script(script, argv, sections)
+    assert seen['ran'] == name
+    return seen['cfg']
+
+
+def test_data_root_reaches_every_data_set_that_had_the_old_one(workplace):
+    cfg = merged('train', ['tiny.py', '--cfg-options', 'data_root=new'])
+    assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['new', 'data/other']
+    assert cfg.val_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == 'new'
+    assert cfg.custom_hooks[0].dataset.data_root == 'new'
+    assert cfg.val_evaluator.ann_file == 'new/annotations/val.json'
+
+
+def test_without_the_option_every_root_stays(workplace):
+    cfg = merged('train', ['tiny.py'])
+    assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['data/old/', 'data/other']
+    assert cfg.work_dir == './work_dirs/tiny'
+
+
+def test_train_flags_are_mmpretrains(workplace):
+    cfg = merged('train', ['tiny.py', '--amp', '--no-validate', '--resume', 'a.pth', '--work-dir', 'out'])
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+    assert (cfg.val_dataloader, cfg.load_from, cfg.work_dir) == (None, 'a.pth', 'out')
+
+
+def test_test_flags_are_mmpretrains(workplace):
+    cfg = merged('test', ['tiny.py', 'a.pth', '--cfg-options', 'data_root=new'], sections=('test_dataloader',))
+    assert (cfg.load_from, cfg.test_dataloader.dataset.data_root) == ('a.pth', 'new')
+
+
+def test_a_missing_data_root_is_named_with_its_place(workplace):
+    with pytest.raises(FileNotFoundError, match=r'"absent" \(train_dataloader\.dataset\.datasets\.0\.data_root\)'):
+        merged('train', ['tiny.py', '--cfg-options', 'data_root=absent'])
+
+
+def test_only_the_sections_in_use_need_their_folder():
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='absent')), test_dataloader=None))
+    _config.check_data_roots(cfg, ('test_dataloader',))
+    cfg.train_dataloader.dataset.type = 'mmpretrain.CIFAR10'
+    _config.check_data_roots(cfg, ('train_dataloader',))
+    cfg.train_dataloader.dataset.download = False
+    with pytest.raises(FileNotFoundError, match='absent'):
+        _config.check_data_roots(cfg, ('train_dataloader',))
+
+
+def test_mmpretrains_collation_is_not_forced_on_mmseg(workplace):
+    (workplace / 'seg.py').write_text(CONFIG.replace("'mmpretrain'", "'mmseg'"))
+    assert merged('train', ['seg.py']).train_dataloader.collate_fn.type == 'pseudo_collate'
+    assert merged('train', ['tiny.py']).train_dataloader.collate_fn.type == 'default_collate'
+
+
+def test_an_unknown_option_is_named_with_close_matches():
+    cfg = Config(dict(train_dataloader=dict(batch_size=2)))
+    with pytest.warns(UserWarning, match=r'train_dataloder\.batch_size.*Did you mean train_dataloader'):
+        _config.warn_unknown_options(cfg, {'train_dataloder.batch_size': 4})
+
+
+@pytest.mark.filterwarnings('error')
+def test_options_of_config_or_runner_do_not_warn():
+    options = {'train_dataloader.batch_size': 4, 'randomness.seed': 1, 'find_unused_parameters': True}
+    _config.warn_unknown_options(Config(dict(train_dataloader=dict())), options)
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """A folder of three configs and one base, in place of mmebm's."""
+    folder = tmp_path / 'configs'
+    for name in ('_base_/ebm.py', 'ebm_a.py', 'finetune/vit.py', 'linear/vit.py'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.setattr(_config, 'config_folder', lambda: folder)
+    return folder
+
+
+@pytest.mark.parametrize('name', ['ebm_a', 'ebm_a.py', 'configs/ebm_a.py'])
+def test_config_names(configs, name):
+    assert _config.find_config(name) == configs / 'ebm_a.py'
+    assert _config.find_config('linear/vit') == configs / 'linear' / 'vit.py'
+
+
+def test_an_existing_path_wins(configs, tmp_path):
+    (tmp_path / 'ebm_a.py').touch()
+    assert _config.find_config(str(tmp_path / 'ebm_a.py')) == tmp_path / 'ebm_a.py'
+
+
+def test_config_names_that_fit_none_or_several(configs):
+    with pytest.raises(FileNotFoundError, match=r'"ebm_b".*Close names: ebm_a\.py'):
+        _config.find_config('ebm_b')
+    with pytest.raises(FileNotFoundError, match='"/nowhere/x.py"'):
+        _config.find_config('/nowhere/x.py')
+    with pytest.raises(ValueError, match=r'finetune/vit\.py, linear/vit\.py'):
+        _config.find_config('vit')

@@ -1,0 +1,227 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmcv.transforms import Compose
+from scipy import ndimage
+
+from mmebm.corruptions import CorruptedPair, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle
+from mmebm.corruptions.functional import to_patches
+
+CORRUPTIONS = [
+    PatchMask(patch_size=4),
+    PatchMask(patch_size=4, layout='block', fill='noise'),
+    PatchShuffle(patch_size=4),
+    Downsample((1.5, 3.0)),
+    GaussianNoise((5.0, 60.0)),
+    Grayscale(),
+]
+
+
+def picture(height=16, width=24, channels=3, dtype=np.uint8, seed=0):
+    shape = (height, width) if channels is None else (height, width, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(dtype)
+
+
+@pytest.mark.parametrize('corruption', CORRUPTIONS)
+@settings(max_examples=20, deadline=None)
+@given(
+    channels=st.sampled_from([None, 1, 3, 4, 7]), dtype=st.sampled_from([np.uint8, np.float32]), seed=st.integers(0, 99)
+)
+def test_properties_of_every_corruption(corruption, channels, dtype, seed):
+    img = picture(channels=channels, dtype=dtype)
+    before = img.copy()
+    params = corruption.sample(img.shape, np.random.default_rng(seed))
+    corrupted = corruption.apply(img, params)
+    assert corrupted.shape == img.shape and corrupted.dtype == img.dtype
+    np.testing.assert_array_equal(img, before)  # the input is left as it is
+    np.testing.assert_array_equal(corruption.apply(img, params), corrupted)  # applying draws nothing
+    again = corruption.sample(img.shape, np.random.default_rng(seed))
+    np.testing.assert_array_equal(corruption.apply(img, again), corrupted)  # replay from the seed
+
+
+@settings(max_examples=50, deadline=None)
+@given(ratio=st.floats(0, 1), seed=st.integers(0, 99), layout=st.sampled_from(['random', 'block']))
+def test_mask_hides_exactly_its_share_of_whole_patches(ratio, seed, layout):
+    mask = PatchMask(ratio, patch_size=4, layout=layout, fill=300.0)
+    img = picture(32, 32, dtype=np.float32)
+    params = mask.sample(img.shape, np.random.default_rng(seed))
+    hidden = (to_patches(mask.apply(img, params), 4, 4) == 300).all(axis=(1, 2, 3))
+    assert hidden.sum() == round(ratio * 64)
+    np.testing.assert_array_equal(hidden, params['mask'].reshape(-1))  # True = masked
+    np.testing.assert_array_equal(mask.apply(img, params)[~params['mask'].repeat(4, 0).repeat(4, 1)],
+                                  img[~params['mask'].repeat(4, 0).repeat(4, 1)])  # fmt: skip
+
+
+def test_random_masks_hide_every_patch_equally_often():
+    mask = PatchMask(0.25, patch_size=4)
+    rng = np.random.default_rng(0)
+    share = np.mean([mask.sample((16, 16, 3), rng)['mask'] for _ in range(4000)], axis=0)
+    np.testing.assert_allclose(share, 0.25, atol=0.03)  # four standard deviations
+
+
+def test_block_masks_are_in_fewer_pieces_than_random_ones():
+    def pieces(layout):
+        mask, rng = PatchMask(0.4, patch_size=1, layout=layout), np.random.default_rng(0)
+        return np.mean([ndimage.label(mask.sample((14, 14, 3), rng)['mask'])[1] for _ in range(50)])
+
+    assert pieces('block') < pieces('random') / 3
+
+
+def test_fills_of_the_mask():
+    img = np.zeros((4, 8, 3), np.uint8)
+    img[:, :4] = (10, 20, 30)
+    img[:, 4:] = (200, 200, 200)
+    params = {'mask': np.array([[False, True]])}
+    np.testing.assert_array_equal(
+        PatchMask(patch_size=4).apply(img, params)[:, 4:], np.broadcast_to((10, 20, 30), (4, 4, 3))
+    )
+    np.testing.assert_array_equal(PatchMask(patch_size=4, fill=[1, 2, 3]).apply(img, params)[0, 5], [1, 2, 3])
+    everything = {'mask': np.array([[True, True]])}
+    np.testing.assert_array_equal(PatchMask(patch_size=4).apply(img, everything)[0, 0], [105, 110, 115])
+    noise = PatchMask(1.0, patch_size=4, fill='noise')
+    values = noise.apply(picture(64, 64), noise.sample((64, 64, 3), np.random.default_rng(0)))
+    assert abs(values.mean() - 127.5) < 3 and values.min() == 0 and values.max() == 255
+
+
+@settings(max_examples=50, deadline=None)
+@given(share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_sorting_moves_exactly_its_share_of_the_patches(share, seed):
+    shuffle = PatchShuffle(patch_size=4, share=share)
+    order = shuffle.sample((32, 32, 3), np.random.default_rng(seed))['order']
+    moved = round(share * 64)
+    assert (order != np.arange(64)).sum() == (moved if moved > 1 else 0)  # one patch alone has nowhere to go
+    img = picture(32, 32)
+    np.testing.assert_array_equal(to_patches(shuffle.apply(img, {'order': order}), 4, 4), to_patches(img, 4, 4)[order])
+    inverse = shuffle.apply(shuffle.apply(img, {'order': order}), {'order': np.argsort(order)})
+    np.testing.assert_array_equal(inverse, img)
+
+
+def test_downsampling_nearest_by_two_gives_block_means():
+    img = picture(8, 8, dtype=np.float32)
+    small = img.reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
+    corrupted = Downsample(2, 'nearest').apply(img, {'factor': 2})
+    np.testing.assert_allclose(corrupted, small.repeat(2, 0).repeat(2, 1), rtol=1e-5)
+
+
+def test_downsampling_keeps_a_flat_image_and_by_one_any_image():
+    flat = np.full((9, 15, 5), 77, np.uint8)
+    np.testing.assert_array_equal(Downsample(4).apply(flat, {'factor': 4}), flat)
+    np.testing.assert_array_equal(Downsample(1).apply(picture(), {'factor': 1}), picture())
+
+
+def test_noise_has_its_deviation_in_pixel_units():
+    img = np.full((200, 200, 3), 128, np.float32)
+    noise = GaussianNoise(20.0)
+    residual = noise.apply(img, noise.sample(img.shape, np.random.default_rng(0))) - img
+    assert abs(residual.std() - 20) < 0.3 and abs(residual.mean()) < 0.3
+    sigmas = [
+        GaussianNoise((5.0, 15.0)).sample((64, 64, 3), np.random.default_rng(i))['noise'].std() for i in range(99)
+    ]
+    assert 4.8 < min(sigmas) < 6 and 14 < max(sigmas) < 15.3
+
+
+def test_uint8_is_clipped_not_wrapped():
+    img = np.array([[[250, 5, 128]]], np.uint8)
+    np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.full((1, 1, 3), 20.6)}), [[[255, 26, 149]]])
+    np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.full((1, 1, 3), -20.6)}), [[[229, 0, 107]]])
+
+
+def test_luma_weights():
+    def gray(img, **kwargs):
+        corruption = Grayscale(**kwargs)
+        return corruption.apply(img, corruption.sample(img.shape, np.random.default_rng(0)))
+
+    blue, red = np.array([[[255, 0, 0]]], np.uint8), np.array([[[0, 0, 255]]], np.uint8)
+    np.testing.assert_array_equal(gray(blue), [[[29, 29, 29]]])  # 0.114 * 255
+    np.testing.assert_array_equal(gray(red), [[[76, 76, 76]]])  # 0.299 * 255
+    np.testing.assert_allclose(gray(np.array([[[1.0, 2, 3, 6]]])), [[[3.0] * 4]])
+    np.testing.assert_allclose(gray(np.array([[[1.0, 2]]]), weights=[0.25, 0.75]), [[[1.75] * 2]])
+    with pytest.raises(ValueError, match='weights must be 3 numbers'):
+        gray(blue, weights=[0.5, 0.5])
+
+
+def test_pair_keeps_the_clean_image_and_names_the_corruption():
+    img = picture()
+    pair = CorruptedPair(dict(type='mmebm.GaussianNoise', sigma=20.0))
+    results = pair(dict(img=img.copy(), sample_idx=0))
+    np.testing.assert_array_equal(results['img'][1], img)
+    assert results['corruption'] == 'denoise' and (results['img'][0] != img).mean() > 0.9
+
+
+def test_chains_and_mixtures():
+    chain = CorruptedPair([dict(type='mmebm.Grayscale'), dict(type='mmebm.PatchMask', patch_size=4, fill=0.0)])
+    results = chain(dict(img=picture()))
+    corrupted = results['img'][0]
+    assert results['corruption'] == 'color+mask'
+    assert (corrupted[..., 0] == corrupted[..., 2]).all() and (to_patches(corrupted, 4, 4) == 0).all((1, 2, 3)).any()
+    mixture = CorruptedPair(
+        dict(type='RandomChoice', transforms=[[dict(type='mmebm.Grayscale')], [dict(type='mmebm.GaussianNoise')]])
+    )
+    np.random.seed(0)
+    assert {mixture(dict(img=picture()))['corruption'] for _ in range(20)} == {'color', 'denoise'}
+
+
+def test_any_other_transform_is_a_corruption():
+    pair = CorruptedPair(dict(type='mmcv.RandomFlip', prob=1.0))
+    results = pair(dict(img=picture(), img_shape=(16, 24)))
+    np.testing.assert_array_equal(results['img'][0], results['img'][1][:, ::-1])
+    assert results['corruption'] == 'custom'
+
+
+def test_a_seed_fixes_the_corruption_of_each_sample_but_not_of_all_alike():
+    pair = CorruptedPair(dict(type='mmebm.GaussianNoise', seed=1))
+    first, again, other = (pair(dict(img=picture(), sample_idx=i))['img'][0] for i in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    with pytest.raises(KeyError, match='sample_idx'):
+        pair(dict(img=picture()))
+
+
+def test_without_a_seed_the_corruption_follows_numpy():
+    pair = CorruptedPair(dict(type='mmebm.GaussianNoise'))
+    np.random.seed(5)
+    first, second = pair(dict(img=picture()))['img'][0], pair(dict(img=picture()))['img'][0]
+    np.random.seed(5)
+    np.testing.assert_array_equal(pair(dict(img=picture()))['img'][0], first)
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: PatchMask(1.2), r'PatchMask: ratio must be in \[0, 1\], not 1.2'),
+        (lambda: PatchMask(fill='median'), "fill must be 'mean', 'noise' or a colour, not 'median'"),
+        (lambda: PatchShuffle(share=-0.1), r'PatchShuffle: share must be in \[0, 1\], not -0.1'),
+        (lambda: Downsample(0.5), 'Downsample: factor must be at least 1'),
+        (lambda: Downsample(2, 'cubic'), "interpolation must be one of .*'bicubic'.* not 'cubic'"),
+        (lambda: GaussianNoise((9.0, 3.0)), 'GaussianNoise: sigma must be at least 0, or a range'),
+        (lambda: PatchMask(patch_size=16)(dict(img=picture(30))), 'patch_size 16 does not divide the image size 30x24'),
+        (lambda: PatchShuffle(patch_size=5)(dict(img=picture())), 'patch_size 5 does not divide the image size 16x24'),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_an_unknown_corruption_is_answered_with_the_known_ones():
+    with pytest.raises(KeyError, match="unknown corruption; mmebm has .*'mmebm.PatchMask'.*PatchMsk"):
+        CorruptedPair(dict(type='mmebm.PatchMsk'))
+
+
+def test_a_corruption_that_changes_the_shape_is_refused():
+    with pytest.raises(ValueError, match=r'from \(16, 24, 3\) to \(8, 8, 3\)'):
+        CorruptedPair(dict(type='mmcv.Resize', scale=(8, 8)))(dict(img=picture()))
+
+
+def test_pack_inputs_carries_the_pair():
+    pipeline = Compose(
+        [
+            dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.Grayscale')),
+            dict(type='PackInputs', meta_keys=('corruption',)),
+        ]
+    )
+    packed = pipeline(dict(img=picture()))
+    assert [tuple(view.shape) for view in packed['inputs']] == [(3, 16, 24)] * 2
+    assert packed['data_samples'].corruption == 'color'

@@ -1,0 +1,215 @@
+import json
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import multiprocessing, nn
+
+from mmebm.engine.hooks import FrozenFeatureHook
+
+VIT = dict(arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), img_size=16, patch_size=4)
+MAE = dict(
+    type='MAE',
+    backbone=dict(type='MAEViT', mask_ratio=0.75, drop_path_rate=0.2, **VIT),
+    neck=dict(
+        type='MAEPretrainDecoder',
+        num_patches=16,
+        patch_size=4,
+        embed_dim=16,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        mlp_ratio=2.0,
+    ),
+    head=dict(type='MAEPretrainHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+    data_preprocessor=dict(mean=[128.0] * 3, std=[64.0] * 3),
+)
+SIMMIM = dict(
+    type='SimMIM',
+    backbone=dict(
+        type='SimMIMSwinTransformer',
+        arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2]),
+        img_size=16,
+        out_indices=(1,),
+        stage_cfgs=dict(block_cfgs=dict(window_size=2)),
+    ),
+    neck=dict(type='SimMIMLinearDecoder', in_channels=16, encoder_stride=8),
+    head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3)),
+    data_preprocessor=dict(mean=[128.0] * 3, std=[64.0] * 3),
+)
+
+
+class Images(torch.utils.data.Dataset):
+    """Two classes of images, dark and bright, with noise from each of the three random generators."""
+
+    def __init__(self, size, labelled=True):
+        self.size = size
+        self.labelled = labelled
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        level = 40 + 160 * (index % 2)
+        noise = torch.randint(40, (3, 16, 16)) + random.randrange(8) + int(np.random.randint(8))
+        sample = DataSample(mask=torch.rand(4, 4) < 0.5)
+        if self.labelled:
+            sample.set_gt_label(index % 2)
+        return dict(inputs=(level + noise).to(torch.uint8), data_samples=sample)
+
+
+def loader(size, shuffle=False, labelled=True, collate='default_collate'):
+    return dict(
+        dataset=Images(size, labelled),
+        batch_size=4,
+        sampler=dict(type='DefaultSampler', shuffle=shuffle),
+        collate_fn=dict(type=collate),
+    )
+
+
+def train(model, work_dir, hook, name, epochs=3):
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader(8, shuffle=True),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None),
+        custom_hooks=[hook] if hook else [],
+        randomness=dict(seed=0),
+        default_scope='mmpretrain',
+        experiment_name=f'{work_dir.name}_{name}',
+        log_level='WARNING',
+    )
+    runner.train()
+    return runner
+
+
+def hook_config(**kwargs):
+    evaluator = [dict(type='mmebm.KNNAccuracy', k=3), dict(type='mmebm.LinearProbeAccuracy')]
+    return dict(type='mmebm.FrozenFeatureHook', bank=loader(10), queries=loader(6), evaluator=evaluator, **kwargs)
+
+
+@pytest.mark.parametrize('model', [MAE, SIMMIM], ids=['mae', 'simmim'])
+def test_training_is_bitwise_the_same_with_and_without_the_hook(model, tmp_path):
+    measured = train(model, tmp_path, hook_config(), 'with')
+    plain = train(model, tmp_path, None, 'without')
+    for (name, weight), expected in zip(measured.model.named_parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(weight, expected), name
+    history, counts = measured.message_hub.get_scalar('val/frozen/knn_top1').data
+    assert len(history) == 4
+    assert history[0] == 100  # brightness already tells the classes apart
+    assert measured.message_hub.get_scalar('val/frozen/linear_top1').current() == 100
+
+
+def test_interval_first_and_last_epoch_and_their_records(tmp_path):
+    runner = train(MAE, tmp_path, hook_config(interval=2), 'interval')
+    (records,) = tmp_path.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in records.read_text().splitlines()]
+    assert [r['step'] for r in records if 'frozen/knn_top1' in r] == [0, 2, 3]
+
+    runner = train(MAE, tmp_path, hook_config(interval=5, before_train=False), 'last')
+    history, _ = runner.message_hub.get_scalar('val/frozen/knn_top1').data
+    assert len(history) == 1
+
+
+class Level(BaseModel):
+    """Its only feature is the mean level of an image, in 0..255."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.Dropout().eval()
+        self.trained = nn.Dropout()
+
+    def extract_feat(self, images):
+        assert not torch.is_grad_enabled()
+        return self.trained(images.float()).mean(dim=(2, 3))[:, :1]
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        raise NotImplementedError
+
+
+class Census(BaseMetric):
+    """Numbers of bank and queries, and of bright ones by label and by feature among them."""
+
+    default_prefix = 'census'
+
+    def process(self, data_batch, data_samples):
+        self.results.extend((s['subset'], int(s['gt_label']), float(s['features'])) for s in data_samples)
+
+    def compute_metrics(self, results):
+        metrics = {}
+        for subset in ('train', 'test'):
+            rows = [row[1:] for row in results if row[0] == subset]
+            metrics[subset] = (len(rows), sum(label for label, _ in rows), sum(level > 120 for _, level in rows))
+        return metrics
+
+
+CENSUS = {'census/train': (5, 2, 2), 'census/test': (3, 1, 1)}
+
+
+def measure_level(**kwargs):
+    hook = FrozenFeatureHook(**{**dict(bank=loader(5), queries=loader(3), evaluator=[dict(type=Census)]), **kwargs})
+    return hook.measure(SimpleNamespace(model=Level(), seed=0))
+
+
+def test_modes_and_random_states_are_put_back():
+    model = Level()
+    hook = FrozenFeatureHook(loader(5), loader(3), [dict(type=Census)])
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    assert hook.measure(SimpleNamespace(model=model, seed=0)) == CENSUS
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert (model.training, model.frozen.training, model.trained.training) == (True, False, True)
+    assert torch.is_grad_enabled()
+
+
+def measure_in_process(rank, world_size, store, results):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=world_size)
+    results.put(measure_level())
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_count_every_image_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where mmengine's processes exchange results
+    context = multiprocessing.get_context('fork')
+    results = context.Queue()
+    processes = [
+        context.Process(target=measure_in_process, args=(rank, 2, tmp_path / 'store', results)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    measured = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+    assert measured == [CENSUS, CENSUS]
+
+
+def test_a_target_generators_preprocessor_gives_the_first_view():
+    from mmpretrain.models import TwoNormDataPreprocessor
+
+    model = Level()
+    model.data_preprocessor = TwoNormDataPreprocessor([0] * 3, [1] * 3, second_mean=[999] * 3, second_std=[1] * 3)
+    hook = FrozenFeatureHook(loader(5), loader(3), [dict(type=Census)])
+    assert hook.measure(SimpleNamespace(model=model, seed=0)) == CENSUS
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(bank=loader(5, labelled=False)), 'no gt_label'),
+        (dict(queries=loader(3, collate='pseudo_collate')), 'default_collate'),
+        (dict(interval=0), 'interval=0'),
+    ],
+)
+def test_bad_input_is_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        measure_level(**kwargs)

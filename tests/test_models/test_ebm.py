@@ -1,0 +1,165 @@
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import nn
+
+TINY_VIT = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=8,
+    patch_size=4,
+    out_type='raw',
+)
+NORMALISED = dict(mean=[100.0, 110.0, 120.0], std=[50.0, 55.0, 60.0])
+
+
+def build(backbone=TINY_VIT, head=None, **kwargs):
+    head = dict(type='mmebm.EnergyHead', in_channels=16, kind='mlp') | (head or {})
+    model = MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=backbone, head=head, **kwargs))
+    model.init_weights()
+    return model
+
+
+def pair(n=4, size=8):
+    clean = torch.randn(n, 3, size, size)
+    return [clean + torch.randn_like(clean), clean]
+
+
+def without_gradient(model, inputs):
+    model(inputs, mode='loss')['loss'].backward()
+    return [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+class Square(BaseModule):
+    """A backbone whose pooled, summed output is the image itself, so that its linear energy is a sum of squares."""
+
+    def forward(self, x):
+        return (x.flatten(2).square().transpose(1, 2),)
+
+
+def square_energy(**kwargs):
+    model = build(Square(), dict(in_channels=3, kind='linear', over='tokens'), **kwargs)
+    model.head.energies[0].weight.data.fill_(0.5)  # E = |x|^2 / 2
+    return model
+
+
+def test_loss_in_closed_form():
+    # One step on |x|^2 / 2 gives (1 - a) x.
+    model = square_energy(step_size=0.25)
+    clean, corrupted = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.8)
+    losses = model([corrupted, clean], mode='loss')
+    torch.testing.assert_close(losses['loss'], torch.tensor(0.6**2 / 2))
+    torch.testing.assert_close(losses['error_ratio'], torch.tensor(0.75**2))
+    torch.testing.assert_close(losses['energy_corrupted'], torch.tensor(48 * 0.8**2 / 2))
+    torch.testing.assert_close(losses['step_size'], torch.tensor([0.25]))
+
+
+def test_predict_in_closed_form():
+    model = square_energy(step_size=0.5, num_steps=2, data_preprocessor=NORMALISED)
+    corrupted, clean = pair(2)
+    with torch.no_grad():
+        samples = model([corrupted, clean], mode='predict')
+    half_square = corrupted.square().sum((1, 2, 3)) / 2
+    for i, sample in enumerate(samples):
+        torch.testing.assert_close(sample.energies, half_square[i] * torch.tensor([1.0, 1 / 4, 1 / 16]))
+        torch.testing.assert_close(sample.clean_energy, clean[i].square().sum() / 2)
+        mean, std = (torch.tensor(NORMALISED[key]).view(3, 1, 1) for key in ('mean', 'std'))
+        torch.testing.assert_close(sample.restored, (corrupted[i] / 4 * std + mean).clamp(0, 255))
+        torch.testing.assert_close(sample.clean, (clean[i] * std + mean).clamp(0, 255))
+
+
+def test_predict_restores_single_images():
+    corrupted = pair(2)[0]
+    sample = square_energy(step_size=0.5)(corrupted, mode='predict')[1]
+    torch.testing.assert_close(sample.restored, (corrupted[1] / 2).clamp(0, 255))
+    assert 'clean' not in sample
+
+
+@pytest.mark.parametrize('kind', ['mlp', 'quadratic'])
+@pytest.mark.parametrize('over', ['pooled', 'tokens'])
+def test_every_parameter_gets_a_gradient(kind, over):
+    assert without_gradient(build(head=dict(kind=kind, over=over)), pair()) == []
+
+
+def test_a_linear_energy_cannot_train_the_last_shift_which_is_therefore_frozen():
+    assert without_gradient(build(head=dict(kind='linear')), pair()) == ['backbone.ln1.bias']
+    model = build(head=dict(kind='linear'), frozen=['backbone.ln1.bias'])
+    assert not model.backbone.ln1.bias.requires_grad
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ['backbone.ln1.bias']
+
+
+def test_auto_step_moves_as_far_as_the_corruption_did():
+    model, inputs = build(), pair()
+    model(inputs, mode='loss')
+    restored = model.restore(inputs[0]).images[-1]
+    torch.testing.assert_close((restored - inputs[0]).square().mean(), (inputs[0] - inputs[1]).square().mean())
+
+
+def test_auto_step_is_set_once_and_kept_in_the_checkpoint():
+    model = build()
+    model(pair(), mode='loss')
+    state, step_size = model.state_dict(), model.step_size.item()
+    model([10 * x for x in pair()], mode='loss')
+    assert model.step_size.item() == step_size
+    resumed = build()
+    resumed.load_state_dict(state)
+    resumed([10 * x for x in pair()], mode='loss')
+    assert resumed.step_size.item() == step_size != 1.0
+
+
+def test_auto_step_needs_a_corruption():
+    clean = torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match='images are corrupted'):
+        build()([clean, clean.clone()], mode='loss')
+
+
+def test_training_lowers_the_loss():
+    model, inputs = build(head=dict(kind='quadratic')), pair(16)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        losses.append(model(inputs, mode='loss')['loss'])
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_tensor_mode_gives_the_features_of_the_clean_image():
+    model, (corrupted, clean) = build().eval(), pair()
+    torch.testing.assert_close(model([corrupted, clean])[0], model.backbone(clean)[0])
+    assert model(clean)[0].shape == (4, 5, 16)
+
+
+def test_a_neck_stands_between_backbone_and_head():
+    backbone = TINY_VIT | dict(out_type='featmap')
+    model = build(backbone, dict(kind='quadratic'), neck=dict(type='GlobalAveragePooling'))
+    assert without_gradient(model, pair()) == []
+    assert model.neck(model(pair()))[0].shape == (4, 16)
+
+
+class Wrapped(nn.Sequential):
+    with_cp = True
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(num_steps=0), 'num_steps must be at least 1, not 0'),
+        (dict(step_size=-1.0), "step_size must be a positive number or 'auto', not -1.0"),
+        (dict(step_size='large'), "or 'auto', not 'large'"),
+        (dict(frozen=['backbone.ln9.bias']), "frozen names 'backbone.ln9.bias'"),
+        (dict(backbone=nn.Sequential(nn.SyncBatchNorm(3))), 'backbone.0: SyncBN has no double backward'),
+        (dict(backbone=nn.Sequential(Wrapped())), 'backbone.0: with_cp=True'),
+    ],
+)
+def test_bad_settings_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(**kwargs)
+
+
+@pytest.mark.parametrize('inputs', [torch.zeros(2, 3, 8, 8), [torch.zeros(2, 3, 8, 8)], pair(2)[:1] + pair(3)[:1]])
+def test_inputs_that_are_no_pair_are_answered_with_what_to_do(inputs):
+    with pytest.raises(ValueError, match='mmebm.CorruptedPair'):
+        build()(inputs, mode='loss')

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from mmebm.models import EnergyHead
+from mmebm.models.energy_head import LinearEnergy, MLPEnergy, QuadraticEnergy, as_tokens
+
+
+def test_linear_energy_closed_form():
+    energy = LinearEnergy(3)
+    energy.weight.data = torch.tensor([[1.0, -2.0, 0.5]])
+    torch.testing.assert_close(energy(torch.tensor([[2.0, 1.0, 4.0]])), torch.tensor([2.0]))
+
+
+def test_quadratic_energy_closed_form():
+    energy = QuadraticEnergy(2, 3)
+    energy.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    energy.bias.data = torch.tensor([0.0, 0.0, 1.0])
+    torch.testing.assert_close(energy(torch.tensor([[3.0, 4.0]])), torch.tensor([(9.0 + 16.0 + 64.0) / 2]))
+
+
+def test_mlp_energy_closed_form():
+    energy = MLPEnergy(1, 1)
+    energy[0].weight.data.fill_(1.0), energy[0].bias.data.zero_(), energy[2].weight.data.fill_(2.0)
+    gelu_of_1 = 0.8413447460685429  # the normal distribution function at 1
+    torch.testing.assert_close(energy(torch.tensor([[1.0]])), torch.tensor([2 * gelu_of_1]))
+
+
+@pytest.mark.parametrize(
+    'features', [torch.ones(2, 6), torch.ones(2, 5, 6), torch.ones(2, 6, 3, 4), torch.ones(2, 3, 4, 6)]
+)
+def test_layouts_of_features(features):
+    head = EnergyHead(6)
+    head.energies[0].weight.data = torch.arange(6.0)[None]
+    torch.testing.assert_close(head(features), torch.full((2,), 15.0))
+
+
+def test_feature_map_tokens_keep_their_channels():
+    feature_map = torch.randn(2, 6, 3, 4)
+    torch.testing.assert_close(as_tokens(feature_map, 6)[1, 5], feature_map[1, :, 1, 1])
+
+
+def test_pooled_and_token_energies():
+    tokens = torch.randn(2, 5, 4)
+    pooled, summed = EnergyHead(4, over='pooled'), EnergyHead(4, over='tokens')
+    summed.load_state_dict(pooled.state_dict())
+    torch.testing.assert_close(summed(tokens), 5 * pooled(tokens))  # equal for a linear energy, but for the count
+    quadratic = EnergyHead(4, kind='quadratic', over='tokens')
+    torch.testing.assert_close(quadratic(tokens), sum(quadratic(tokens[:, i]) for i in range(5)))
+
+
+def test_energies_of_stages_add_up():
+    head = EnergyHead([2, 3])
+    head.energies[0].weight.data, head.energies[1].weight.data = torch.ones(1, 2), torch.ones(1, 3)
+    unused, first, last = torch.zeros(4, 9), torch.ones(4, 2, 8, 8), torch.ones(4, 3, 4, 4)
+    torch.testing.assert_close(head((unused, first, last)), torch.full((4,), 5.0))
+
+
+def test_loss_sums_over_steps():
+    head = EnergyHead(3, loss=dict(type='mmebm.RestorationLoss', kind='l2'))
+    clean = torch.zeros(2, 3, 4, 4)
+    losses = head.loss([clean + 2, clean + 1], clean, clean + 3)
+    torch.testing.assert_close(losses['loss'], torch.tensor(5.0))
+
+
+@pytest.mark.parametrize(
+    ('features', 'message'),
+    [
+        ((torch.ones(2, 5),), r'in_channels is 4, but the backbone returns features of shape \(2, 5\)'),
+        ((), 'returns 0: set its out_indices'),
+    ],
+)
+def test_wrong_features_are_named(features, message):
+    with pytest.raises(ValueError, match=message):
+        EnergyHead(4)(features)
+
+
+@pytest.mark.parametrize('setting', [dict(kind='cubic'), dict(over='tokenz')])
+def test_unknown_settings_are_named(setting):
+    with pytest.raises(ValueError, match=next(iter(setting.values()))):
+        EnergyHead(4, **setting)
