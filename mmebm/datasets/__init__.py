@@ -1,5 +1,6 @@
 """Data sets and the reading of images."""
 
 from mmebm.datasets.image_folder import BrokenImageError, ImageFolder, LoadImage
+from mmebm.datasets.shapes import Instance, Picture, Shapes
 
-__all__ = ['BrokenImageError', 'ImageFolder', 'LoadImage']
+__all__ = ['BrokenImageError', 'ImageFolder', 'Instance', 'LoadImage', 'Picture', 'Shapes']

@@ -119,6 +119,12 @@ def test_interval_first_and_last_epoch_and_their_records(tmp_path):
     assert len(history) == 1
 
 
+def test_a_resumed_training_is_not_measured_as_an_initial_one():
+    hook = FrozenFeatureHook(loader(5), loader(3))
+    hook.measure = lambda runner: pytest.fail('measured')
+    hook.before_train(SimpleNamespace(iter=4))
+
+
 class Level(BaseModel):
     """Its only feature is the mean level of an image, in 0..255."""
 
@@ -128,7 +134,7 @@ class Level(BaseModel):
         self.trained = nn.Dropout()
 
     def extract_feat(self, images):
-        assert not torch.is_grad_enabled()
+        assert not torch.is_grad_enabled() and not any(module.training for module in self.modules())
         return self.trained(images.float()).mean(dim=(2, 3))[:, :1]
 
     def forward(self, inputs, data_samples=None, mode='tensor'):

@@ -1,0 +1,84 @@
+"""ViT-B/16 on ImageNet-1k, restoring masked images.
+
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
+Command:  tools/dist_train.sh configs/ebm_vit-b_in1k.py 8
+          any other folder of images: add --cfg-options data_root=FOLDER
+Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
+Time:     not run
+Expect:   not run
+
+Optimiser, augmentation and batch are those of mmpretrain's MAE, which this config inherits, so that the two compare on
+equal terms. The corruption's strength and the energy are this project's choice, not the paper's.
+"""
+
+_base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+
+model = dict(
+    _delete_=True,
+    type='mmebm.EBMAlgorithm',
+    backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
+    head=dict(type='mmebm.EnergyHead', in_channels=768, kind='quadratic', over='tokens'),
+)
+
+# Any folder, nested or not, without labels.
+data_root = 'data/imagenet/train'
+test_data_root = 'data/imagenet/val'
+corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16)
+
+train_pipeline = [
+    dict(type='mmebm.LoadImage'),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='mmebm.CorruptedPair', corruption=corruption),
+    dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption')),
+]
+test_pipeline = [
+    dict(type='mmebm.LoadImage'),
+    dict(type='ResizeEdge', scale=256, edge='short', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='mmebm.CorruptedPair', corruption=dict(**corruption, seed=0)),
+    dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption')),
+]
+train_dataloader = dict(
+    batch_size=256,
+    persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    dataset=dict(_delete_=True, type='mmebm.ImageFolder', data_root=data_root, pipeline=train_pipeline),
+)
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='mmebm.ImageFolder', data_root=test_data_root, pipeline=test_pipeline, test_mode=True),
+)
+test_evaluator = [dict(type='mmebm.RestorationMetric'), dict(type='mmebm.EnergyMetric')]
+test_cfg = dict()
+
+optim_wrapper = dict(
+    dtype='bfloat16',
+    accumulative_counts=2,
+    clip_grad=dict(max_norm=3.0),
+    # No decay of norms, biases, the step size, position embeddings and class token, whatever the backbone calls them.
+    paramwise_cfg=dict(
+        _delete_=True,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={
+            'pos_embed': dict(decay_mult=0.0),
+            'cls_token': dict(decay_mult=0.0),
+            'relative_position_bias_table': dict(decay_mult=0.0),
+        },
+    ),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.0001, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=90, by_epoch=True, begin=10, end=100, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=100)
+custom_hooks = [
+    dict(type='mmebm.EpochSeedHook'),
+    dict(type='mmebm.NonFiniteLossHook'),
+    dict(type='mmebm.EnergyLogHook', interval=100),
+]
