@@ -62,8 +62,8 @@ def find_config(name: str) -> Path:
 def replace_data_root(cfg: Config, old: str, new: str) -> None:
     """Gives every data set in the config that has the old ``data_root`` the new one, in place.
 
-    A config's variables are substituted when the file is parsed, so that changing the top-level ``data_root`` later
-    reaches no data set. Annotation files below the old root (COCO's metrics name one) follow.
+    A config's variables, such as a top-level ``data_root``, are substituted when the file is parsed, so that changing
+    one later reaches no data set. Annotation files below the old root (COCO's metrics name one) follow.
     """
     for _, node in _dicts(cfg._cfg_dict):
         root = node.get('data_root')
@@ -91,9 +91,12 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
             if not isinstance(root, str) or not root or '://' in root or downloads:
                 continue
             if not Path(root).is_dir():
+                option = next(
+                    (key for key in cfg if key.endswith('data_root') and cfg[key] == root), f'{path}.data_root'
+                )
                 raise FileNotFoundError(
                     f'The folder "{root}" ({path}.data_root) does not exist. '
-                    "Name the data set's folder: --cfg-options data_root=FOLDER"
+                    f"Name the data set's folder: --cfg-options {option}=FOLDER"
                 )
 
 

@@ -38,20 +38,20 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         args.config = str(find_config(args.config))
         return args
 
-    def merge_with_data_root(cfg: Config, args: Namespace) -> Config:
+    def merge_with_data_roots(cfg: Config, args: Namespace) -> Config:
         options = args.cfg_options or {}
-        data_root = cfg.get('data_root')
+        roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
         warn_unknown_options(cfg, options)
         _keep_collate(cfg)
         cfg = merge_args(cfg, args)
-        if data_root is not None and 'data_root' in options:
-            replace_data_root(cfg, data_root, str(options['data_root']))
+        for key, old in roots.items():
+            replace_data_root(cfg, old, str(options[key]))
         check_data_roots(cfg, sections)
         if cfg.get('default_scope') == 'mmdet':
             require_mmcv_ops()
         return cfg
 
-    script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_root
+    script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_roots
     original_argv = sys.argv
     if argv is not None:
         sys.argv = [original_argv[0], *argv]

@@ -273,7 +273,7 @@ def _upsampling(cells: int, size: int) -> np.ndarray:
     return cv2.resize(np.eye(cells, dtype=np.float32), (cells, size), interpolation=cv2.INTER_CUBIC)
 
 
-# --- backgrounds: (size, noise, rng) -> (H, W), the share of the second colour ---------------------------------------
+# --- backgrounds: (size, noise, rng) -> (H, W), the share of the second colour ----------------------------------------
 
 
 def _slope(size: int, angle: float, scale: float) -> np.ndarray:
@@ -366,7 +366,7 @@ _TEXTURES = (
 )
 
 
-# --- outlines: (u, v) -> (H, W), the signed distance to the edge, negative inside; in the unit circle ------------------
+# --- outlines: (u, v) -> (H, W), the signed distance to the edge, negative inside; in the unit circle -----------------
 
 
 def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:

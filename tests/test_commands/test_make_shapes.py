@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 
 from mmebm.commands.make_shapes import main, run_lengths
 from mmebm.datasets import ImageFolder, Shapes
@@ -63,14 +64,15 @@ def test_ade20k_layout(tmp_path):
         maps = sorted((tmp_path / 'annotations' / folder).glob('*.png'))
         assert [path.stem for path in jpegs] == [path.stem for path in maps]
         assert len(maps) == size
+        drawn = shapes(split, size)
         for i, path in enumerate(maps):
-            picture = shapes(split, size).draw(i)
+            picture = drawn.draw(i)
             np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), picture.gt_seg_map)
             assert close(jpegs[i], picture.img)
 
 
 def test_mmseg_reads_the_ade20k_layout(tmp_path):
-    mmseg = pytest.importorskip('mmseg.datasets')
+    mmseg = pytest.importorskip('mmseg.datasets', exc_type=ImportError)
     make(tmp_path, 'ade20k')
     dataset = mmseg.ADE20KDataset(
         data_root=str(tmp_path),
@@ -88,8 +90,9 @@ def test_coco_layout(tmp_path):
         assert [(category['id'], category['name']) for category in content['categories']] == list(enumerate(CLASSES, 1))
         assert len({annotation['id'] for annotation in content['annotations']}) == len(content['annotations'])
         assert len(content['images']) == size
+        drawn = shapes(split, size)
         for i, image in enumerate(content['images']):
-            picture = shapes(split, size).draw(i)
+            picture = drawn.draw(i)
             assert close(tmp_path / f'{split}2017' / image['file_name'], picture.img)
             assert (image['height'], image['width']) == (SIZE, SIZE)
             annotations = [a for a in content['annotations'] if a['image_id'] == image['id']]
@@ -104,14 +107,14 @@ def test_coco_layout(tmp_path):
 
 
 def test_mmdet_reads_the_coco_layout(tmp_path):
-    mmdet = pytest.importorskip('mmdet.datasets')
+    mmdet = pytest.importorskip('mmdet.datasets', exc_type=ImportError)
     make(tmp_path, 'coco')
     dataset = mmdet.CocoDataset(
         data_root=str(tmp_path),
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
         metainfo=dict(classes=CLASSES),
-        pipeline=[mmdet.transforms.LoadAnnotations(with_mask=True)],
+        pipeline=[LoadImageFromFile(), mmdet.transforms.LoadAnnotations(with_mask=True)],
     )
     results, picture = dataset[2], shapes('val', 11).draw(2)
     assert results['gt_bboxes_labels'].tolist() == [instance.label for instance in picture.instances]

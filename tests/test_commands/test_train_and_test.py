@@ -14,7 +14,9 @@ train_dataloader = dict(
         dict(type='ImageNet', data_root='data/other', split='train'),
     ]),
 )
-val_dataloader = test_dataloader = dict(batch_size=2, dataset=dict(type='CocoDataset', data_root='data/old'))
+test_data_root = 'data/test'
+val_dataloader = dict(batch_size=2, dataset=dict(type='CocoDataset', data_root='data/old'))
+test_dataloader = dict(batch_size=2, dataset=dict(type='CocoDataset', data_root=test_data_root))
 val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json')
 custom_hooks = [dict(type='Probe', dataset=dict(data_root=data_root))]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
@@ -58,7 +60,8 @@ def merged(name, argv, sections=('train_dataloader', 'val_dataloader', 'custom_h
 def test_data_root_reaches_every_data_set_that_had_the_old_one(workplace):
     cfg = merged('train', ['tiny.py', '--cfg-options', 'data_root=new'])
     assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['new', 'data/other']
-    assert cfg.val_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == 'new'
+    assert cfg.val_dataloader.dataset.data_root == 'new'
+    assert cfg.test_dataloader.dataset.data_root == 'data/test'
     assert cfg.custom_hooks[0].dataset.data_root == 'new'
     assert cfg.val_evaluator.ann_file == 'new/annotations/val.json'
 
@@ -76,13 +79,17 @@ def test_train_flags_are_mmpretrains(workplace):
 
 
 def test_test_flags_are_mmpretrains(workplace):
-    cfg = merged('test', ['tiny.py', 'a.pth', '--cfg-options', 'data_root=new'], sections=('test_dataloader',))
+    argv = ['tiny.py', 'a.pth', '--cfg-options', 'test_data_root=new']
+    cfg = merged('test', argv, sections=('test_dataloader',))
     assert (cfg.load_from, cfg.test_dataloader.dataset.data_root) == ('a.pth', 'new')
+    assert cfg.train_dataloader.dataset.datasets[0].data_root == 'data/old/'
 
 
 def test_a_missing_data_root_is_named_with_its_place(workplace):
     with pytest.raises(FileNotFoundError, match=r'"absent" \(train_dataloader\.dataset\.datasets\.0\.data_root\)'):
         merged('train', ['tiny.py', '--cfg-options', 'data_root=absent'])
+    with pytest.raises(FileNotFoundError, match=r'"data/test".*--cfg-options test_data_root=FOLDER'):
+        merged('test', ['tiny.py', 'a.pth'], sections=('test_dataloader',))
 
 
 def test_only_the_sections_in_use_need_their_folder():

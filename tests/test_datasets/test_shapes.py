@@ -80,8 +80,9 @@ def test_annotations_agree(image_size):
 
 
 def test_main_object_has_the_promised_size():
+    dataset = Shapes(size=100, image_size=64)
     for i in range(100):
-        x1, y1, x2, y2 = Shapes(size=100, image_size=64).draw(i).instances[-1].bbox
+        x1, y1, x2, y2 = dataset.draw(i).instances[-1].bbox
         assert 0.25 < max(x2 - x1, y2 - y1) / 64 < 0.76
 
 
@@ -97,11 +98,11 @@ def test_resolutions_show_the_same_picture():
     small, large = Shapes(size=60), Shapes(size=60, image_size=64)
     for i in range(60):
         reduced = cv2.resize(large[i]['img'], (32, 32), interpolation=cv2.INTER_AREA).astype(int)
-        assert np.abs(reduced - small[i]['img']).mean() < 3.5  # different pictures: above 10
+        assert np.abs(reduced - small[i]['img']).mean() < 2.5  # different pictures: above 10
         same = (
             cv2.resize(large.draw(i).gt_seg_map, (32, 32), interpolation=cv2.INTER_NEAREST) == small.draw(i).gt_seg_map
         )
-        assert same.mean() > 0.93
+        assert same.mean() > 0.95
 
 
 def test_colour_does_not_give_the_class_away():

@@ -1,0 +1,84 @@
+"""Figures of restorations and of training curves, as files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.logging import MessageHub
+from mmpretrain.structures import DataSample
+
+ROWS = ('clean', 'corrupted', 'restored')
+
+
+def plot_restorations(samples: Mapping[str, Sequence[DataSample]], path: str | Path) -> None:
+    """Draw clean, corrupted and restored images, three rows for each corruption.
+
+    Args:
+        samples: For each corruption's name the data samples of ``EBMAlgorithm.predict``, as many for each; images with
+            three channels are RGB.
+        path: The file to write; its suffix chooses the format.
+    """
+    columns = max(len(group) for group in samples.values())
+    figure = Figure(figsize=(1.2 * columns + 1, 3.8 * len(samples)), layout='constrained')
+    groups = np.atleast_1d(figure.subfigures(len(samples), 1))
+    for group, (name, members) in zip(groups, samples.items(), strict=True):
+        group.suptitle(name)
+        axes = group.subplots(len(ROWS), columns, squeeze=False)
+        for row, images in enumerate(ROWS):
+            axes[row, 0].set_ylabel(images)
+            for axis, sample in zip(axes[row], members, strict=False):
+                axis.imshow(to_picture(sample.get(images)), cmap='gray', vmin=0, vmax=255)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_curves(history: MessageHub, path: str | Path) -> None:
+    """Draw loss, PSNR and energies over a training run.
+
+    Args:
+        history: The runner's message hub, which a checkpoint carries too. Read are ``train/loss``, what
+            ``RestorationMetric`` measured in validation, and what ``EnergyLogHook`` logged; a panel without data
+            stays empty.
+        path: The file to write; its suffix chooses the format.
+    """
+    figure = Figure(figsize=(13, 4), layout='constrained')
+    loss, psnr, energy = figure.subplots(1, 3)
+    iterations = len(scalars(history, 'train/loss'))
+    window = max(1, iterations // 50)
+    smooth = np.convolve(scalars(history, 'train/loss'), np.ones(window) / window, mode='valid')
+    loss.plot(np.arange(len(smooth)) + window, smooth)
+    loss.set(title=f'Training loss (mean of {window})', xlabel='iteration', yscale='log')
+
+    for name in history.log_scalars:
+        if name.startswith('val/') and name.endswith('/psnr_restored_db'):
+            values = scalars(history, name)
+            epochs = np.linspace(iterations / len(values), iterations, len(values))
+            (line,) = psnr.plot(epochs, values, marker='.', label=name.split('/')[-2])
+            psnr.axhline(scalars(history, name.replace('restored', 'corrupted'))[0], color=line.get_color(), ls=':')
+    psnr.set(title='Held-out PSNR (dotted: before restoration)', xlabel='iteration', ylabel='dB')
+
+    for name in ('clean', 'corrupted', 'restored'):
+        values = scalars(history, f'train/energy_{name}')
+        if name == 'corrupted':  # the loss logs it at every step, the others are measured now and then
+            values = values[:: max(1, len(values) // max(1, len(scalars(history, 'train/energy_clean'))))]
+        energy.plot(np.linspace(0, iterations, len(values)), values, label=name)
+    energy.set(title='Mean energy of the batch', xlabel='iteration')
+    for axes in (psnr, energy):
+        if axes.lines:
+            axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def scalars(history: MessageHub, name: str) -> np.ndarray:
+    """Every logged value of a scalar, in order; none if it was never logged."""
+    return history.get_scalar(name).data[0] if name in history.log_scalars else np.zeros(0)
+
+
+def to_picture(image) -> np.ndarray:
+    """An image (C, H, W) in pixel units as uint8 (H, W, 3), or (H, W) if it has not three channels (their mean)."""
+    array = image.detach().cpu().numpy()
+    array = array.transpose(1, 2, 0) if len(array) == 3 else array.mean(axis=0)
+    return np.clip(np.rint(array), 0, 255).astype(np.uint8)
