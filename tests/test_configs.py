@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from shrink import shrink
+
+CONFIGS = sorted(Path(__file__).parents[1].joinpath('configs').glob('*.py'))
+
+# Parameters that provably never train, by config; all others must get a gradient.
+FROZEN: dict[str, list[str]] = {}
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config(request):
+    return request.param
+
+
+def test_the_list_of_configs():
+    assert {path.stem for path in CONFIGS} >= {
+        'ebm_vit-b_in1k',
+        'ebm-sort_vit-b_in1k',
+        'ebm-sr_vit-b_in1k',
+        'ebm-denoise_vit-b_in1k',
+        'ebm-color_vit-b_in1k',
+        'ebm-mix_vit-b_in1k',
+        'ebm_vit-s_in1k',
+        'ebm_vit-l_in1k',
+        'ebm_swin-b_in1k',
+        'ebm_convnext-t_in1k',
+        'ebm_resnet50_in1k',
+        'ebm_vit-t_cifar10',
+        'ebm_vit-t_folder',
+        'ebm_vit-t_shapes',
+    }
+
+
+def test_header_says_what_was_run(config):
+    header = config.read_text().split('"""')[1]
+    for field in ('Paper:', 'Command:', 'Hardware:', 'Time:', 'Expect:'):
+        assert field in header
+    assert f'configs/{config.name}' in header or 'make demo' in header
+
+
+def test_builds_at_full_size_and_scores_an_image(config):
+    cfg = Config.fromfile(config)
+    with torch.device('meta'):  # shapes without memory or arithmetic
+        model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.model.get('data_preprocessor') or cfg.data_preprocessor))
+        size = cfg.model.backbone.get('img_size', 224)
+        assert model.energy(torch.zeros(2, 3, size, size)).shape == (2,)
+
+
+def test_one_training_step_reaches_every_parameter(config, tmp_path):
+    runner = Runner.from_cfg(shrink(Config.fromfile(config), str(tmp_path)))
+    before = {name: p.clone() for name, p in runner.model.named_parameters()}
+    gradients = {}
+    for name, p in runner.model.named_parameters():
+        p.register_hook(lambda gradient, name=name: gradients.__setitem__(name, gradient)) if p.requires_grad else None
+    runner.train()
+    assert sorted(set(before) - set(gradients)) == FROZEN.get(config.stem, [])
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert runner.message_hub.get_scalar('train/energy_clean').data[0].size in (0, 1)
+
+
+def test_the_step_size_has_no_weight_decay(config, tmp_path):
+    runner = Runner.from_cfg(shrink(Config.fromfile(config), str(tmp_path)))
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    (decay,) = (
+        group['weight_decay']
+        for group in wrapper.optimizer.param_groups
+        if any(p is runner.model.log_step_size for p in group['params'])
+    )
+    assert decay == 0
