@@ -85,18 +85,15 @@ build_mmcv_ops() {
     say "the wheel is kept in $1"
     mkdir -p "$1"
     build=$(mktemp -d "$1/build.XXXXXX")
+    trap "rm -rf '$build'" EXIT
     # No GPU in sight: with one, mmcv would ask for nvcc. The tests need the ops on the CPU only.
-    if ! CUDA_VISIBLE_DEVICES='' "$VENV_PYTHON" -m pip wheel --no-build-isolation --no-cache-dir --no-deps \
-        --wheel-dir "$build" "onedl-mmcv==$mmcv" 2>&1 | tee "$1/build.log"; then
-        rm -rf "$build"
+    CUDA_VISIBLE_DEVICES='' "$VENV_PYTHON" -m pip wheel --no-build-isolation --no-cache-dir --no-deps \
+        --wheel-dir "$build" "onedl-mmcv==$mmcv" 2>&1 | tee "$1/build.log" ||
         die "mmcv did not compile; the log is $1/build.log"
-    fi
     if compgen -G "$build/*-none-any.whl" >/dev/null; then
-        rm -rf "$build"
         die "mmcv's build skipped the ops; the log is $1/build.log"
     fi
     mv "$build"/*.whl "$1/"
-    rm -rf "$build"
 }
 
 install_mmcv_ops() {

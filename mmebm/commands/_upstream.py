@@ -42,10 +42,13 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         options = args.cfg_options or {}
         roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
         warn_unknown_options(cfg, options)
-        _keep_collate(cfg)
+        _mend_collate(cfg)
         cfg = merge_args(cfg, args)
         for key, old in roots.items():
             replace_data_root(cfg, old, str(options[key]))
+        if not hasattr(args, 'resume'):
+            # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
+            cfg.resume = False
         check_data_roots(cfg, sections)
         if cfg.get('default_scope') == 'mmdet':
             require_mmcv_ops()
@@ -61,10 +64,15 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         sys.argv = original_argv
 
 
-def _keep_collate(cfg: Config) -> None:
-    """Keeps the runner's default collation for mmseg and mmdet, where mmpretrain's script would set its own."""
-    if cfg.get('default_scope') not in ('mmseg', 'mmdet'):
-        return
+def _mend_collate(cfg: Config) -> None:
+    """Makes the dataloaders collate as their config says."""
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(section) is not None:
-            cfg[section].setdefault('collate_fn', dict(type='pseudo_collate'))
+        dataloader = cfg.get(section)
+        if dataloader is None:
+            continue
+        if cfg.get('default_scope') in ('mmseg', 'mmdet'):
+            # The runner's default; mmpretrain's script would set its own.
+            dataloader.setdefault('collate_fn', dict(type='pseudo_collate'))
+        if isinstance(dataloader.get('collate_fn'), dict):
+            # Comes with inheritance from `mmpretrain::`, and the runner would pass it to the function.
+            dataloader.collate_fn.pop('_scope_', None)

@@ -7,6 +7,7 @@ from mmebm.commands._upstream import load_script, run_script
 CONFIG = """
 default_scope = 'mmpretrain'
 data_root = 'data/old/'
+resume = True
 train_dataloader = dict(
     batch_size=2,
     dataset=dict(type='ConcatDataset', datasets=[
@@ -69,7 +70,7 @@ def test_data_root_reaches_every_data_set_that_had_the_old_one(workplace):
 def test_without_the_option_every_root_stays(workplace):
     cfg = merged('train', ['tiny.py'])
     assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['data/old/', 'data/other']
-    assert cfg.work_dir == './work_dirs/tiny'
+    assert (cfg.work_dir, cfg.resume) == ('./work_dirs/tiny', True)
 
 
 def test_train_flags_are_mmpretrains(workplace):
@@ -81,7 +82,7 @@ def test_train_flags_are_mmpretrains(workplace):
 def test_test_flags_are_mmpretrains(workplace):
     argv = ['tiny.py', 'a.pth', '--cfg-options', 'test_data_root=new']
     cfg = merged('test', argv, sections=('test_dataloader',))
-    assert (cfg.load_from, cfg.test_dataloader.dataset.data_root) == ('a.pth', 'new')
+    assert (cfg.load_from, cfg.resume, cfg.test_dataloader.dataset.data_root) == ('a.pth', False, 'new')
     assert cfg.train_dataloader.dataset.datasets[0].data_root == 'data/old/'
 
 
@@ -106,6 +107,12 @@ def test_mmpretrains_collation_is_not_forced_on_mmseg(workplace):
     (workplace / 'seg.py').write_text(CONFIG.replace("'mmpretrain'", "'mmseg'"))
     assert merged('train', ['seg.py']).train_dataloader.collate_fn.type == 'pseudo_collate'
     assert merged('train', ['tiny.py']).train_dataloader.collate_fn.type == 'default_collate'
+
+
+def test_collation_inherited_from_mmpretrain_is_callable(workplace):
+    base = "_base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'\n"
+    (workplace / 'mae.py').write_text(base + "train_dataloader = dict(dataset=dict(data_root='new'))")
+    assert merged('train', ['mae.py']).train_dataloader.collate_fn == dict(type='default_collate')
 
 
 def test_an_unknown_option_is_named_with_close_matches():

@@ -1,8 +1,9 @@
 """Hooks of the training loop."""
 
+from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
 from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
 from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 
-__all__ = ['EpochSeedHook', 'FrozenFeatureHook', 'NonFiniteLossHook', 'ProgressHook']
+__all__ = ['EnergyLogHook', 'EpochSeedHook', 'FrozenFeatureHook', 'NonFiniteLossHook', 'ProgressHook']
