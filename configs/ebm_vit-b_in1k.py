@@ -42,6 +42,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=256,
     persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    collate_fn=dict(_delete_=True, type='default_collate'),  # inherited, it would get mmpretrain's scope as an argument
     dataset=dict(_delete_=True, type='mmebm.ImageFolder', data_root=data_root, pipeline=train_pipeline),
 )
 test_dataloader = dict(

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 TINY_BACKBONES = {
     'VisionTransformer': dict(arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)),
-    'SwinTransformer': dict(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])),
+    'SwinTransformer': dict(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]), pad_small_map=True),
     'ConvNeXt': dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 16, 32])),
     'ResNet': dict(base_channels=8, stem_channels=8),
 }

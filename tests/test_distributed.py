@@ -43,6 +43,7 @@ def train(model, rank=0, world_size=1, steps=3):
 
 def train_one_of_two(rank, path):
     import mmpretrain.models  # noqa: F401
+
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo', f'file://{path}/rendezvous', rank=rank, world_size=WORLD_SIZE)
     model = MMDistributedDataParallel(build_model())  # find_unused_parameters is off

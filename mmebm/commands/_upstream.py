@@ -2,12 +2,15 @@
 
 import importlib.util
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from mmebm.commands._config import check_data_roots, find_config, replace_data_root, warn_unknown_options
 from mmebm.environment import require_mmcv_ops
@@ -50,6 +53,8 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
             # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
             cfg.resume = False
         check_data_roots(cfg, sections)
+        if get_device() == 'cpu':
+            _adapt_to_cpu(cfg)
         if cfg.get('default_scope') == 'mmdet':
             require_mmcv_ops()
         return cfg
@@ -76,3 +81,18 @@ def _mend_collate(cfg: Config) -> None:
         if isinstance(dataloader.get('collate_fn'), dict):
             # Comes with inheritance from `mmpretrain::`, and the runner would pass it to the function.
             dataloader.collate_fn.pop('_scope_', None)
+
+
+def _adapt_to_cpu(cfg: Config) -> None:
+    """Lets a config for GPUs run without one: in float32, and with gloo between processes."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
+        wrapper.type = 'OptimWrapper'
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(option, None)
+    if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
+        torch.distributed.init_process_group('gloo')
+        cfg.setdefault(
+            'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        )
