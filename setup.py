@@ -32,7 +32,9 @@ EXTRAS_REQUIRE = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
     'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # needs mmcv's compiled ops as well: see README, "Detection"
     'timm': ['timm>=1.0,<2'],
-    'dev': ['pytest', 'hypothesis', 'ruff', 'timm', 'setuptools', 'wheel'],  # no ranges: they would bind at import
+    'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
+    # Without ranges, since they would bind at import.
+    'dev': ['pytest', 'hypothesis', 'ruff', 'timm', 'transformers', 'setuptools', 'wheel'],
 }
 
 

@@ -17,7 +17,7 @@ model = dict(
     _delete_=True,
     type='mmebm.EBMAlgorithm',
     backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
-    head=dict(type='mmebm.EnergyHead', in_channels=768, kind='quadratic', over='tokens'),
+    head=dict(type='mmebm.EnergyHead', in_channels=768),
 )
 
 # Any folder, nested or not, without labels.

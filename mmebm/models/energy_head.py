@@ -72,9 +72,9 @@ class EnergyHead(BaseModule):
     def __init__(
         self,
         in_channels: int | Sequence[int],
-        kind: Literal['linear', 'mlp', 'quadratic'] = 'linear',
+        kind: Literal['linear', 'mlp', 'quadratic'] = 'mlp',
         hidden_channels: int | None = None,
-        over: Literal['pooled', 'tokens'] = 'pooled',
+        over: Literal['pooled', 'tokens'] = 'tokens',
         loss: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):

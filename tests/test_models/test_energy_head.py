@@ -29,7 +29,7 @@ def test_mlp_energy_closed_form():
     'features', [torch.ones(2, 6), torch.ones(2, 5, 6), torch.ones(2, 6, 3, 4), torch.ones(2, 3, 4, 6)]
 )
 def test_layouts_of_features(features):
-    head = EnergyHead(6)
+    head = EnergyHead(6, kind='linear', over='pooled')
     head.energies[0].weight.data = torch.arange(6.0)[None]
     torch.testing.assert_close(head(features), torch.full((2,), 15.0))
 
@@ -41,7 +41,7 @@ def test_feature_map_tokens_keep_their_channels():
 
 def test_pooled_and_token_energies():
     tokens = torch.randn(2, 5, 4)
-    pooled, summed = EnergyHead(4, over='pooled'), EnergyHead(4, over='tokens')
+    pooled, summed = EnergyHead(4, 'linear', over='pooled'), EnergyHead(4, 'linear', over='tokens')
     summed.load_state_dict(pooled.state_dict())
     torch.testing.assert_close(summed(tokens), 5 * pooled(tokens))  # equal for a linear energy, but for the count
     quadratic = EnergyHead(4, kind='quadratic', over='tokens')
@@ -49,7 +49,7 @@ def test_pooled_and_token_energies():
 
 
 def test_energies_of_stages_add_up():
-    head = EnergyHead([2, 3])
+    head = EnergyHead([2, 3], kind='linear', over='pooled')
     head.energies[0].weight.data, head.energies[1].weight.data = torch.ones(1, 2), torch.ones(1, 3)
     unused, first, last = torch.zeros(4, 9), torch.ones(4, 2, 8, 8), torch.ones(4, 3, 4, 4)
     torch.testing.assert_close(head((unused, first, last)), torch.full((4,), 5.0))
