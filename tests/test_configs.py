@@ -1,10 +1,13 @@
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import DATASETS, MODELS
 from shrink import shrink
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath('configs').glob('*.py'))
@@ -72,3 +75,27 @@ def test_the_step_size_has_no_weight_decay(config, tmp_path):
         if any(p is runner.model.log_step_size for p in group['params'])
     )
     assert decay == 0
+
+
+def test_cifar10_reads_cifar10(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    rows = rng.integers(0, 256, (10, 3072)).astype(np.uint8)
+    for name, _ in CIFAR10.train_list + CIFAR10.test_list:
+        folder.joinpath(name).write_bytes(pickle.dumps(dict(data=rows, labels=list(range(10)))))
+    monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
+    cfg = Config.fromfile(CONFIGS[0].with_name('ebm_vit-t_cifar10.py'))
+
+    train = DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=str(tmp_path)))
+    assert len(train) == 50
+    assert [tuple(view.shape) for view in train[3]['inputs']] == [(3, 32, 32)] * 2
+
+    corruptions, image = [], torch.from_numpy(rows[0].reshape(3, 32, 32))
+    for held_out in cfg.test_dataloader.dataset.datasets:
+        sample = DATASETS.build(held_out | dict(data_root=str(tmp_path)))[0]
+        corruptions.append(sample['data_samples'].corruption)
+        assert sample['inputs'][1].equal(image)
+    assert corruptions == ['mask', 'sort', 'sr', 'denoise', 'color']
+    luma = image.float().mul(torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)  # of red, green, blue
+    torch.testing.assert_close(sample['inputs'][0][0].float(), luma, atol=0.51, rtol=0)

@@ -55,6 +55,9 @@ class EBMAlgorithm(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):
+        if not isinstance(data_preprocessor, nn.Module):
+            # By its full name: mmpretrain's bare one is unknown under the default scopes of mmseg and mmdet.
+            data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if num_steps < 1:
             raise ValueError(f'EBMAlgorithm: num_steps must be at least 1, not {num_steps}')
