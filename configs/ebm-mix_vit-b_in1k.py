@@ -10,7 +10,7 @@ Expect:   not run
 _base_ = './ebm_vit-b_in1k.py'
 
 corruptions = [
-    dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16),
+    dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16, fill=[103.53, 116.28, 123.675]),
     dict(type='mmebm.PatchShuffle', patch_size=16, share=0.5),
     dict(type='mmebm.Downsample', factor=4, interpolation='bicubic'),
     dict(type='mmebm.GaussianNoise', sigma=(25.0, 75.0)),

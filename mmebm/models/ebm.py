@@ -1,5 +1,6 @@
 """Energy-based pretraining: restore corrupted images by descending the energy that a backbone gives them."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 
 from mmebm.energy import Restoration, energy_gradient, restore
 from mmebm.registry import MODELS
+
+# How far the first step of step_size='auto' goes, of the way that the corruption went. Small, so that training starts
+# near the identity and not by unlearning noise.
+AUTO_REACH = 0.1
 
 
 @MODELS.register_module()
@@ -30,7 +35,8 @@ class EBMAlgorithm(BaseSelfSupervisor):
         neck: Config of a neck between the two.
         num_steps: K, restoration steps.
         step_size: a > 0, in normalised pixels; or ``auto``: on the first training batch, a is set such that one step
-            moves the images as far as the corruption did (in root mean square), and it is kept in the checkpoint.
+            moves the images a tenth as far as the corruption did (in root mean square), and it is kept in the
+            checkpoint.
         learn_step_size: Whether a is trained. Its logarithm is the parameter, so that it stays positive.
         frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
             they are frozen so that distributed training does not wait for their gradients. With a linear energy these
@@ -109,7 +115,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
 
     @torch.no_grad()
     def _set_step_size(self, corrupted: Tensor, clean: Tensor) -> None:
-        """On the first batch with ``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx), over all processes."""
+        """On the first batch with ``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
         if self._step_size_is_set:
             return
         if not self.step_size_is_set:
@@ -121,7 +127,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
                     "step_size='auto' needs a first batch in which the images are corrupted and the energy has a "
                     f'gradient; sums of squares: {squares.tolist()}'
                 )
-            self.log_step_size.copy_((squares[0] / squares[1]).log() / 2)
+            self.log_step_size.copy_((squares[0] / squares[1]).log() / 2 + math.log(AUTO_REACH))
             self.step_size_is_set.fill_(True)
         self._step_size_is_set = True
 
