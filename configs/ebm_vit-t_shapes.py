@@ -25,7 +25,7 @@ model = dict(
 
 corruptions = [
     dict(type='mmebm.PatchMask', ratio=0.5, patch_size=4, fill=127.5),
-    dict(type='mmebm.PatchShuffle', patch_size=8, share=0.3),
+    dict(type='mmebm.PatchShuffle', patch_size=4, share=0.3),
     dict(type='mmebm.Downsample', factor=4, interpolation='bilinear'),
     dict(type='mmebm.GaussianNoise', sigma=30.0),
     dict(type='mmebm.Grayscale'),
@@ -40,8 +40,8 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=32,
-    num_workers=1,
-    persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    num_workers=0,  # drawing takes a tenth of a step; on two cores a worker would slow the step by more
+    persistent_workers=False,  # should there be workers: EpochSeedHook seeds them anew in every epoch
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='mmebm.Shapes', size=10000, split='train', pipeline=train_pipeline),
@@ -90,7 +90,7 @@ optim_wrapper = dict(
         custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0)},
     ),
 )
-max_epochs = 11
+max_epochs = 7
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),
