@@ -24,7 +24,7 @@ model = dict(
 )
 
 corruptions = [
-    dict(type='mmebm.PatchMask', ratio=0.5, patch_size=4, fill=127.5),
+    dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4, fill=127.5),
     dict(type='mmebm.PatchShuffle', patch_size=4, share=0.3),
     dict(type='mmebm.Downsample', factor=4, interpolation='bilinear'),
     dict(type='mmebm.GaussianNoise', sigma=30.0),

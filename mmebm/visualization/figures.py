@@ -44,7 +44,7 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
             stays empty.
         path: The file to write; its suffix chooses the format.
     """
-    figure = Figure(figsize=(13, 4), layout='constrained')
+    figure = Figure(figsize=(14, 4.5), layout='constrained')
     loss, psnr, energy = figure.subplots(1, 3)
     iterations = len(scalars(history, 'train/loss'))
     window = max(1, iterations // 50)
@@ -68,7 +68,7 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
     energy.set(title='Mean energy of the batch', xlabel='iteration')
     for axes in (psnr, energy):
         if axes.lines:
-            axes.legend()
+            axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=5, frameon=False)
     figure.savefig(path, dpi=110)
 
 

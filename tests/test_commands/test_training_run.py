@@ -93,11 +93,11 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_in_the_same_weights(config, fin
     assert differing == []
 
 
-def test_two_processes_by_the_launcher(config, tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               str(ROOT / 'tools' / 'train.py'), str(config), '--work-dir', str(tmp_path), '--launcher', 'pytorch',
+def test_two_processes_by_dist_train(config, tmp_path):
+    command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--work-dir', str(tmp_path),
                '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=8']  # fmt: skip
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PATH': path, 'PORT': '29517'}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '[20/20]' in done.stdout + done.stderr  # 320 images, 2 x 8 a step
