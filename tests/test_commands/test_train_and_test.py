@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmebm.commands import _config
+from mmebm.commands import _config, _upstream
 from mmebm.commands._upstream import load_script, run_script
 
 CONFIG = """
@@ -73,10 +73,18 @@ def test_without_the_option_every_root_stays(workplace):
     assert (cfg.work_dir, cfg.resume) == ('./work_dirs/tiny', True)
 
 
-def test_train_flags_are_mmpretrains(workplace):
+def test_train_flags_are_mmpretrains(workplace, monkeypatch):
+    monkeypatch.setattr(_upstream, 'get_device', lambda: 'cuda')
     cfg = merged('train', ['tiny.py', '--amp', '--no-validate', '--resume', 'a.pth', '--work-dir', 'out'])
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     assert (cfg.val_dataloader, cfg.load_from, cfg.work_dir) == (None, 'a.pth', 'out')
+
+
+def test_without_a_gpu_amp_becomes_float32(workplace, monkeypatch):
+    monkeypatch.setattr(_upstream, 'get_device', lambda: 'cpu')
+    with pytest.warns(UserWarning, match='No GPU here: training in float32'):
+        cfg = merged('train', ['tiny.py', '--amp'])
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
 
 
 def test_test_flags_are_mmpretrains(workplace):
