@@ -78,6 +78,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=90, by_epoch=True, begin=10, end=100, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=100)
+resume = False  # inherited as True, which would silently go on from whatever the same work_dir holds; say --resume
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
