@@ -23,7 +23,8 @@ model = dict(
     head=dict(in_channels=32),
 )
 train_dataloader = dict(batch_size=16, dataset=dict(size=320))
-val_dataloader = val_evaluator = val_cfg = None
+for held_out_set in _base_.val_dataloader.dataset.datasets:
+    held_out_set.size = 4
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1.0)
 train_cfg = dict(max_epochs={EPOCHS})
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=-1))
@@ -67,6 +68,7 @@ def test_the_loss_falls(finished):
     losses = [row['loss'] for row in rows if 'loss' in row]
     assert len(losses) == EPOCHS * 20
     assert sum(losses[-20:]) < 0.95 * sum(losses[:20])
+    assert [row['restoration/mask/psnr_corrupted_db'] > 0 for row in rows if 'energy/mask/auroc' in row] == [True] * EPOCHS
     logged = {key for row in rows for key in row}
     assert logged >= {'loss', 'error_ratio', 'step_size', 'grad_norm', 'energy_corrupted', 'energy_clean',
                       'energy_restored'}  # fmt: skip
