@@ -68,7 +68,9 @@ def test_the_loss_falls(finished):
     losses = [row['loss'] for row in rows if 'loss' in row]
     assert len(losses) == EPOCHS * 20
     assert sum(losses[-20:]) < 0.95 * sum(losses[:20])
-    assert [row['restoration/mask/psnr_corrupted_db'] > 0 for row in rows if 'energy/mask/auroc' in row] == [True] * EPOCHS
+    assert [row['restoration/mask/psnr_corrupted_db'] > 0 for row in rows if 'energy/mask/auroc' in row] == [
+        True
+    ] * EPOCHS
     logged = {key for row in rows for key in row}
     assert logged >= {'loss', 'error_ratio', 'step_size', 'grad_norm', 'energy_corrupted', 'energy_clean',
                       'energy_restored'}  # fmt: skip
