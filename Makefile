@@ -13,7 +13,7 @@ help: ## this list
 demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (compiles nothing)
 	.venv/bin/python tools/demo.py
 
-test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-10 minutes on 2 cores)
+test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-13 minutes on 2 cores)
 	.venv/bin/python -m pytest tests
 
 lint: .venv/.demo-ready ## check style and formatting

@@ -81,7 +81,7 @@ build_mmcv_ops() {
     command -v c++ >/dev/null || die "mmcv's ops need a C++ compiler. On Debian and Ubuntu: apt install g++"
     "$VENV_PYTHON" -c 'import sysconfig, pathlib; pathlib.Path(sysconfig.get_path("include"), "Python.h").stat()' \
         2>/dev/null || die "mmcv's ops need the headers of Python. On Debian and Ubuntu: apt install python3-dev"
-    say "Building mmcv $mmcv with compiled ops: about 8-10 minutes on 2 cores, once;"
+    say "Building mmcv $mmcv with compiled ops: 8-13 minutes on 2 cores, once;"
     say "the wheel is kept in $1"
     mkdir -p "$1"
     build=$(mktemp -d "$1/build.XXXXXX")

@@ -144,7 +144,7 @@ def require_mmcv_ops(
         pin = _public(mmcv, 'onedl-mmcv') if mmcv else 'onedl-mmcv'
         raise EnvironmentMismatch(
             f"Detection needs mmcv's compiled ops, and they do not load here ({error}): pip builds mmcv without them "
-            'unless torch is in sight. Run (about 10 minutes; with FORCE_CUDA=1 in front, and nvcc, for the GPU):\n'
+            'unless torch is in sight. Run (8-13 minutes; for the GPU with nvcc, and FORCE_CUDA=1 in front):\n'
             '  pip install "setuptools>=80,<81" wheel\n'
             f'  pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {pin}'
         ) from error

@@ -8,7 +8,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS, MODELS
+from PIL import Image
 from shrink import shrink
+
+from mmebm.commands._config import replace_data_root
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath('configs').glob('*.py'))
 
@@ -75,6 +78,24 @@ def test_the_step_size_has_no_weight_decay(config, tmp_path):
         if any(p is runner.model.log_step_size for p in group['params'])
     )
     assert decay == 0
+
+
+@pytest.mark.parametrize('name', [path.name for path in CONFIGS if path.stem.endswith(('_in1k', '_folder'))])
+def test_test_set_repeats_its_corruptions(name, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    cfg = Config.fromfile(CONFIGS[0].with_name(name))
+    replace_data_root(cfg, cfg.test_data_root, str(tmp_path))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    corruptions = []
+    for i in range(len(dataset)):
+        first, again = dataset[i]['inputs'], dataset[i]['inputs']
+        assert first[0].equal(again[0]) and not first[0].equal(first[1])
+        assert [tuple(view.shape) for view in first] == [(3, 224, 224)] * 2
+        corruptions.append(dataset[i]['data_samples'].corruption)
+    names = name.split('_')[0].split('-')
+    expected = {'mix': ['mask', 'sort', 'sr', 'denoise', 'color']}.get(names[-1], names[1:] or ['mask'])
+    assert corruptions == expected
 
 
 def test_cifar10_reads_cifar10(tmp_path, monkeypatch):

@@ -62,16 +62,26 @@ def find_config(name: str) -> Path:
 def replace_data_root(cfg: Config, old: str, new: str) -> None:
     """Gives every data set in the config that has the old ``data_root`` the new one, in place.
 
-    A config's variables, such as a top-level ``data_root``, are substituted when the file is parsed, so that changing
-    one later reaches no data set. Annotation files below the old root (COCO's metrics name one) follow.
+    A config's variables are substituted when the file is parsed, so that changing the top-level ``data_root`` later
+    reaches no data set. Annotation files below the old root (COCO's metrics name one) follow.
+
+    Raises:
+        ValueError: no data set has the old root, so that the new one would be ignored.
     """
-    for _, node in _dicts(cfg._cfg_dict):
-        root = node.get('data_root')
-        if isinstance(root, str) and root.rstrip('/') == old.rstrip('/'):
+    old = old.rstrip('/')
+    found = False
+    for path, node in _dicts(cfg._cfg_dict):
+        root, annotations = node.get('data_root'), node.get('ann_file')
+        if path and isinstance(root, str) and root.rstrip('/') == old:
             node['data_root'] = new
-        annotations = node.get('ann_file')
-        if isinstance(annotations, str) and annotations.startswith(old.rstrip('/') + '/'):
-            node['ann_file'] = new.rstrip('/') + annotations[len(old.rstrip('/')) :]
+            found = True
+        if isinstance(annotations, str) and annotations.startswith(f'{old}/'):
+            node['ann_file'] = new.rstrip('/') + annotations[len(old) :]
+    if not found:
+        raise ValueError(
+            f'No data set of the config reads from "{old}", so "{new}" would be ignored: name the data set in full, as '
+            'in --cfg-options test_dataloader.dataset.data_root=FOLDER'
+        )
 
 
 def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:

@@ -24,11 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog='mmebm-demo', description=__doc__.partition(': ')[2])
     parser.add_argument('--config', default='ebm_vit-t_shapes', help='a config with the evaluators of ebm_vit-t_shapes')
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where pictures, figures and checkpoint go')
+    parser.add_argument('--seed', type=int, default=0, help='of initial weights, order of the images and corruptions')
     args = parser.parse_args(argv)
     start = time.time()
 
     cfg = Config.fromfile(find_config(args.config))
     cfg.work_dir = args.work_dir
+    cfg.randomness.seed = args.seed
     runner = Runner.from_cfg(cfg)
     runner.train()
     metrics = runner.test()
@@ -64,7 +66,7 @@ def summarise(runner: Runner, metrics: dict[str, float]) -> dict:
         corruptions=corruptions,
     )
     for name in ('knn_top1', 'linear_top1'):
-        values = scalars(runner.message_hub, f'val/frozen/{name}')
+        values = scalars(runner.message_hub, f'frozen/{name}')
         summary |= {name: round(float(values[-1]), 2), f'{name}_random_init': round(float(values[0]), 2)}
     return summary
 

@@ -128,7 +128,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--image-size', type=int, default=224, metavar='PIXELS', help='height and width')
     parser.add_argument('--seed', type=int, default=0, help='another seed makes other images')
     return parser
-
-
-if __name__ == '__main__':
-    main()

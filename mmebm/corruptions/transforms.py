@@ -157,7 +157,8 @@ class PatchShuffle(Corruption):
 
     Args:
         patch_size: Side of a patch in pixels.
-        share: Share of the patches that take part, 0 to 1. Each of them changes its place.
+        share: Share of the patches that take part, 0 to 1; the number is rounded. Each of them changes its place; one
+            alone has nowhere to go.
         seed: See ``Corruption``.
     """
 
@@ -301,7 +302,7 @@ class CorruptedPair(BaseTransform):
                 f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
                 f'{corrupted["img"].shape}; it must keep it'
             )
-        results['img'] = [corrupted['img'].astype(clean.dtype), clean]
+        results['img'] = [F.as_type_of(clean, corrupted['img']), clean]
         results['corruption'] = corrupted.get('corruption', 'custom')
         return results
 

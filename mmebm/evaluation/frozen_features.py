@@ -16,13 +16,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from mmebm.models.energy_head import EnergyHead, as_tokens
 from mmebm.registry import METRICS
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     """One feature vector an image, from the last stage of a model's backbone and without masking.
 
-    Tokens (N, L, C) are averaged without the class token, maps (N, C, H, W) over positions; vectors (N, C) stay.
+    Tokens (N, L, C) are averaged, without the class token where the backbone says that it has one (mmpretrain's and
+    timm's do); maps (N, C, H, W), and under an ``EnergyHead`` also (N, H, W, C), are averaged over positions; vectors
+    (N, C) stay.
 
     Args:
         model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. Whether
@@ -45,10 +48,19 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
             'expected floating point (N, C), (N, L, C) or (N, C, H, W)'
         )
     if features.dim() == 3:
-        features = features[:, getattr(model.backbone, 'num_extra_tokens', 0) :].mean(dim=1)
+        features = features[:, _num_extra_tokens(model.backbone) :].mean(dim=1)
     elif features.dim() == 4:
-        features = features.mean(dim=(2, 3))
+        # Only an energy head knows how wide features are, and so maps (N, H, W, C), as timm's Swin has them.
+        head = getattr(model, 'head', None)
+        channels = head.in_channels[-1] if isinstance(head, EnergyHead) else features.shape[1]
+        features = as_tokens(features, channels).mean(dim=1)
     return features.float()
+
+
+def _num_extra_tokens(backbone: nn.Module) -> int:
+    """Tokens before those of the patches, as far as the backbone says."""
+    timm_model = getattr(backbone, 'timm_model', None)
+    return getattr(backbone, 'num_extra_tokens', getattr(timm_model, 'num_prefix_tokens', 0))
 
 
 def _extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]:

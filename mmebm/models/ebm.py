@@ -74,8 +74,8 @@ class EBMAlgorithm(BaseSelfSupervisor):
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
         )
         self.register_buffer('step_size_is_set', torch.tensor(step_size != 'auto'))
-        self._step_size_is_set = False  # on the host, so that only the first batch waits for the device
-        check_twice_differentiable(self.backbone)
+        self._is_first_batch = True  # on the host, so that only the first batch waits for the device
+        check_twice_differentiable(self)
         freeze(self, frozen)
 
     @property
@@ -98,7 +98,10 @@ class EBMAlgorithm(BaseSelfSupervisor):
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Restoration loss and its statistics for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
         corrupted, clean = as_pair(inputs)
-        self._set_step_size(corrupted, clean)
+        if self._is_first_batch:
+            check_twice_differentiable(self)  # again: by now the runner has converted what it converts
+            self._set_step_size(corrupted, clean)
+            self._is_first_batch = False
         restoration = self.restore(corrupted, create_graph=True)
         losses = self.head.loss(restoration.images[1:], clean, corrupted)
         return losses | self._statistics(restoration, clean)
@@ -109,15 +112,12 @@ class EBMAlgorithm(BaseSelfSupervisor):
         corrupted, restored = restoration.images[0], restoration.images[-1]
         return dict(
             error_ratio=(restored - clean).square().sum() / (corrupted - clean).square().sum().clamp(min=1e-12),
-            energy_corrupted=restoration.energies[0].mean(),
             step_size=self.step_size,
         )
 
     @torch.no_grad()
     def _set_step_size(self, corrupted: Tensor, clean: Tensor) -> None:
         """On the first batch with ``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
-        if self._step_size_is_set:
-            return
         if not self.step_size_is_set:
             _, gradient = energy_gradient(self.energy, corrupted, create_graph=False)
             squares = torch.stack([(corrupted - clean).square().sum(), gradient.float().square().sum()])
@@ -129,7 +129,6 @@ class EBMAlgorithm(BaseSelfSupervisor):
                 )
             self.log_step_size.copy_((squares[0] / squares[1]).log() / 2 + math.log(AUTO_REACH))
             self.step_size_is_set.fill_(True)
-        self._step_size_is_set = True
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
         """Features of the backbone's stages, of images or of the clean ones in a pair."""
@@ -198,18 +197,17 @@ def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return inputs[0], inputs[1]
 
 
-def check_twice_differentiable(backbone: nn.Module) -> None:
+def check_twice_differentiable(model: nn.Module) -> None:
     """Refuse layers whose double backward is missing.
 
     Raises:
         ValueError: Names the layer, why, and what to do.
     """
-    for name, module in backbone.named_modules():
-        where = f'backbone.{name}'.rstrip('.')
-        if isinstance(module, nn.SyncBatchNorm):
-            raise ValueError(f'{where}: SyncBN has no double backward; use BN, GN or LN in its place')
+    for name, module in model.named_modules():
+        if type(module).__name__ == 'SyncBatchNorm':  # torch's, and mmcv's of the same name
+            raise ValueError(f'{name}: SyncBN has no double backward; use BN, GN or LN in its place')
         if getattr(module, 'with_cp', False):
-            raise ValueError(f'{where}: with_cp=True checkpoints re-entrantly, which has no double backward; unset it')
+            raise ValueError(f'{name}: with_cp=True checkpoints re-entrantly, which has no double backward; unset it')
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:

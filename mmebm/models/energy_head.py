@@ -127,6 +127,8 @@ class EnergyHead(BaseModule):
 def as_tokens(features: Tensor, channels: int) -> Tensor:
     """Features of any of the layouts that ``EnergyHead`` takes, as tokens (N, L, C).
 
+    Where a map's height is C too, it is taken for (N, C, H, W).
+
     Raises:
         ValueError: No axis of the features is C wide where a known layout has its channels.
     """

@@ -62,8 +62,6 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
 
     for name in ('clean', 'corrupted', 'restored'):
         values = scalars(history, f'train/energy_{name}')
-        if name == 'corrupted':  # the loss logs it at every step, the others are measured now and then
-            values = values[:: max(1, len(values) // max(1, len(scalars(history, 'train/energy_clean'))))]
         energy.plot(np.linspace(0, iterations, len(values)), values, label=name)
     energy.set(title='Mean energy of the batch', xlabel='iteration')
     for axes in (psnr, energy):

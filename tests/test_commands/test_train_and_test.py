@@ -25,7 +25,7 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     """A folder with a config and its data folders, as the current one."""
     for folder in ('data/old', 'data/other', 'new'):
         (tmp_path / folder).mkdir(parents=True)
@@ -58,7 +58,7 @@ def merged(name, argv, sections=('train_dataloader', 'val_dataloader', 'custom_h
     return seen['cfg']
 
 
-def test_data_root_reaches_every_data_set_that_had_the_old_one(workplace):
+def test_data_root_reaches_every_data_set_that_had_the_old_one(folder):
     cfg = merged('train', ['tiny.py', '--cfg-options', 'data_root=new'])
     assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['new', 'data/other']
     assert cfg.val_dataloader.dataset.data_root == 'new'
@@ -67,38 +67,44 @@ def test_data_root_reaches_every_data_set_that_had_the_old_one(workplace):
     assert cfg.val_evaluator.ann_file == 'new/annotations/val.json'
 
 
-def test_without_the_option_every_root_stays(workplace):
+def test_without_the_option_every_root_stays(folder):
     cfg = merged('train', ['tiny.py'])
     assert [d.data_root for d in cfg.train_dataloader.dataset.datasets] == ['data/old/', 'data/other']
     assert (cfg.work_dir, cfg.resume) == ('./work_dirs/tiny', True)
 
 
-def test_train_flags_are_mmpretrains(workplace, monkeypatch):
+def test_train_flags_are_mmpretrains(folder, monkeypatch):
     monkeypatch.setattr(_upstream, 'get_device', lambda: 'cuda')
     cfg = merged('train', ['tiny.py', '--amp', '--no-validate', '--resume', 'a.pth', '--work-dir', 'out'])
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     assert (cfg.val_dataloader, cfg.load_from, cfg.work_dir) == (None, 'a.pth', 'out')
 
 
-def test_without_a_gpu_amp_becomes_float32(workplace, monkeypatch):
+def test_without_a_gpu_amp_becomes_float32(folder, monkeypatch):
     monkeypatch.setattr(_upstream, 'get_device', lambda: 'cpu')
     with pytest.warns(UserWarning, match='No GPU here: training in float32'):
         cfg = merged('train', ['tiny.py', '--amp'])
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
 
 
-def test_test_flags_are_mmpretrains(workplace):
+def test_test_flags_are_mmpretrains(folder):
     argv = ['tiny.py', 'a.pth', '--cfg-options', 'test_data_root=new']
     cfg = merged('test', argv, sections=('test_dataloader',))
     assert (cfg.load_from, cfg.resume, cfg.test_dataloader.dataset.data_root) == ('a.pth', False, 'new')
     assert cfg.train_dataloader.dataset.datasets[0].data_root == 'data/old/'
 
 
-def test_a_missing_data_root_is_named_with_its_place(workplace):
+def test_a_missing_data_root_is_named_with_its_place(folder):
     with pytest.raises(FileNotFoundError, match=r'"absent" \(train_dataloader\.dataset\.datasets\.0\.data_root\)'):
         merged('train', ['tiny.py', '--cfg-options', 'data_root=absent'])
     with pytest.raises(FileNotFoundError, match=r'"data/test".*--cfg-options test_data_root=FOLDER'):
         merged('test', ['tiny.py', 'a.pth'], sections=('test_dataloader',))
+
+
+def test_a_data_root_that_no_data_set_reads_is_refused():
+    cfg = Config(dict(data_root='old', train_dataloader=dict(dataset=dict(data_root='other'))))
+    with pytest.raises(ValueError, match='No data set of the config reads from "old", so "new" would be ignored'):
+        _config.replace_data_root(cfg, 'old', 'new')
 
 
 def test_only_the_sections_in_use_need_their_folder():
@@ -111,15 +117,15 @@ def test_only_the_sections_in_use_need_their_folder():
         _config.check_data_roots(cfg, ('train_dataloader',))
 
 
-def test_mmpretrains_collation_is_not_forced_on_mmseg(workplace):
-    (workplace / 'seg.py').write_text(CONFIG.replace("'mmpretrain'", "'mmseg'"))
+def test_mmpretrains_collation_is_not_forced_on_mmseg(folder):
+    (folder / 'seg.py').write_text(CONFIG.replace("'mmpretrain'", "'mmseg'"))
     assert merged('train', ['seg.py']).train_dataloader.collate_fn.type == 'pseudo_collate'
     assert merged('train', ['tiny.py']).train_dataloader.collate_fn.type == 'default_collate'
 
 
-def test_collation_inherited_from_mmpretrain_is_callable(workplace):
+def test_collation_inherited_from_mmpretrain_is_callable(folder):
     base = "_base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'\n"
-    (workplace / 'mae.py').write_text(base + "train_dataloader = dict(dataset=dict(data_root='new'))")
+    (folder / 'mae.py').write_text(base + "train_dataloader = dict(dataset=dict(data_root='new'))")
     assert merged('train', ['mae.py']).train_dataloader.collate_fn == dict(type='default_collate')
 
 

@@ -169,6 +169,13 @@ def test_any_other_transform_is_a_corruption():
     assert results['corruption'] == 'custom'
 
 
+def test_a_transform_that_leaves_the_range_is_clipped():
+    pair = CorruptedPair(lambda results: results | dict(img=results['img'].astype(np.float32) + 40.4))
+    corrupted, clean = pair(dict(img=np.array([[[240, 10, 100]]], np.uint8)))['img']
+    np.testing.assert_array_equal(corrupted, [[[255, 50, 140]]])
+    assert corrupted.dtype == clean.dtype
+
+
 def test_a_seed_fixes_the_corruption_of_each_sample_but_not_of_all_alike():
     pair = CorruptedPair(dict(type='mmebm.GaussianNoise', seed=1))
     first, again, other = (pair(dict(img=picture(), sample_idx=i))['img'][0] for i in (3, 3, 4))

@@ -102,10 +102,10 @@ def test_training_is_bitwise_the_same_with_and_without_the_hook(model, tmp_path)
     plain = train(model, tmp_path, None, 'without')
     for (name, weight), expected in zip(measured.model.named_parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(weight, expected), name
-    history, counts = measured.message_hub.get_scalar('val/frozen/knn_top1').data
+    history, counts = measured.message_hub.get_scalar('frozen/knn_top1').data
     assert len(history) == 4
     assert history[0] == 100  # brightness already tells the classes apart
-    assert measured.message_hub.get_scalar('val/frozen/linear_top1').current() == 100
+    assert measured.message_hub.get_scalar('frozen/linear_top1').current() == 100
 
 
 def test_interval_first_and_last_epoch_and_their_records(tmp_path):
@@ -115,7 +115,7 @@ def test_interval_first_and_last_epoch_and_their_records(tmp_path):
     assert [r['step'] for r in records if 'frozen/knn_top1' in r] == [0, 2, 3]
 
     runner = train(MAE, tmp_path, hook_config(interval=5, before_train=False), 'last')
-    history, _ = runner.message_hub.get_scalar('val/frozen/knn_top1').data
+    history, _ = runner.message_hub.get_scalar('frozen/knn_top1').data
     assert len(history) == 1
 
 

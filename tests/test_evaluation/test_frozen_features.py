@@ -7,6 +7,7 @@ from mmpretrain.models.selfsup import MAE, MFF, MAEViT, MFFViT, SimMIM, SimMIMSw
 from torch import nn
 
 from mmebm.evaluation import KNNAccuracy, knn_top1, linear_top1, pooled_features
+from mmebm.models import EnergyHead
 from mmebm.registry import METRICS
 
 TINY_VIT = dict(arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), img_size=16, patch_size=4)
@@ -149,3 +150,11 @@ def test_other_outputs():
         pooled_features(Wrapped(torch.ones(2, 5, dtype=torch.long)), images)
     with pytest.raises(TypeError, match='Identity has no extract_feat'):
         pooled_features(nn.Identity(), images)
+
+
+def test_maps_with_the_channels_last_are_pooled_over_positions():
+    model = nn.Module()
+    model.backbone, model.head = nn.Identity(), EnergyHead(16)
+    maps = torch.randn(2, 8, 4, 16)  # (N, H, W, C), as timm's Swin has them
+    model.extract_feat = lambda images: (maps,)
+    torch.testing.assert_close(pooled_features(model, torch.zeros(2, 3, 8, 8)), maps.mean(dim=(1, 2)))

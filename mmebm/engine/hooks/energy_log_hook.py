@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmebm.engine.undisturbed import undisturbed
 from mmebm.registry import HOOKS
 
 
@@ -36,9 +37,8 @@ class EnergyLogHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.eval()
-        samples = model.val_step(data_batch)
-        model.train()
+        with undisturbed(model):
+            samples = model.val_step(data_batch)
         energies = torch.stack([sample.energies for sample in samples])
         means = dict(
             clean=torch.stack([sample.clean_energy for sample in samples]).mean(),

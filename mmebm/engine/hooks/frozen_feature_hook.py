@@ -1,11 +1,7 @@
 """Classification by frozen features, measured while a model pretrains."""
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import numpy as np
-import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -15,6 +11,7 @@ from mmpretrain.models import TwoNormDataPreprocessor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmebm.engine.undisturbed import undisturbed
 from mmebm.evaluation import pooled_features
 from mmebm.registry import HOOKS
 
@@ -25,7 +22,7 @@ class FrozenFeatureHook(Hook):
 
     Works with every self-supervised model that has ``extract_feat``; none needs a predict mode, a val loop or a head.
     Training is not disturbed: weights come out bitwise the same with and without this hook. Results go to the log, to
-    the visualizer's backends (step = epochs finished, 0 before training) and to the message hub's ``val/`` scalars,
+    the visualizer's backends (step = epochs finished, 0 before training) and to the message hub's ``frozen/`` scalars,
     whose histories hold them from the first to the last.
 
     Args:
@@ -69,7 +66,7 @@ class FrozenFeatureHook(Hook):
         """The metrics of the model as it is, the same on every process."""
         evaluator = Evaluator(list(self.evaluator))
         num_samples = 0
-        with _undisturbed(runner.model):
+        with undisturbed(runner.model):
             for subset in self.loaders:
                 # Built once; inside, since a sampler may draw its seed.
                 loader = self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
@@ -80,7 +77,7 @@ class FrozenFeatureHook(Hook):
     def _measure_and_log(self, runner: Runner, num_epochs: int) -> None:
         metrics = self.measure(runner)
         for name, value in metrics.items():
-            runner.message_hub.update_scalar(f'val/{name}', value)
+            runner.message_hub.update_scalar(name, value)  # not val/..., which each validation would log again
         runner.visualizer.add_scalars(metrics, step=num_epochs, file_path=f'{runner.timestamp}.json')
         values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
         runner.logger.info(f'Frozen features after {num_epochs} epochs  {values}')
@@ -122,20 +119,3 @@ def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     if len(labels) != len(images) or any(label is None for label in labels):
         raise ValueError('FrozenFeatureHook: images of bank or queries have no gt_label: use labelled data sets')
     return images, labels
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradient; afterwards each module's mode and all random states are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
