@@ -4,16 +4,6 @@
 #   several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each
 set -euo pipefail
 
-CONFIG=${1:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments]}
-CHECKPOINT=${2:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments]}
-GPUS=${3:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments]}
+: "${3:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments]}"
 TOOLS=$(dirname "${BASH_SOURCE[0]}")
-
-PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" \
-    python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$GPUS" \
-    "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"
+exec bash "$TOOLS/dist_run.sh" "$3" "$TOOLS/test.py" "$1" "$2" "${@:4}"

@@ -1,5 +1,6 @@
 """Corruptions: what is restored, as transforms."""
 
-from .transforms import CorruptedPair, Corruption, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle
+from .pair import CorruptedPair
+from .transforms import Corruption, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle
 
 __all__ = ['CorruptedPair', 'Corruption', 'Downsample', 'GaussianNoise', 'Grayscale', 'PatchMask', 'PatchShuffle']

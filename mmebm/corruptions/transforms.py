@@ -1,12 +1,12 @@
-"""Corruptions as transforms for any MM pipeline, and the transform that makes a training pair of them."""
+"""Corruptions as transforms for any MM pipeline."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from mmcv.transforms import BaseTransform, Compose
+from mmcv.transforms import BaseTransform
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -268,43 +268,6 @@ class Grayscale(Corruption):
     def apply(self, img: NDArray, params: Params) -> NDArray:
         """Replace the channels by their weighted sum."""
         return F.to_gray(img, params['weights'])
-
-
-@TRANSFORMS.register_module()
-class CorruptedPair(BaseTransform):
-    """Replaces ``results['img']`` by ``[corrupted, clean]``, two views that ``PackInputs`` carries on.
-
-    Args:
-        corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
-            ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``.
-
-    Raises:
-        KeyError: A transform is not registered; the message names ours.
-        ValueError: The corruption changes the image's shape.
-    """
-
-    def __init__(self, corruption: dict | Callable | Sequence[dict | Callable]):
-        steps = corruption if isinstance(corruption, (list, tuple)) else [corruption]
-        try:
-            self.corruption = Compose(steps)
-        except KeyError as error:
-            ours = [f'mmebm.{name}' for name, cls in TRANSFORMS.module_dict.items() if issubclass(cls, Corruption)]
-            raise KeyError(f'CorruptedPair: unknown corruption; mmebm has {ours}. {error.args[0]}') from error
-
-    def transform(self, results: dict) -> dict | None:
-        """Make the pair; None if the corruption gave up on the image."""
-        clean = results['img']
-        corrupted = self.corruption({**results, 'img': clean.copy()})
-        if corrupted is None:
-            return None
-        if corrupted['img'].shape != clean.shape:
-            raise ValueError(
-                f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
-                f'{corrupted["img"].shape}; it must keep it'
-            )
-        results['img'] = [F.as_type_of(clean, corrupted['img']), clean]
-        results['corruption'] = corrupted.get('corruption', 'custom')
-        return results
 
 
 def as_range(value: float | Sequence[float]) -> tuple[float, float]:

@@ -99,9 +99,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
         """Restoration loss and its statistics for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
         corrupted, clean = as_pair(inputs)
         if self._is_first_batch:
-            check_twice_differentiable(self)  # again: by now the runner has converted what it converts
-            self._set_step_size(corrupted, clean)
-            self._is_first_batch = False
+            self._on_first_batch(corrupted, clean)
         restoration = self.restore(corrupted, create_graph=True)
         losses = self.head.loss(restoration.images[1:], clean, corrupted)
         return losses | self._statistics(restoration, clean)
@@ -115,20 +113,25 @@ class EBMAlgorithm(BaseSelfSupervisor):
             step_size=self.step_size,
         )
 
+    def _on_first_batch(self, corrupted: Tensor, clean: Tensor) -> None:
+        check_twice_differentiable(self)  # again: by now the runner has converted what it converts
+        if not self.step_size_is_set:
+            self._set_step_size(corrupted, clean)
+        self._is_first_batch = False
+
     @torch.no_grad()
     def _set_step_size(self, corrupted: Tensor, clean: Tensor) -> None:
-        """On the first batch with ``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
-        if not self.step_size_is_set:
-            _, gradient = energy_gradient(self.energy, corrupted, create_graph=False)
-            squares = torch.stack([(corrupted - clean).square().sum(), gradient.float().square().sum()])
-            all_reduce(squares)
-            if not (squares > 0).all():
-                raise ValueError(
-                    "step_size='auto' needs a first batch in which the images are corrupted and the energy has a "
-                    f'gradient; sums of squares: {squares.tolist()}'
-                )
-            self.log_step_size.copy_((squares[0] / squares[1]).log() / 2 + math.log(AUTO_REACH))
-            self.step_size_is_set.fill_(True)
+        """``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
+        _, gradient = energy_gradient(self.energy, corrupted, create_graph=False)
+        squares = torch.stack([(corrupted - clean).square().sum(), gradient.float().square().sum()])
+        all_reduce(squares)
+        if not (squares > 0).all():
+            raise ValueError(
+                "step_size='auto' needs a first batch in which the images are corrupted and the energy has a "
+                f'gradient; sums of squares: {squares.tolist()}'
+            )
+        self.log_step_size.copy_((squares[0] / squares[1]).log() / 2 + math.log(AUTO_REACH))
+        self.step_size_is_set.fill_(True)
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
         """Features of the backbone's stages, of images or of the clean ones in a pair."""

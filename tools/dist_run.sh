@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Starts one process a GPU; called by dist_train.sh and dist_test.sh.
+#   usage: tools/dist_run.sh GPUS SCRIPT [arguments of the script]
+#   several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each
+set -euo pipefail
+
+PYTHONPATH="$(dirname "${BASH_SOURCE[0]}")/..:${PYTHONPATH:-}" \
+    python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$1" \
+    "${@:2}" --launcher pytorch
