@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from mmebm.energy import Restoration, energy_gradient, restore
 from mmebm.registry import MODELS
+
+from .token_dropping import TokenDropping
+from .training_step import TrainingPair, TrainingStep
 
 # How far the first step of step_size='auto' goes, of the way that the corruption went. Small, so that training starts
 # near the identity and not by unlearning noise.
@@ -38,6 +42,16 @@ class EBMAlgorithm(BaseSelfSupervisor):
             moves the images a tenth as far as the corruption did (in root mean square), and it is kept in the
             checkpoint.
         learn_step_size: Whether a is trained. Its logarithm is the parameter, so that it stays positive.
+        compile: Whether to compile a training step, inner gradient included, as one graph. The first step then takes a
+            minute or more; where compiling fails, training warns and goes on without it.
+        low_memory: Whether to recompute activations block by block in place of keeping them: less memory than a
+            supervised step, at about twice the time.
+        attention: ``explicit``; or ``recomputed``, which saves no L x L matrix, for long sequences (not with
+            ``compile`` or ``low_memory``, which need none).
+        micro_batch: How many images' activations exist at a time; a batch is differentiated in such parts. None: all.
+        partial: Restore a random part of each image and drop the other tokens before the first block, for ViTs:
+            ``dict(patch_size=16, visible=0.25, corrupted=0.25)`` keeps a quarter of the sequence from the uncorrupted
+            patches and a quarter from the corrupted ones. The loss counts the kept patches. Training only.
         frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
             they are frozen so that distributed training does not wait for their gradients. With a linear energy these
             are biases that only shift the last features, such as ``backbone.ln1.bias``.
@@ -57,6 +71,11 @@ class EBMAlgorithm(BaseSelfSupervisor):
         num_steps: int = 1,
         step_size: float | Literal['auto'] = 'auto',
         learn_step_size: bool = True,
+        compile: bool = False,
+        low_memory: bool = False,
+        attention: Literal['explicit', 'recomputed'] = 'explicit',
+        micro_batch: int | None = None,
+        partial: dict | None = None,
         frozen: Sequence[str] = (),
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -77,6 +96,8 @@ class EBMAlgorithm(BaseSelfSupervisor):
         self._is_first_batch = True  # on the host, so that only the first batch waits for the device
         check_twice_differentiable(self)
         freeze(self, frozen)
+        self.token_dropping = TokenDropping(self.backbone, **partial) if partial else None
+        self.training_step = TrainingStep(self, compile, low_memory, attention, micro_batch)
 
     @property
     def step_size(self) -> Tensor:
@@ -97,33 +118,46 @@ class EBMAlgorithm(BaseSelfSupervisor):
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Restoration loss and its statistics for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
-        corrupted, clean = as_pair(inputs)
+        pair = self._training_pair(*as_pair(inputs))
         if self._is_first_batch:
-            self._on_first_batch(corrupted, clean)
-        restoration = self.restore(corrupted, create_graph=True)
-        losses = self.head.loss(restoration.images[1:], clean, corrupted)
-        return losses | self._statistics(restoration, clean)
+            self._on_first_batch(pair)
+        losses, restored = self.training_step(pair)
+        return losses | self._statistics(pair, restored)
+
+    def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
+        if self.token_dropping is None:
+            return TrainingPair(corrupted, clean, kept=None, where=None)
+        kept = self.token_dropping.choose(corrupted, clean)
+        return TrainingPair(corrupted, clean, kept, where=self.token_dropping.pixels(kept, clean))
+
+    def seeing(self, kept: Tensor | None, images: Tensor) -> AbstractContextManager[None]:
+        """Context in which the backbone sees the patches ``kept`` (N, M) of images (N, C, H, W); all if None."""
+        return nullcontext() if self.token_dropping is None else self.token_dropping.keeping(kept, images)
 
     @torch.no_grad()
-    def _statistics(self, restoration: Restoration, clean: Tensor) -> dict[str, Tensor]:
+    def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
         """What a step knows for nothing; mmengine logs it, since no name contains ``loss``."""
-        corrupted, restored = restoration.images[0], restoration.images[-1]
         return dict(
-            error_ratio=(restored - clean).square().sum() / (corrupted - clean).square().sum().clamp(min=1e-12),
+            error_ratio=pair.squared_error(restored) / pair.squared_error(pair.corrupted).clamp(min=1e-12),
             step_size=self.step_size,
         )
 
-    def _on_first_batch(self, corrupted: Tensor, clean: Tensor) -> None:
+    def _on_first_batch(self, pair: TrainingPair) -> None:
         check_twice_differentiable(self)  # again: by now the runner has converted what it converts
+        self.training_step.check(pair)
         if not self.step_size_is_set:
-            self._set_step_size(corrupted, clean)
+            self._set_step_size(pair)
         self._is_first_batch = False
 
     @torch.no_grad()
-    def _set_step_size(self, corrupted: Tensor, clean: Tensor) -> None:
+    def _set_step_size(self, pair: TrainingPair) -> None:
         """``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
-        _, gradient = energy_gradient(self.energy, corrupted, create_graph=False)
-        squares = torch.stack([(corrupted - clean).square().sum(), gradient.float().square().sum()])
+        squared_gradient = 0.0
+        for part in pair.split(self.training_step.micro_batch or len(pair.clean)):
+            with self.seeing(part.kept, part.corrupted):
+                _, gradient = energy_gradient(self.energy, part.corrupted, create_graph=False)
+            squared_gradient = squared_gradient + gradient.float().square().sum()
+        squares = torch.stack([pair.squared_error(pair.corrupted), squared_gradient])
         all_reduce(squares)
         if not (squares > 0).all():
             raise ValueError(

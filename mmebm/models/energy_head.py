@@ -112,15 +112,18 @@ class EnergyHead(BaseModule):
             energy = energy + token_energies.to(torch.promote_types(token_energies.dtype, torch.float32)).sum(dim=1)
         return energy
 
-    def loss(self, restored: Sequence[Tensor], clean: Tensor, corrupted: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, restored: Sequence[Tensor], clean: Tensor, corrupted: Tensor, where: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Loss summed over the restoration's steps.
 
         Args:
             restored: x_1 to x_K, each (N, C, H, W).
             clean: (N, C, H, W).
             corrupted: x_0, (N, C, H, W).
+            where: Mask (N, H, W) of the pixels that count, True = counts; None for all.
         """
-        losses = [self.restoration_loss(images, clean, corrupted) for images in restored]
+        losses = [self.restoration_loss(images, clean, corrupted, where) for images in restored]
         return dict(loss=torch.stack(losses).sum())
 
 

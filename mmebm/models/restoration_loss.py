@@ -41,18 +41,27 @@ class RestorationLoss(nn.Module):
         self.region = region
         self.norm_patch_size = norm_patch_size
 
-    def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor) -> Tensor:
-        """Scalar loss, the mean over the images, of restored against clean images, all (N, C, H, W)."""
+    def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None) -> Tensor:
+        """Scalar loss, the mean over the images, of restored against clean images.
+
+        Args:
+            restored: (N, C, H, W).
+            clean: (N, C, H, W).
+            corrupted: (N, C, H, W).
+            where: Mask (N, H, W) of the pixels that count within the region, True = counts; None for all.
+        """
         target = clean
         if self.norm_patch_size is not None:
             mean, deviation = patch_statistics(clean, self.norm_patch_size)
             restored, target = (restored - mean) / deviation, (clean - mean) / deviation
         error = self.pixel_loss(restored, target, reduction='none').mean(dim=1)  # (N, H, W)
-        if self.region == 'whole':
+        if self.region == 'corrupted':
+            changed = (corrupted != clean).any(dim=1)  # (N, H, W), True = corrupted
+            where = changed if where is None else where & changed
+        if where is None:
             return error.mean()
-        changed = (corrupted != clean).any(dim=1)  # (N, H, W), True = corrupted
         # A mean of each image first: a batch's loss is then the mean of its parts' losses, however it is split.
-        return ((error * changed).sum(dim=(1, 2)) / changed.sum(dim=(1, 2)).clamp(min=1)).mean()
+        return ((error * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1)).mean()
 
 
 def patch_statistics(images: Tensor, patch_size: int, eps: float = 1e-6) -> tuple[Tensor, Tensor]:

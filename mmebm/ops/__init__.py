@@ -1,0 +1,1 @@
+"""Operators for networks that are differentiated twice; torch alone."""

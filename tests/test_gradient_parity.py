@@ -1,0 +1,222 @@
+"""The gate of every way to compute a training step: the gradients of a reference written here, in float64.
+
+Several plausible ways to differentiate twice give wrong gradients and no error. So each way that ships is compared with
+the reference on every parameter, and the reference with finite differences.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+
+SIZE = 32
+STEP_SIZE = 3.0
+PARTIAL = dict(patch_size=8, visible=0.25, corrupted=0.25)
+
+# The backbone, and the width of its last features.
+BACKBONES = {
+    'vit': (
+        dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+            img_size=SIZE,
+            patch_size=8,
+            out_type='raw',
+        ),
+        16,
+    ),
+    'swin': (
+        dict(
+            type='SwinTransformer',
+            arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]),
+            img_size=SIZE,
+            window_size=4,
+            out_indices=(1,),
+            drop_path_rate=0.0,
+        ),
+        16,
+    ),
+    'convnext': (
+        dict(
+            type='ConvNeXt', arch=dict(depths=[2, 2], channels=[8, 16]), out_indices=(1,), gap_before_final_norm=False
+        ),
+        16,
+    ),
+    'resnet': (
+        dict(
+            type='ResNet',
+            depth=18,
+            base_channels=4,
+            stem_channels=4,
+            num_stages=2,
+            out_indices=(1,),
+            strides=(1, 2),
+            dilations=(1, 1),
+        ),
+        8,
+    ),  # fmt: skip
+    'timm-vit': (
+        dict(
+            type='TIMMBackbone',
+            model_name='vit_tiny_patch16_224',
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            img_size=SIZE,
+            patch_size=8,
+        ),
+        16,
+    ),  # fmt: skip
+}
+
+
+def build(name, **options):
+    """The same weights at every call. Every parameter is moved off the values that hide mistakes: 0 and 1."""
+    torch.manual_seed(0)
+    backbone, channels = BACKBONES[name]
+    model = MODELS.build(
+        dict(
+            type='mmebm.EBMAlgorithm',
+            backbone=backbone,
+            head=dict(type='mmebm.EnergyHead', in_channels=channels),
+            step_size=STEP_SIZE,
+            **options,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model.train()
+
+
+def pair(num_images=4):
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.randn(num_images, 3, SIZE, SIZE, generator=generator)
+    corrupted = clean.clone()
+    corrupted[..., : SIZE // 2] = torch.randn(num_images, 3, SIZE, SIZE // 2, generator=generator)
+    return corrupted, clean
+
+
+def attention_by_definition(query, key, value, *args, **kwargs):
+    weights = torch.softmax(torch.einsum('bhqc,bhkc->bhqk', query, key) / query.shape[-1] ** 0.5, dim=-1)
+    return torch.einsum('bhqk,bhkc->bhqc', weights, value)
+
+
+def reference_loss(model, images, clean):
+    """One restoration step and its loss, in nothing but torch."""
+    images = images.detach().requires_grad_()
+    energy = model.head(model.backbone(images)).sum()
+    (gradient,) = torch.autograd.grad(energy, images, create_graph=True)
+    restored = images.detach() - model.log_step_size.exp() * gradient
+    return F.smooth_l1_loss(restored, clean), restored.detach()
+
+
+def use_reference_attention(model):
+    for module in model.modules():
+        if hasattr(module, 'scaled_dot_product_attention'):  # mmpretrain's
+            module.scaled_dot_product_attention = attention_by_definition
+        if hasattr(module, 'fused_attn'):  # timm's switch to its own operators
+            module.fused_attn = False
+
+
+def make_smooth(model):
+    """The energy's gradient jumps where a ReLU bends, and with it the loss."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ReLU):
+                setattr(module, name, torch.nn.Softplus())
+
+
+def reference_gradients(name, num_steps=1):
+    model = build(name).double()
+    use_reference_attention(model)
+    images, clean = (view.double() for view in pair())
+    for _ in range(num_steps):
+        loss, images = reference_loss(model, images, clean)
+        loss.backward()
+    return gradients(model)
+
+
+def gradients(model):
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def gradients_of_step(model, dtype=torch.float32):
+    with torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32):
+        loss = model([*pair()], mode='loss')['loss']
+    scale = 2.0**16 if dtype == torch.float16 else 1.0  # what AmpOptimWrapper's scaler begins with
+    (loss * scale).backward()
+    return {name: None if grad is None else grad / scale for name, grad in gradients(model).items()}
+
+
+def relative_error(found, expected):
+    """Over all parameters together, and the largest of one parameter relative to the largest gradient of all."""
+    assert {name for name in expected if expected[name] is None} == {name for name in found if found[name] is None}
+    found = {name: grad.double() for name, grad in found.items() if grad is not None}
+    squared = {name: (grad - expected[name]).square().sum() for name, grad in found.items()}
+    whole = torch.stack([expected[name].square().sum() for name in found]).sum()
+    return (torch.stack(list(squared.values())).sum() / whole).sqrt().item()
+
+
+def assert_same_gradients(found, expected, tolerance):
+    assert {name for name in found if found[name] is None} == {name for name in expected if expected[name] is None}
+    assert relative_error(found, expected) < tolerance
+    # And each parameter on its own, so that no small one hides behind the large ones.
+    for name, grad in expected.items():
+        error = (found[name].double() - grad).norm() / grad.norm()
+        assert error < 20 * tolerance, f'{name}: relative error {error:.2e}'
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_reference_agrees_with_finite_differences(name):
+    model = build(name).double()
+    use_reference_attention(model)
+    make_smooth(model)
+    images, clean = (view.double() for view in pair())
+    reference_loss(model, images, clean)[0].backward()
+    for parameter_name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        slope, step = (parameter.grad * direction).sum().item(), 1e-5
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.add_(direction, alpha=sign * step)
+            values.append(reference_loss(model, images, clean)[0].item())
+            with torch.no_grad():
+                parameter.sub_(direction, alpha=sign * step)
+        difference = (values[0] - values[1]) / (2 * step)
+        assert difference == pytest.approx(slope, rel=1e-4, abs=1e-9), parameter_name
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(attention='recomputed'),
+        dict(low_memory=True),
+        dict(micro_batch=1),
+        dict(micro_batch=3),
+        dict(micro_batch=2, low_memory=True),
+    ],
+    ids=str,
+)
+def test_gradients_in_float32(name, options):
+    if name == 'resnet' and options.keys() & {'low_memory', 'micro_batch'}:
+        pytest.skip('batch normalisation is refused there')
+    assert_same_gradients(gradients_of_step(build(name, **options)), reference_gradients(name), 1e-5)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(low_memory=True), dict(micro_batch=3)], ids=str)
+def test_gradients_of_several_steps(options):
+    found = gradients_of_step(build('vit', num_steps=3, **options))
+    assert_same_gradients(found, reference_gradients('vit', num_steps=3), 1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    'options', [dict(), dict(attention='recomputed'), dict(low_memory=True), dict(micro_batch=3)], ids=str
+)
+def test_gradients_in_half_precision(options, dtype):
+    found = gradients_of_step(build('vit', **options), dtype)
+    assert relative_error(found, reference_gradients('vit')) < 2e-2
