@@ -25,9 +25,10 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from mmebm.ops.attention import AttentionFn, SecondOrderAttention, explicit_attention
+from mmebm.ops.attention import AttentionFn, explicit_attention
 from mmebm.ops.blocks import block_checkpointing, residual_blocks
 from mmebm.ops.dual import DualOperators
+from mmebm.ops.second_order import SecondOrderOperators
 
 EnergyFn = Callable[[Tensor], Tensor]
 
@@ -72,7 +73,7 @@ def energy_gradient(
         ValueError: The energy is not of shape (N,).
         RuntimeError: Called inside ``torch.inference_mode()``, which cannot be undone locally.
     """
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError(
             'restoration differentiates the energy, which torch.inference_mode() forbids: call it inside '
             'torch.no_grad() instead'
@@ -80,7 +81,7 @@ def energy_gradient(
     with torch.enable_grad():
         if not x.requires_grad:
             x = x.detach().requires_grad_()
-        with SecondOrderAttention(attention) if create_graph else nullcontext():
+        with SecondOrderOperators(attention) if create_graph else nullcontext():
             energy = energy_fn(x)
         _check_energy(energy, x)
         scale = FP16_ENERGY_SCALE if _autocasts_to(torch.float16, x) else 1.0

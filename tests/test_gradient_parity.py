@@ -4,6 +4,8 @@ Several plausible ways to differentiate twice give wrong gradients and no error.
 the reference on every parameter, and the reference with finite differences.
 """
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,16 +209,94 @@ def test_gradients_in_float32(name, options):
     assert_same_gradients(gradients_of_step(build(name, **options)), reference_gradients(name), 1e-5)
 
 
-@pytest.mark.parametrize('options', [dict(), dict(low_memory=True), dict(micro_batch=3)], ids=str)
-def test_gradients_of_several_steps(options):
+@pytest.fixture
+def without_code_generation(monkeypatch):
+    """The compiler's tracing and differentiation, but not its code generation, which takes minutes."""
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_functions():
+    """The compiler allows one function a few models only."""
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_gradients_of_the_compiled_step(name, without_code_generation):
+    model = build(name, compile=True)
+    found = gradients_of_step(model)
+    assert model.training_step.step.is_compiled
+    assert_same_gradients(found, reference_gradients(name), 1e-5)
+
+
+def test_gradients_of_the_compiled_step_with_code_generation():
+    model = build('vit', compile=True)
+    assert_same_gradients(gradients_of_step(model), reference_gradients('vit'), 1e-5)
+    assert model.training_step.step.is_compiled
+
+
+@pytest.mark.parametrize('options', [dict(), dict(low_memory=True), dict(micro_batch=3), dict(compile=True)], ids=str)
+def test_gradients_of_several_steps(options, without_code_generation):
     found = gradients_of_step(build('vit', num_steps=3, **options))
     assert_same_gradients(found, reference_gradients('vit', num_steps=3), 1e-5)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
-    'options', [dict(), dict(attention='recomputed'), dict(low_memory=True), dict(micro_batch=3)], ids=str
+    'options',
+    [dict(), dict(attention='recomputed'), dict(low_memory=True), dict(micro_batch=3), dict(compile=True)],
+    ids=str,
 )
-def test_gradients_in_half_precision(options, dtype):
+def test_gradients_in_half_precision(options, dtype, without_code_generation):
     found = gradients_of_step(build('vit', **options), dtype)
     assert relative_error(found, reference_gradients('vit')) < 2e-2
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(attention='recomputed'),
+        dict(low_memory=True),
+        dict(micro_batch=1),
+        dict(compile=True, micro_batch=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('name', ['vit', 'timm-vit'])
+def test_gradients_of_a_part(name, options, without_code_generation):
+    """Dropped tokens are as if the image had never had them: the reference gathers them by hand."""
+    model = build(name, partial=PARTIAL, **options)
+    kept = {}
+    choose = model.token_dropping.choose
+    for _ in range(2):  # the second time, other tokens: a compiled step must not keep the first ones
+
+        def choose_and_note(corrupted, clean):
+            kept['tokens'] = choose(corrupted, clean)
+            return kept['tokens']
+
+        model.token_dropping.choose = choose_and_note
+        model.zero_grad()
+        found = gradients_of_step(model)
+        assert_same_gradients(found, partial_reference_gradients(name, kept['tokens']), 1e-5)
+
+
+def partial_reference_gradients(name, kept):
+    model = build(name).double()
+    use_reference_attention(model)
+    corrupted, clean = (view.double() for view in pair())
+    blocks = model.backbone.layers if name == 'vit' else model.backbone.timm_model.blocks
+    with_class_token = torch.cat([torch.zeros(len(kept), 1, dtype=torch.long), kept + 1], dim=1)
+    blocks[0].register_forward_pre_hook(
+        lambda _, args: torch.stack([tokens[index] for tokens, index in zip(args[0], with_class_token, strict=True)])
+    )
+    images = corrupted.requires_grad_()
+    (gradient,) = torch.autograd.grad(model.energy(images).sum(), images, create_graph=True)
+    restored = images.detach() - model.log_step_size.exp() * gradient
+    losses = []
+    for image, target, indices in zip(restored, clean, kept, strict=True):
+        patches = [(slice(None), *(slice(8 * i, 8 * i + 8) for i in divmod(int(n), SIZE // 8))) for n in indices]
+        losses += [F.smooth_l1_loss(image[patch], target[patch]) for patch in patches]
+    torch.stack(losses).mean().backward()
+    return gradients(model)

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 
 from mmebm.commands._config import check_data_roots, find_config, replace_data_root, warn_unknown_options
 from mmebm.environment import require_mmcv_ops
+from mmebm.supported_engines import check_config
 
 
 def load_script(name: str) -> ModuleType:
@@ -52,6 +53,8 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         if not hasattr(args, 'resume'):
             # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
             cfg.resume = False
+        if 'train_dataloader' in sections:
+            check_config(cfg)
         check_data_roots(cfg, sections)
         if get_device() == 'cpu':
             _adapt_to_cpu(cfg)

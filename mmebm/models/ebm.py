@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial as bind
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mmebm.energy import Restoration, energy_gradient, restore
 from mmebm.registry import MODELS
+from mmebm.supported_engines import check_model
 
 from .token_dropping import TokenDropping
 from .training_step import TrainingPair, TrainingStep
@@ -104,9 +106,10 @@ class EBMAlgorithm(BaseSelfSupervisor):
         """The step size a > 0, shape (1,)."""
         return self.log_step_size.exp()
 
-    def energy(self, images: Tensor) -> Tensor:
-        """Energies (N,) of normalised images (N, C, H, W)."""
-        feats = self.backbone(images)
+    def energy(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Energies (N,) of normalised images (N, C, H, W), or of their patches ``kept`` (N, M), see ``partial``."""
+        with nullcontext() if kept is None else self.token_dropping.keeping(kept, images):
+            feats = self.backbone(images)
         if self.with_neck:
             feats = self.neck(feats)
         return self.head(feats)
@@ -130,10 +133,6 @@ class EBMAlgorithm(BaseSelfSupervisor):
         kept = self.token_dropping.choose(corrupted, clean)
         return TrainingPair(corrupted, clean, kept, where=self.token_dropping.pixels(kept, clean))
 
-    def seeing(self, kept: Tensor | None, images: Tensor) -> AbstractContextManager[None]:
-        """Context in which the backbone sees the patches ``kept`` (N, M) of images (N, C, H, W); all if None."""
-        return nullcontext() if self.token_dropping is None else self.token_dropping.keeping(kept, images)
-
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
         """What a step knows for nothing; mmengine logs it, since no name contains ``loss``."""
@@ -143,6 +142,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
         )
 
     def _on_first_batch(self, pair: TrainingPair) -> None:
+        check_model(self)
         check_twice_differentiable(self)  # again: by now the runner has converted what it converts
         self.training_step.check(pair)
         if not self.step_size_is_set:
@@ -154,8 +154,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
         """``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
         squared_gradient = 0.0
         for part in pair.split(self.training_step.micro_batch or len(pair.clean)):
-            with self.seeing(part.kept, part.corrupted):
-                _, gradient = energy_gradient(self.energy, part.corrupted, create_graph=False)
+            _, gradient = energy_gradient(bind(self.energy, kept=part.kept), part.corrupted, create_graph=False)
             squared_gradient = squared_gradient + gradient.float().square().sum()
         squares = torch.stack([pair.squared_error(pair.corrupted), squared_gradient])
         all_reduce(squares)

@@ -70,8 +70,8 @@ class TokenDropping:
         return mask.view(-1, height, width).repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
 
     @contextmanager
-    def keeping(self, kept: Tensor | None, images: Tensor) -> Iterator[None]:
-        """Context in which the network sees the kept patches (N, M) of images (N, C, H, W) only; all if None."""
+    def keeping(self, kept: Tensor, images: Tensor) -> Iterator[None]:
+        """Context in which the network sees the kept patches (N, M) of images (N, C, H, W) only."""
         self.kept = kept
         self.num_patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
         try:

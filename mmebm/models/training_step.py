@@ -69,6 +69,7 @@ class TrainingStep:
                 'would not differentiate correctly'
             )
         self.model = model
+        self.compile = compile
         self.micro_batch = micro_batch
         self.low_memory = low_memory
         self.gradient_fn = (
@@ -85,8 +86,7 @@ class TrainingStep:
         """
         if self.low_memory:
             part = next(pair.split(1))
-            with self.model.seeing(part.kept, part.corrupted):
-                self.gradient_fn.check(self.model.energy, part.corrupted)
+            self.gradient_fn.check(partial(self.model.energy, kept=part.kept), part.corrupted)
         if self.micro_batch is None and not self.low_memory:
             return
         for name, module in self.model.named_modules():
@@ -124,15 +124,20 @@ class TrainingStep:
             restored.append(images)
 
     def _one(self, images: Tensor, pair: TrainingPair) -> tuple[dict[str, Tensor], Tensor]:
-        images = images.detach().requires_grad_()  # here: the compiler takes it as an input of its graph
-        with self.model.seeing(pair.kept, images):
-            return self.step(images, pair.corrupted, pair.clean, pair.where)
+        images = (
+            images.detach().requires_grad_()
+        )  # here: to be differentiated, it has to be an input of what is compiled
+        return self.step(images, *pair)
 
     def _step(
-        self, images: Tensor, corrupted: Tensor, clean: Tensor, where: Tensor | None
+        self, images: Tensor, corrupted: Tensor, clean: Tensor, kept: Tensor | None, where: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         restored, _ = restoration_step(
-            self.model.energy, images, self.model.step_size, create_graph=True, gradient_fn=self.gradient_fn
+            partial(self.model.energy, kept=kept),
+            images,
+            self.model.step_size,
+            create_graph=True,
+            gradient_fn=self.gradient_fn,
         )
         masked = () if where is None else (where,)  # other heads need not know of masks
         return self.model.head.loss([restored], clean, corrupted, *masked), restored
@@ -150,6 +155,11 @@ class Compiled:
         self.function = function
         self.model = model
         self._compiled: Callable | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether calls run the compiled function; False before the first one."""
+        return self._compiled not in (None, self.function)
 
     def __call__(self, *args):
         """What the function returns; the first call compiles."""

@@ -6,9 +6,6 @@ in the working precision:
 
 - ``explicit_attention``: plain operators, for every use and every way to differentiate;
 - ``recomputed_attention``: keeps no L x L matrix, for long sequences.
-
-``SecondOrderAttention`` puts one of them in the place of the fused operator, wherever a network calls it. Weights,
-modules and names stay as they are.
 """
 
 from collections.abc import Callable
@@ -16,26 +13,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 AttentionFn = Callable[..., Tensor]
-
-
-class SecondOrderAttention(TorchFunctionMode):
-    """Context in which ``scaled_dot_product_attention`` is another function of the same signature.
-
-    Args:
-        attention: ``explicit_attention`` or ``recomputed_attention``.
-    """
-
-    def __init__(self, attention: AttentionFn) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
-            func = self.attention
-        return func(*args, **(kwargs or {}))
 
 
 def explicit_attention(

@@ -4,30 +4,28 @@ import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from .attention import SecondOrderAttention, explicit_attention
+from .attention import explicit_attention
 
 
-class DualOperators(SecondOrderAttention):
+class DualOperators(TorchFunctionMode):
     """Context for a forward pass on dual tensors, whose tangents are derivatives along a direction of the input.
 
     Replaces what torch's forward mode lacks, wastes or gets wrong:
 
     - fused attention has no forward mode;
     - in linear maps, torch also multiplies by the weights' tangents, which are zero here;
-    - the tangents of normalisations and of the softmax, differentiated in turn, give gradients that are wrong by a tenth
-      to a third. For the former, torch takes mean and deviation for constants; for the latter, it overwrites a tensor
-      that it needs again, and inside a checkpoint nobody notices.
+    - the tangents of normalisations and of the softmax, differentiated in turn, give wrong gradients. For the former,
+      torch takes mean and deviation for constants; for the latter, it overwrites a tensor that it needs again, and
+      inside a checkpoint nobody notices.
     """
-
-    def __init__(self) -> None:
-        super().__init__(explicit_attention)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             with self:  # its softmax has to be replaced too
-                return self.attention(*args, **kwargs)
+                return explicit_attention(*args, **kwargs)
         replacement = _REPLACEMENTS.get(func)
         return func(*args, **kwargs) if replacement is None else replacement(func, *args, **kwargs)
 

@@ -1,0 +1,403 @@
+"""Time, memory and arithmetic of a training step, beside those of MAE, SimMIM and BEiT.
+
+    python benchmarks/step_time.py                   the settings of this machine (CPU or GPU), all variants
+    python benchmarks/step_time.py --settings vit-tiny-p4-32 --variants forward ebm mae --rounds 7
+
+A step is the forward and the backward passes, without data loading and optimiser. All variants of a setting are timed
+in turn, round by round, in one process; the figure is the median. Memory is measured in a process of its own for each
+variant: the step's peak above what lies there between steps, gradients included. FLOPs are counted by torch, two a
+multiply-add, with attention in plain operators. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and
+that table into the README.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from _memory import MALLOC_SETTINGS, peak_memory
+from _results import REPOSITORY, RESULTS, hardware, markdown_table, replace_between_marks, stamp, write_rows
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmebm.ops.attention import explicit_attention
+from mmebm.ops.second_order import SecondOrderOperators
+
+AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+FP16_LOSS_SCALE = 2.0**16  # what AmpOptimWrapper begins with
+
+
+class Setting(NamedTuple):
+    """One backbone at one size; ``config`` is the shipped config of the EBM."""
+
+    config: str
+    arch: str
+    width: int
+    image_size: int
+    patch_size: int
+    batch: int
+    precision: str
+
+
+SETTINGS = {
+    'cpu': {
+        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=8, precision='fp32'),
+        'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=64, precision='fp32'),
+    },
+    'cuda': {
+        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=256, precision='bf16'),
+        'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=1024, precision='bf16'),
+    },
+}
+
+
+def ebm_variants(setting: Setting) -> dict[str, dict]:
+    """What each variant changes in the shipped config's model."""
+    quarter = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.25)
+    return {
+        'ebm': {},
+        'ebm-eager-sdpa-math': dict(compile=False),
+        'ebm-eager': dict(compile=False),
+        'ebm-compiled': dict(compile=True),
+        'ebm-recomputed-attention': dict(compile=False, attention='recomputed'),
+        'ebm-micro-batch': dict(compile=False, micro_batch=setting.batch // 4),
+        'ebm-low-memory': dict(compile=False, low_memory=True),
+        'ebm-3-steps': dict(compile=False, num_steps=3),
+        'ebm-partial': dict(partial=quarter),
+        'ebm-partial-eager': dict(compile=False, partial=quarter),
+    }
+
+
+def build_ebm(setting: Setting, options: dict) -> nn.Module:
+    """The model of the shipped config, with options."""
+    cfg = Config.fromfile(REPOSITORY / 'configs' / f'{setting.config}.py').model
+    cfg.update(step_size=1.0, **options)
+    return MODELS.build(cfg)
+
+
+def build_supervised(setting: Setting) -> nn.Module:
+    """The classifier of mmpretrain on the EBM's backbone."""
+    backbone = Config.fromfile(REPOSITORY / 'configs' / f'{setting.config}.py').model.backbone
+    head = dict(type='VisionTransformerClsHead', num_classes=1000, in_channels=setting.width)
+    return MODELS.build(dict(type='ImageClassifier', backbone=backbone | dict(out_type='cls_token'), head=head))
+
+
+def build_mae(setting: Setting) -> nn.Module:
+    """MAE of mmpretrain; below ViT-B its decoder keeps two thirds of the encoder's width."""
+    cfg = Config.fromfile(_installed('mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py')).model
+    cfg.backbone.update(arch=setting.arch, img_size=setting.image_size, patch_size=setting.patch_size)
+    cfg.neck.update(
+        num_patches=(setting.image_size // setting.patch_size) ** 2,
+        patch_size=setting.patch_size,
+        embed_dim=setting.width,
+        decoder_embed_dim=setting.width * 2 // 3,
+    )
+    cfg.head.patch_size = setting.patch_size
+    return MODELS.build(cfg)
+
+
+def build_beit(setting: Setting) -> nn.Module:
+    """BEiT of mmpretrain, its tokenizer with random weights: the time is the same."""
+    cfg = Config.fromfile(_installed('beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py')).model
+    cfg.backbone.update(arch=setting.arch, img_size=setting.image_size, patch_size=setting.patch_size)
+    cfg.backbone.drop_path_rate = 0.0  # as in the others
+    cfg.head.embed_dims = setting.width
+    cfg.target_generator.pop('init_cfg')
+    return MODELS.build(cfg)
+
+
+def build_simmim(setting: Setting) -> nn.Module:
+    """SimMIM of mmpretrain, which is a Swin-B at 192 pixels whatever the setting."""
+    return MODELS.build(
+        Config.fromfile(_installed('simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px.py')).model
+    )
+
+
+PEERS = {
+    'supervised': build_supervised,
+    'mae': build_mae,
+    'mae-compiled': build_mae,
+    'simmim': build_simmim,
+    'beit': build_beit,
+}
+
+
+class Batch(NamedTuple):
+    """What any of the methods trains on.
+
+    Attributes:
+        clean: (N, 3, H, W).
+        corrupted: (N, 3, H, W), three quarters of the patches grey.
+        masks: N masks (H / p, W / p), 1 = masked.
+    """
+
+    clean: Tensor
+    corrupted: Tensor
+    masks: Tensor
+
+
+def make_batch(setting: Setting, size: int, device: str) -> Batch:
+    """Normal noise; time does not depend on it."""
+    grid = setting.image_size // setting.patch_size
+    clean = torch.randn(size, 3, setting.image_size, setting.image_size, device=device)
+    order = torch.rand(size, grid * grid, device=device).argsort(dim=1)
+    masks = (order >= grid * grid // 4).view(size, grid, grid)
+    pixels = masks.repeat_interleave(setting.patch_size, 1).repeat_interleave(setting.patch_size, 2)
+    return Batch(clean, clean.masked_fill(pixels.unsqueeze(1), 0.0), masks)
+
+
+def inputs_of(variant: str, setting: Setting, batch: Batch) -> tuple:
+    """Inputs and data samples as the method's model takes them."""
+    size, device = len(batch.clean), batch.clean.device
+    if variant.startswith('ebm'):
+        return ([batch.corrupted, batch.clean],)
+    if variant.startswith('mae'):
+        return batch.clean, None
+    if variant == 'supervised':
+        return batch.clean, [DataSample().set_gt_label(i % 1000) for i in range(size)]
+    samples = [DataSample() for _ in range(size)]
+    if variant == 'beit':
+        for sample, mask in zip(samples, batch.masks, strict=True):
+            sample.mask = mask
+        grid = setting.image_size // setting.patch_size
+        return [batch.clean, torch.rand(size, 3, 8 * grid, 8 * grid, device=device)], samples
+    for sample in samples:
+        sample.mask = (torch.rand(48, 48, device=device) < 0.6).long()
+    return torch.randn(size, 3, 192, 192, device=device), samples
+
+
+def make_step(variant: str, setting: Setting, batch: Batch) -> Callable[[], None]:
+    """A forward and backward pass of the variant; for ``forward``, a forward pass of the EBM's energy."""
+    device = batch.clean.device.type
+    dtype = AUTOCAST[setting.precision]
+    is_ebm = variant.startswith(('ebm', 'forward'))
+    model = build_ebm(setting, ebm_variants(setting).get(variant, {})) if is_ebm else PEERS[variant](setting)
+    model = model.to(device).train()
+    inputs = inputs_of(variant, setting, batch)
+    scale = FP16_LOSS_SCALE if setting.precision == 'fp16' else 1.0
+    if variant == 'ebm-eager-sdpa-math':
+        model.training_step.gradient_fn.keywords['attention'] = F.scaled_dot_product_attention
+    loss_of = torch.compile(model.loss, dynamic=False) if variant == 'mae-compiled' else model.loss
+
+    def forward() -> None:
+        with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            model.energy(batch.corrupted)
+
+    def step() -> None:
+        with (
+            torch.autocast(device, dtype=dtype, enabled=dtype is not None),
+            sdpa_kernel(SDPBackend.MATH) if variant == 'ebm-eager-sdpa-math' else nullcontext(),
+        ):
+            losses = loss_of(*inputs)
+        (scale * sum(value for name, value in losses.items() if 'loss' in name)).backward()
+        model.zero_grad()
+
+    return forward if variant == 'forward' else step
+
+
+def count_flops(variant: str, setting: Setting) -> int:
+    """FLOPs an image, two a multiply-add; of the arithmetic, however it is compiled."""
+    setting = setting._replace(precision='fp32')
+    counted = (
+        variant
+        if variant in PEERS or variant == 'forward'
+        else {
+            'ebm': 'ebm-eager',
+            'ebm-compiled': 'ebm-eager',
+            'ebm-eager-sdpa-math': 'ebm-eager',
+            'ebm-recomputed-attention': 'ebm-eager',
+            'ebm-partial': 'ebm-partial-eager',
+        }.get(variant, variant)
+    )
+    counted = 'mae' if counted == 'mae-compiled' else counted
+    size = 4 if counted == 'ebm-micro-batch' else 1
+    step = make_step(counted, setting._replace(batch=size), make_batch(setting, size, 'cpu'))
+    step()  # the first step of some variants checks itself
+    with FlopCounterMode(display=False) as counter, SecondOrderOperators(explicit_attention):
+        step()
+    return counter.get_total_flops() // size
+
+
+def time_in_turn(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each step, timed in turn."""
+    seconds = {variant: [] for variant in steps}
+    for round_ in range(rounds + 1):
+        for variant, step in steps.items():
+            _wait(device)
+            start = time.perf_counter()
+            step()
+            _wait(device)
+            if round_:  # the first compiles, calibrates and warms up
+                seconds[variant].append(time.perf_counter() - start)
+        print(f'  round {round_} of {rounds}', file=sys.stderr, flush=True)
+    return {variant: statistics.median(values) for variant, values in seconds.items()}
+
+
+def _wait(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def measure_peak(variant: str, name: str) -> int:
+    """Peak bytes of a step, from a process of its own."""
+    command = [sys.executable, __file__, '--settings', name, '--peak-of', variant]
+    result = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f'{" ".join(command)} failed:\n{result.stderr}')
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def matrix_rate(device: str, precision: str) -> float:
+    """FLOP/s of a large matrix product in the setting's precision: what the device can do at best."""
+    size = 8192 if device == 'cuda' else 2048
+    dtype = AUTOCAST[precision] or torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / time_in_turn({'matmul': lambda: a @ b}, 5, device)['matmul']
+
+
+def measure(name: str, setting: Setting, variants: list[str], rounds: int, device: str) -> list[dict]:
+    """One row a variant."""
+    print(f'{name}: {setting.precision}, batch {setting.batch}', file=sys.stderr, flush=True)
+    torch.set_float32_matmul_precision('high' if setting.precision == 'tf32' else 'highest')
+    torch.backends.cudnn.allow_tf32 = setting.precision == 'tf32'
+    batch = make_batch(setting, setting.batch, device)
+    # Where the shipped config is one of the other variants, it is not measured twice.
+    same = 'ebm-compiled' if build_ebm(setting, {}).training_step.compile else 'ebm-eager'
+    to_time = [variant for variant in variants if not (variant == 'ebm' and same in variants)]
+    seconds = time_in_turn({variant: make_step(variant, setting, batch) for variant in to_time}, rounds, device)
+    peaks = {variant: measure_peak(variant, name) for variant in to_time}
+    flops = {variant: count_flops(variant, setting) for variant in to_time}
+    rate = matrix_rate(device, setting.precision)
+    if 'ebm' in variants:
+        for figures in (seconds, peaks, flops):
+            figures.setdefault('ebm', figures.get(same))
+    return [
+        dict(
+            device=hardware(device),
+            backbone='swin-base' if variant == 'simmim' else setting.arch,
+            image_size=192 if variant == 'simmim' else setting.image_size,
+            batch=setting.batch,
+            precision=setting.precision,
+            variant=variant,
+            seconds=round(seconds[variant], 5),
+            forwards=round(seconds[variant] / seconds['forward'], 3),
+            flop_forwards=round(flops[variant] / flops['forward'], 3),
+            mae_ratio=round(seconds[variant] / seconds['mae'], 3),
+            peak_memory_mib=round(peaks[variant] / 2**20, 1),
+            peak_memory_ratio=round(peaks[variant] / peaks['supervised'], 3),
+            images_per_second=round(setting.batch / seconds[variant], 2),
+            gflops_per_image=round(flops[variant] / 1e9, 3),
+            matrix_rate_share=round(flops[variant] * setting.batch / seconds[variant] / rate, 3),
+            torch=torch.__version__,
+            **stamp(),
+        )
+        for variant in variants
+    ]
+
+
+def report(rows: list[dict]) -> str:
+    """The rows as Markdown, a table a setting."""
+    columns = [
+        'step',
+        'seconds',
+        'forwards',
+        'by FLOPs',
+        'x MAE',
+        'peak memory x supervised',
+        'images/s',
+        'GFLOP an image',
+    ]
+    tables = []
+    for key in dict.fromkeys((row['device'], row['precision'], row['batch']) for row in rows):
+        chosen = [row for row in rows if (row['device'], row['precision'], row['batch']) == key]
+        first = chosen[0]
+        tables.append(
+            f'{first["backbone"]}, {first["image_size"]} px, {first["precision"]}, batch {first["batch"]}, on '
+            f'{first["device"]} (torch {first["torch"]}, commit {first["commit"]}, {first["date"]}):\n'
+        )
+        tables.append(
+            markdown_table(
+                columns,
+                [
+                    [
+                        f'`{row["variant"]}`' + (' (Swin-B, 192 px)' if row['variant'] == 'simmim' else ''),
+                        f'{row["seconds"]:.3g}',
+                        f'{row["forwards"]:.2f}',
+                        f'{row["flop_forwards"]:.2f}',
+                        f'{row["mae_ratio"]:.2f}',
+                        f'{row["peak_memory_ratio"]:.2f}',
+                        f'{row["images_per_second"]:.1f}',
+                        f'{row["gflops_per_image"]:.3g}',
+                    ]
+                    for row in chosen
+                ],
+            )
+        )
+        tables.append('')
+    return '\n'.join(tables).rstrip()
+
+
+def main() -> None:
+    """Measure, write and report."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--settings', nargs='+', choices=SETTINGS[device], default=list(SETTINGS[device]))
+    parser.add_argument('--variants', nargs='+', help='default: all; forward, supervised and mae are always measured')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--precision', choices=AUTOCAST, help="in place of the settings' own")
+    parser.add_argument('--batch', type=int, help="in place of the settings' own")
+    parser.add_argument('--dry-run', action='store_true', help='print the table and write nothing')
+    parser.add_argument('--peak-of', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore', category=DeprecationWarning)
+    MMLogger.get_instance('step_time', log_level=logging.ERROR)
+    init_default_scope('mmpretrain')
+    changes = {key: value for key, value in dict(precision=args.precision, batch=args.batch).items() if value}
+    settings = {name: SETTINGS[device][name]._replace(**changes) for name in args.settings}
+    if args.peak_of:
+        setting = settings[args.settings[0]]
+        step = make_step(args.peak_of, setting, make_batch(setting, setting.batch, device))
+        step()
+        print(peak_memory(step, device))
+        return
+    rows = []
+    for name, setting in settings.items():
+        known = ['forward', *PEERS, *ebm_variants(setting)]
+        if setting.image_size < 192:
+            known.remove('simmim')  # at this size its Swin has no grid left
+        wanted = {'forward', 'supervised', 'mae', *(args.variants or known)}
+        rows += measure(name, setting, [variant for variant in known if variant in wanted], args.rounds, device)
+    text = report(rows)
+    print(text)
+    if args.dry_run:
+        return
+    target = RESULTS / f'step_time_{"gpu" if device == "cuda" else "cpu"}'
+    write_rows(target.with_suffix('.json'), rows)
+    target.with_suffix('.md').write_text(text + '\n')
+    replace_between_marks(REPOSITORY / 'README.md', target.name, text)
+
+
+def _installed(name: str) -> str:
+    from mmengine.config.config import get_installed_path
+
+    return f'{get_installed_path("mmpretrain")}/.mim/configs/{name}'
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,137 @@
+"""What replaces torch's operators in a network that is differentiated twice.
+
+torch has second derivatives too, composed of many small operators. Each of those reads and writes whole activations,
+which is what an eager step spends much of its time on. The compiler fuses them by itself.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .attention import AttentionFn
+
+
+class SecondOrderOperators(TorchFunctionMode):
+    """Context for the forward pass of a network whose gradient is differentiated in turn.
+
+    Modules, weights and names stay as they are; it is the operators that they call that differ.
+
+    Args:
+        attention: In place of ``scaled_dot_product_attention``: ``explicit_attention`` or ``recomputed_attention``.
+    """
+
+    def __init__(self, attention: AttentionFn) -> None:
+        super().__init__()
+        self.replacements = {F.scaled_dot_product_attention: attention}
+        if not torch.compiler.is_compiling():
+            self.replacements |= {F.layer_norm: layer_norm, F.gelu: gelu}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return self.replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As torch's ``layer_norm``; with a second derivative of its own over the last dimension, outside autocast."""
+    is_plain = len(normalized_shape) == 1 and weight is not None and bias is not None and input.dtype == weight.dtype
+    if not is_plain or torch.is_autocast_enabled(input.device.type):
+        return F.layer_norm(input, normalized_shape, weight, bias, eps)
+    return _LayerNorm.apply(input, weight, bias, eps)
+
+
+def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
+    """As torch's ``gelu``; with a second derivative of its own for the exact form."""
+    return F.gelu(input, approximate=approximate) if approximate != 'none' else _GELU.apply(input)
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        out, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        return *_LayerNormBackward.apply(grad_out, *ctx.saved_tensors), None
+
+
+class _LayerNormBackward(torch.autograd.Function):
+    """The first backward pass, as a function of (grad_out, x, weight).
+
+    With n the normalised x, r its reciprocal deviation, g = weight * grad_out and means over the last dimension,
+
+        grad_x = P g,  P u = r (u - mean(u) - n mean(n u)),  grad_weight = sum(grad_out n),  grad_bias = sum(grad_out).
+    """
+
+    @staticmethod
+    def forward(ctx, grad_out, x, weight, bias, mean, rstd):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(grad_out, x, weight, bias, mean, rstd)
+        return _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)
+
+    @staticmethod
+    def backward(ctx, v, v_weight, v_bias):
+        grad_out, x, weight, bias, mean, rstd = ctx.saved_tensors
+        g_out, g_x, g_weight = torch.zeros_like(grad_out), torch.zeros_like(x), torch.zeros_like(weight)
+        n = (x - mean).mul_(rstd)
+        if v is not None:  # of <v, P g>; P is symmetric
+            p_v = _layer_norm_backward(v, x, mean, rstd)[0]
+            grad_x = _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)[0]
+            g_out = p_v * weight
+            g_weight = (grad_out * p_v).flatten(0, -2).sum(dim=0)
+            g_x = n * _mean_product(v, grad_x)
+            g_x.addcmul_(grad_x, _mean_product(n, v)).addcmul_(p_v, _mean_product(n, grad_out * weight)).mul_(-rstd)
+        if v_weight is not None:  # of <v_weight, sum(grad_out n)>
+            g_out = g_out + n * v_weight
+            g_x = g_x + _layer_norm_backward(grad_out * v_weight, x, mean, rstd)[0]
+        if v_bias is not None:
+            g_out = g_out + v_bias
+        return g_out, g_x, g_weight, None, None, None
+
+
+def _layer_norm_backward(
+    grad_out: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    wanted = [True, weight is not None, bias is not None]
+    return torch.ops.aten.native_layer_norm_backward(grad_out, x, x.shape[-1:], mean, rstd, weight, bias, wanted)
+
+
+def _mean_product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b).div_(a.shape[-1]).unsqueeze(-1)
+
+
+class _GELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return F.gelu(x)
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        return _GELUBackward.apply(grad_out, *ctx.saved_tensors)
+
+
+class _GELUBackward(torch.autograd.Function):
+    """The first backward pass, as a function of (grad_out, x)."""
+
+    @staticmethod
+    def forward(ctx, grad_out, x):
+        ctx.save_for_backward(grad_out, x)
+        return torch.ops.aten.gelu_backward(grad_out, x)
+
+    @staticmethod
+    def backward(ctx, v):
+        grad_out, x = ctx.saved_tensors
+        # The second derivative of x * Phi(x) is phi(x) (2 - x^2), with phi the density of the normal distribution.
+        square = x * x
+        g_x = (square * -0.5).exp_().mul_(square.neg_().add_(2)).mul_(grad_out).mul_(v).mul_(1 / math.sqrt(2 * math.pi))
+        return torch.ops.aten.gelu_backward(v, x), g_x

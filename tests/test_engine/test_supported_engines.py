@@ -1,0 +1,170 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model.wrappers import MMFullyShardedDataParallel
+from mmengine.optim import OptimWrapper
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.registry import MODELS
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.distributed.tensor import distribute_tensor
+from torch.optim import SGD
+
+from mmebm.commands._upstream import load_script, run_script
+from mmebm.supported_engines import check_config, check_model
+
+ALTERNATIVES = (
+    'DistributedDataParallel',
+    'ZeroRedundancyOptimizer',
+    'micro_batch',
+    'low_memory',
+    'accumulative_counts',
+)
+
+REFUSED = {
+    "strategy.type='FSDPStrategy'": dict(strategy=dict(type='FSDPStrategy')),
+    "strategy.type='ColossalAIStrategy'": dict(strategy=dict(type='mmengine.ColossalAIStrategy')),
+    "model_wrapper_cfg.type='MMFullyShardedDataParallel'": dict(
+        model_wrapper_cfg=dict(type=MMFullyShardedDataParallel, sharding_strategy='SHARD_GRAD_OP')
+    ),
+    'strategy.zero_optimization.stage=2': dict(
+        strategy=dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=2))
+    ),
+    'strategy.zero_optimization.stage=3': dict(
+        strategy=dict(type='DeepSpeedStrategy', config=dict(zero_optimization=dict(stage=3)))
+    ),
+}
+ALLOWED = [
+    dict(),
+    dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')),
+    dict(runner_type='FlexibleRunner', strategy=dict(type='DDPStrategy')),
+    dict(strategy=dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=1))),
+    dict(strategy=dict(type='DeepSpeedStrategy', bf16=dict(enabled=True))),
+    dict(compile=False),
+    dict(compile=dict(disable=True)),
+]
+
+
+def config(model='mmebm.EBMAlgorithm', **engine):
+    return Config(dict(model=dict(type=model), **engine))
+
+
+@pytest.mark.parametrize('key', REFUSED)
+def test_sharding_engines_are_refused_with_the_alternatives(key):
+    with pytest.raises(ValueError, match='cannot pretrain') as caught:
+        check_config(config(**REFUSED[key]))
+    assert str(caught.value).startswith(f'{key}: ')
+    assert all(alternative in str(caught.value) for alternative in ALTERNATIVES)
+    check_config(config(model='ImageClassifier', **REFUSED[key]))  # fine-tuning
+
+
+def test_deepspeeds_own_config_file_is_read(tmp_path):
+    path = tmp_path / 'zero.json'
+    path.write_text(json.dumps(dict(zero_optimization=dict(stage=3))))
+    with pytest.raises(ValueError, match=r'^strategy.zero_optimization.stage=3: DeepSpeed ZeRO-3 cannot'):
+        check_config(config(strategy=dict(type='DeepSpeedStrategy', config=str(path))))
+
+
+@pytest.mark.parametrize('compile', [True, dict(), dict(backend='inductor')], ids=str)
+def test_mmengines_compile_is_refused(compile):
+    with pytest.raises(ValueError, match='use model.compile=True instead'):
+        check_config(config(compile=compile))
+    check_config(config(model='ImageClassifier', compile=compile))
+
+
+@pytest.mark.parametrize('engine', ALLOWED, ids=str)
+def test_other_engines_pass(engine):
+    check_config(config(**engine))
+
+
+def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    path = tmp_path / 'sharded.py'
+    path.write_text("model = dict(type='mmebm.EBMAlgorithm')\nstrategy = dict(type='FSDPStrategy')\n")
+    with pytest.raises(ValueError, match=r'^strategy\.type='):
+        run_script(load_script('train'), [str(path)], ('train_dataloader',))
+    script, tested = load_script('test'), []
+    script.Runner = SimpleNamespace(from_cfg=lambda cfg: SimpleNamespace(test=lambda: tested.append(cfg.strategy.type)))
+    run_script(script, [str(path), 'a.pth'], ('test_dataloader',))
+    assert tested == ['FSDPStrategy']
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of this process."""
+    torch.distributed.init_process_group('gloo', f'file://{tmp_path}/rendezvous', rank=0, world_size=1)
+    yield init_device_mesh('cpu', (1,))
+    torch.distributed.destroy_process_group()
+
+
+def build():
+    return MODELS.build(
+        dict(
+            type='mmebm.EBMAlgorithm',
+            backbone=dict(
+                type='VisionTransformer',
+                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+                img_size=8,
+                patch_size=4,
+                out_type='raw',
+            ),
+            head=dict(type='mmebm.EnergyHead', in_channels=16),
+        )
+    )
+
+
+def fsdp1(model, mesh, **options):
+    return MMFullyShardedDataParallel(model, device_id=torch.device('cpu'), **options)
+
+
+def fsdp1_of_blocks(model, mesh):
+    return fsdp1(model, mesh, auto_wrap_policy=ModuleWrapPolicy([TransformerEncoderLayer]))
+
+
+def fsdp1_of_flat_parameters(model, mesh):
+    return fsdp1(model, mesh, use_orig_params=False)
+
+
+def fsdp2(model, mesh):
+    return fully_shard(model, mesh=mesh)
+
+
+def fsdp2_of_one_block(model, mesh):
+    fully_shard(model.backbone.layers[0], mesh=mesh)
+    return model
+
+
+@pytest.mark.filterwarnings('ignore')  # of sharding over a single process
+@pytest.mark.parametrize('shard', [fsdp1, fsdp1_of_blocks, fsdp1_of_flat_parameters, fsdp2, fsdp2_of_one_block])
+def test_a_sharded_model_is_refused_on_its_first_batch(alone, shard):
+    model = shard(build(), alone)
+    images = torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match='^FSDP cannot pretrain') as caught:
+        model([images, images + 1], mode='loss')
+    assert all(alternative in str(caught.value) for alternative in ALTERNATIVES)
+
+
+def test_parameters_of_deepspeed_and_of_tensor_parallelism_are_refused(alone):
+    model = build()
+    check_model(model)
+    model.backbone.cls_token.ds_id = 0  # as ZeRO-3 marks them
+    with pytest.raises(ValueError, match='^DeepSpeed ZeRO-3 cannot pretrain'):
+        check_model(model)
+    model = build()
+    model.head.register_parameter('split', nn.Parameter(distribute_tensor(torch.ones(2), alone)))
+    with pytest.raises(ValueError, match='^Tensor parallelism cannot pretrain'):
+        check_model(model)
+
+
+def test_a_step_compiled_by_mmengine_is_refused_on_its_first_batch():
+    model = build()
+    model.train_step = torch.compile(model.train_step, backend='eager')  # what mmengine's runner does
+    images = torch.randn(2, 3, 8, 8)
+    optim_wrapper = OptimWrapper(SGD(model.parameters(), 0.1))
+    with pytest.raises(ValueError, match='use model.compile=True instead'):
+        model.train_step(dict(inputs=[images, images + 1]), optim_wrapper)
