@@ -86,6 +86,7 @@ setup(
             'mmebm-test = mmebm.commands.test:main',
             'mmebm-make-shapes = mmebm.commands.make_shapes:main',
             'mmebm-demo = mmebm.commands.demo:main',
+            'mmebm-plan = mmebm.commands.plan:main',
         ],
     },
     cmdclass={'build_py': BuildPy},

@@ -18,6 +18,7 @@ model = dict(
     type='mmebm.EBMAlgorithm',
     backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
     head=dict(type='mmebm.EnergyHead', in_channels=768),
+    compile=True,
 )
 
 # Any folder, nested or not, without labels.

@@ -2,7 +2,11 @@
 
 Images are arrays (H, W, C) or (H, W), uint8 or floating point in pixel units (0 to 255). Nothing is changed in place;
 the result has the image's type, and uint8 results are rounded and clipped.
+
+They run on the CPU for every image of every epoch: ``benchmarks/pipeline.py`` says what they cost beside decoding.
 """
+
+import math
 
 import cv2
 import numpy as np
@@ -25,16 +29,18 @@ def mask_patches(img: NDArray, mask: NDArray[np.bool_], fill: NDArray) -> NDArra
         mask: One value a patch, (rows, columns), True = masked; rows divide H and columns divide W.
         fill: Whatever broadcasts against the image: a colour (C,) or another image.
     """
-    height, width = img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1]
-    pixels = mask.repeat(height, axis=0).repeat(width, axis=1)
-    return np.where(pixels.reshape(pixels.shape + (1,) * (img.ndim - 2)), as_type_of(img, fill), img)
+    height, row = img.shape[0] // mask.shape[0], img[0].size // mask.shape[1]
+    hidden = mask.repeat(row, axis=1).repeat(height, axis=0).reshape(img.shape)
+    # Where a mask or a colour is broadcast along the channels, NumPy takes pixel by pixel, four times as long.
+    fill = np.broadcast_to(fill, np.broadcast_shapes(np.shape(fill), img.shape[1:]))
+    return np.where(hidden, np.ascontiguousarray(as_type_of(img, fill)), img)
 
 
 def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
     """Mean colour (C,) of the patches that are not masked, or of the whole image if all are."""
     patches = to_patches(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
     visible = patches if mask.all() else patches[~mask.reshape(-1)]
-    return visible.mean(axis=(0, 1, 2))
+    return visible.sum(axis=0).sum(axis=(0, 1)) / math.prod(visible.shape[:3])  # mean() takes six times as long
 
 
 def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -> NDArray:
@@ -70,18 +76,29 @@ def downsample(img: NDArray, factor: float, interpolation: str) -> NDArray:
 
 def add_noise(img: NDArray, noise: NDArray) -> NDArray:
     """Add noise, in pixel units, of the image's shape."""
-    return as_type_of(img, img.astype(np.float32) + noise)
+    noisy = img.astype(np.float32)
+    noisy += noise
+    return as_type_of(img, noisy)
 
 
 def to_gray(img: NDArray, weights: NDArray) -> NDArray:
     """Replace every channel by the weighted sum (weights (C,), in the image's channel order) of all."""
     gray = img.reshape(*img.shape[:2], -1).astype(np.float32) @ np.asarray(weights, dtype=np.float32)
-    return as_type_of(img, np.broadcast_to(gray[..., None], (*img.shape[:2], weights.size)).reshape(img.shape))
+    return cv2.merge([as_type_of(img, gray)] * weights.size).reshape(img.shape)
 
 
 def as_type_of(img: NDArray, values: NDArray) -> NDArray:
     """Values in the image's type; rounded and clipped to its range if it is an integer type."""
     if np.issubdtype(img.dtype, np.integer) and not np.issubdtype(np.asarray(values).dtype, np.integer):
         limits = np.iinfo(img.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return np.asarray(values).astype(img.dtype)
+        rounded = np.asarray(np.rint(values))
+        values = np.clip(rounded, limits.min, limits.max, out=rounded)
+    return np.asarray(values).astype(img.dtype, copy=False)
+
+
+def contiguous(img: NDArray) -> NDArray:
+    """The image in C order; itself, if it is."""
+    if img.strides[1] < 0 and img.dtype in (np.uint8, np.float32):
+        # A flip leaves a view, which NumPy would copy pixel by pixel, in 30 times as long.
+        return cv2.flip(img[:, ::-1], 1).reshape(img.shape)
+    return np.ascontiguousarray(img)

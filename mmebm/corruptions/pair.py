@@ -6,7 +6,7 @@ from mmcv.transforms import BaseTransform, Compose
 
 from mmebm.registry import TRANSFORMS
 
-from .functional import as_type_of
+from .functional import as_type_of, contiguous
 from .transforms import Corruption
 
 
@@ -33,7 +33,7 @@ class CorruptedPair(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         """Make the pair; None if the corruption gave up on the image."""
-        clean = results['img']
+        clean = contiguous(results['img'])
         corrupted = self.corruption({**results, 'img': clean.copy()})
         if corrupted is None:
             return None

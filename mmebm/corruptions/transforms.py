@@ -234,7 +234,7 @@ class GaussianNoise(Corruption):
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
         """The noise, of the image's shape, in pixel units."""
-        return dict(noise=rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(*self.sigma)))
+        return dict(noise=standard_normal(shape, rng) * np.float32(rng.uniform(*self.sigma)))
 
     def apply(self, img: NDArray, params: Params) -> NDArray:
         """Add the noise."""

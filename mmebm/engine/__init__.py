@@ -1,5 +1,19 @@
 """What runs around the training loop."""
 
-from mmebm.engine.hooks import EnergyLogHook, EpochSeedHook, FrozenFeatureHook, NonFiniteLossHook, ProgressHook
+from mmebm.engine.hooks import (
+    EnergyLogHook,
+    EpochSeedHook,
+    FrozenFeatureHook,
+    NonFiniteLossHook,
+    ProgressHook,
+    ShardedOptimizerHook,
+)
 
-__all__ = ['EnergyLogHook', 'EpochSeedHook', 'FrozenFeatureHook', 'NonFiniteLossHook', 'ProgressHook']
+__all__ = [
+    'EnergyLogHook',
+    'EpochSeedHook',
+    'FrozenFeatureHook',
+    'NonFiniteLossHook',
+    'ProgressHook',
+    'ShardedOptimizerHook',
+]

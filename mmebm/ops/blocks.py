@@ -23,9 +23,9 @@ def _stacks(module: nn.Module) -> list[list[nn.Module]]:
     inner = [stack for child in module.children() for stack in _stacks(child)]
     if inner or not isinstance(module, (nn.ModuleList, nn.Sequential)):
         return inner
-    composite = [child for child in module if any(True for _ in child.children())]
-    is_stack = len(composite) == len(module) > 0 and len({type(child) for child in composite}) == 1
-    return [composite] if is_stack else []
+    types = {type(child) for child in module}
+    is_stack = len(types) == 1 and not types & {nn.ModuleList, nn.Sequential}
+    return [list(module)] if is_stack and all(len(list(child.children())) for child in module) else []
 
 
 @contextmanager

@@ -80,22 +80,21 @@ class _LayerNormBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, v, v_weight, v_bias):
+        if v_weight is not None or v_bias is not None:
+            raise NotImplementedError(
+                'layer_norm: only the gradient of x can be differentiated, not those of the weights'
+            )
+        if v is None:
+            return (None,) * 6
+        # Derivatives of <v, P g>; P is symmetric.
         grad_out, x, weight, bias, mean, rstd = ctx.saved_tensors
-        g_out, g_x, g_weight = torch.zeros_like(grad_out), torch.zeros_like(x), torch.zeros_like(weight)
         n = (x - mean).mul_(rstd)
-        if v is not None:  # of <v, P g>; P is symmetric
-            p_v = _layer_norm_backward(v, x, mean, rstd)[0]
-            grad_x = _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)[0]
-            g_out = p_v * weight
-            g_weight = (grad_out * p_v).flatten(0, -2).sum(dim=0)
-            g_x = n * _mean_product(v, grad_x)
-            g_x.addcmul_(grad_x, _mean_product(n, v)).addcmul_(p_v, _mean_product(n, grad_out * weight)).mul_(-rstd)
-        if v_weight is not None:  # of <v_weight, sum(grad_out n)>
-            g_out = g_out + n * v_weight
-            g_x = g_x + _layer_norm_backward(grad_out * v_weight, x, mean, rstd)[0]
-        if v_bias is not None:
-            g_out = g_out + v_bias
-        return g_out, g_x, g_weight, None, None, None
+        p_v = _layer_norm_backward(v, x, mean, rstd)[0]
+        grad_x = _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)[0]
+        g_weight = (grad_out * p_v).flatten(0, -2).sum(dim=0)
+        along_x, along_v, along_g = (_mean_product(*pair) for pair in ((v, grad_x), (n, v), (n, grad_out * weight)))
+        g_x = n.mul_(along_x).addcmul_(grad_x, along_v).addcmul_(p_v, along_g).mul_(-rstd)
+        return p_v.mul_(weight), g_x, g_weight, None, None, None
 
 
 def _layer_norm_backward(

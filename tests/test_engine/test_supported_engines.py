@@ -167,4 +167,4 @@ def test_a_step_compiled_by_mmengine_is_refused_on_its_first_batch():
     images = torch.randn(2, 3, 8, 8)
     optim_wrapper = OptimWrapper(SGD(model.parameters(), 0.1))
     with pytest.raises(ValueError, match='use model.compile=True instead'):
-        model.train_step(dict(inputs=[images, images + 1]), optim_wrapper)
+        model.train_step(dict(inputs=[images, images + 1], data_samples=[]), optim_wrapper)

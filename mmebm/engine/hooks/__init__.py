@@ -5,5 +5,13 @@ from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
 from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
+from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
-__all__ = ['EnergyLogHook', 'EpochSeedHook', 'FrozenFeatureHook', 'NonFiniteLossHook', 'ProgressHook']
+__all__ = [
+    'EnergyLogHook',
+    'EpochSeedHook',
+    'FrozenFeatureHook',
+    'NonFiniteLossHook',
+    'ProgressHook',
+    'ShardedOptimizerHook',
+]

@@ -1,0 +1,126 @@
+"""Operators of our own against torch's, to second order."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mmebm.ops.attention import explicit_attention, recomputed_attention
+from mmebm.ops.second_order import SecondOrderOperators, gelu, layer_norm
+
+
+def randn(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize('dims', [(3, 6), (2, 3, 6)])
+def test_layer_norm(dims):
+    x, weight, bias = randn(*dims), randn(6), randn(6)
+    torch.testing.assert_close(layer_norm(x, [6], weight, bias), F.layer_norm(x, [6], weight, bias))
+    assert gradcheck(lambda *inputs: layer_norm(inputs[0], [6], *inputs[1:]), (x, weight, bias))
+    assert gradgradcheck(lambda x: layer_norm(x, [6], weight, bias), (x,))
+
+    def gradient_of_x(x, weight, bias):
+        return torch.autograd.grad(layer_norm(x, [6], weight, bias).pow(3).sum(), x, create_graph=True)
+
+    assert gradcheck(gradient_of_x, (x, weight, bias))
+
+
+def test_layer_norm_refuses_what_it_cannot_do():
+    x, weight, bias = randn(3, 6), randn(6), randn(6)
+    (gradient,) = torch.autograd.grad(layer_norm(x, [6], weight, bias).pow(3).sum(), weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match='only the gradient of x'):
+        gradient.sum().backward()
+
+
+def test_gelu():
+    x = randn(4, 5)
+    torch.testing.assert_close(gelu(x), F.gelu(x))
+    assert gradcheck(gelu, (x,))
+    assert gradgradcheck(gelu, (x,))
+    torch.testing.assert_close(gelu(x, approximate='tanh'), F.gelu(x, approximate='tanh'))
+
+
+@pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
+@pytest.mark.parametrize('length', [5, 300])  # 300: the second backward pass takes its rows in several parts
+def test_attention(attention, length):
+    query, key, value = (randn(1, 2, length, 4) for _ in range(3))
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = F.scaled_dot_product_attention(query, key, value)
+    found = attention(query, key, value)
+    torch.testing.assert_close(found, expected)
+    second = []
+    for out in (found, expected):
+        generator = torch.Generator().manual_seed(0)
+        grad_out, *directions = torch.randn(4, *out.shape, generator=generator, dtype=out.dtype)
+        first = torch.autograd.grad(out, (query, key, value), grad_out, create_graph=True)
+        second.append(torch.autograd.grad(first, (query, key, value), directions))
+    torch.testing.assert_close(*second)
+
+
+@pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
+@pytest.mark.parametrize('options', ['bool mask', 'float mask', 'causal', 'scale', 'grouped', 'cross'])
+def test_attention_options(attention, options):
+    query, key, value = randn(2, 4, 5, 8), randn(2, 4, 5, 8), randn(2, 4, 5, 8)
+    if options == 'grouped':
+        key, value = randn(2, 2, 5, 8), randn(2, 2, 5, 8)
+    if options == 'cross':
+        key, value = randn(2, 4, 7, 8), randn(2, 4, 7, 8)
+    kwargs = {
+        'bool mask': dict(attn_mask=torch.ones(5, 5).tril().bool()),
+        'float mask': dict(attn_mask=torch.randn(5, 5, dtype=torch.float64)),
+        'causal': dict(is_causal=True),
+        'scale': dict(scale=0.3),
+        'grouped': dict(enable_gqa=True),
+        'cross': {},
+    }[options]
+    expected = F.scaled_dot_product_attention(query, key, value, **kwargs)
+    torch.testing.assert_close(attention(query, key, value, **kwargs), expected)
+
+
+def test_attention_drops_weights_as_torch_does():
+    query, key = randn(1, 1, 3, 4), randn(1, 1, 3, 4)
+    value = torch.ones(1, 1, 3, 4, dtype=torch.float64)
+    torch.manual_seed(0)
+    # The weights of a row sum to 1; kept ones are divided by 1 - p.
+    mean = torch.stack([explicit_attention(query, key, value, dropout_p=0.5).mean() for _ in range(500)]).mean()
+    assert mean.item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_attention_works_in_the_precision_of_autocast(dtype):
+    """torch's math backend would save float32 matrices."""
+    query, key, value = (randn(1, 2, 5, 4, dtype=torch.float32) for _ in range(3))
+    saved = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.dtype) or t, lambda t: t),
+        torch.autocast('cpu', dtype=dtype),
+        SecondOrderOperators(explicit_attention),
+    ):
+        assert F.scaled_dot_product_attention(query, key, value).dtype == dtype
+    assert set(saved) == {dtype}
+
+
+def test_recomputed_attention_saves_no_square_matrix():
+    length = 64
+    query, key, value = (randn(1, 1, length, 4) for _ in range(3))
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        out = recomputed_attention(query, key, value)
+        torch.autograd.grad(out.sum(), (query, key, value), create_graph=True)
+    assert max(sizes) < length**2
+
+
+def test_recomputed_attention_refuses_to_be_compiled():
+    query, key, value = (randn(1, 2, 5, 4) for _ in range(3))
+    with pytest.raises(Exception, match='recomputed attention cannot be compiled'):
+        torch.compile(recomputed_attention, backend='eager', fullgraph=True)(query, key, value)
+    torch._dynamo.reset()
+
+
+def test_operators_are_torch_s_own_again_afterwards():
+    query, key, value = (randn(1, 2, 5, 4) for _ in range(3))
+    with SecondOrderOperators(lambda *args, **kwargs: None):
+        assert F.scaled_dot_product_attention(query, key, value) is None
+    assert F.scaled_dot_product_attention(query, key, value).shape == value.shape
