@@ -4,8 +4,8 @@
     python benchmarks/step_time.py --settings vit-tiny-p4-32 --variants forward ebm mae --rounds 7
 
 A step is the forward and the backward passes, without data loading and optimiser. All variants of a setting are timed
-in turn, round by round, in one process; the figure is the median. Memory is measured in a process of its own for each
-variant: the step's peak above what lies there between steps, gradients included. FLOPs are counted by torch, two a
+in turn, round by round, in one process; the figure is the median. Memory is measured in a process of its own: the
+step's peak above what lies there between steps, gradients included. FLOPs are counted by torch, two a
 multiply-add, with attention in plain operators. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and
 that table into the README.
 """
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     'cpu': {
-        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=8, precision='fp32'),
+        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=4, precision='fp32'),
         'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=64, precision='fp32'),
     },
     'cuda': {
@@ -78,7 +78,7 @@ def ebm_variants(setting: Setting) -> dict[str, dict]:
         'ebm-recomputed-attention': dict(compile=False, attention='recomputed'),
         'ebm-micro-batch': dict(compile=False, micro_batch=setting.batch // 4),
         'ebm-low-memory': dict(compile=False, low_memory=True),
-        'ebm-3-steps': dict(compile=False, num_steps=3),
+        'ebm-2-steps': dict(compile=False, num_steps=2),
         'ebm-partial': dict(partial=quarter),
         'ebm-partial-eager': dict(compile=False, partial=quarter),
     }
@@ -254,13 +254,25 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure_peak(variant: str, name: str) -> int:
-    """Peak bytes of a step, from a process of its own."""
-    command = [sys.executable, __file__, '--settings', name, '--peak-of', variant]
-    result = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, capture_output=True, text=True)
+def measure_peaks(variants: Sequence[str], name: str, setting: Setting) -> dict[str, int]:
+    """Peak bytes of each variant's step, from a process whose memory can be read."""
+    command = [sys.executable, __file__, '--settings', name, '--precision', setting.precision]
+    command += ['--batch', str(setting.batch), '--peaks-of', *variants]
+    result = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True)
     if result.returncode:
-        raise RuntimeError(f'{" ".join(command)} failed:\n{result.stderr}')
+        raise RuntimeError(f'{" ".join(command)} failed')
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def peaks_here(variants: Sequence[str], setting: Setting, device: str) -> dict[str, int]:
+    """Peak bytes of each variant's step; the first step, which compiles and calibrates, does not count."""
+    peaks = {}
+    for variant in variants:
+        step = make_step(variant, setting, make_batch(setting, setting.batch, device))
+        step()
+        peaks[variant] = peak_memory(step, device)
+        print(f'  memory of {variant}', file=sys.stderr, flush=True)
+    return peaks
 
 
 def matrix_rate(device: str, precision: str) -> float:
@@ -281,7 +293,7 @@ def measure(name: str, setting: Setting, variants: list[str], rounds: int, devic
     same = 'ebm-compiled' if build_ebm(setting, {}).training_step.compile else 'ebm-eager'
     to_time = [variant for variant in variants if not (variant == 'ebm' and same in variants)]
     seconds = time_in_turn({variant: make_step(variant, setting, batch) for variant in to_time}, rounds, device)
-    peaks = {variant: measure_peak(variant, name) for variant in to_time}
+    peaks = measure_peaks(to_time, name, setting)
     flops = {variant: count_flops(variant, setting) for variant in to_time}
     rate = matrix_rate(device, setting.precision)
     if 'ebm' in variants:
@@ -359,22 +371,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--settings', nargs='+', choices=SETTINGS[device], default=list(SETTINGS[device]))
     parser.add_argument('--variants', nargs='+', help='default: all; forward, supervised and mae are always measured')
-    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--rounds', type=int, default=5, help='after one that warms up')
     parser.add_argument('--precision', choices=AUTOCAST, help="in place of the settings' own")
     parser.add_argument('--batch', type=int, help="in place of the settings' own")
     parser.add_argument('--dry-run', action='store_true', help='print the table and write nothing')
-    parser.add_argument('--peak-of', help=argparse.SUPPRESS)
+    parser.add_argument('--peaks-of', nargs='+', help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     MMLogger.get_instance('step_time', log_level=logging.ERROR)
     init_default_scope('mmpretrain')
     changes = {key: value for key, value in dict(precision=args.precision, batch=args.batch).items() if value}
     settings = {name: SETTINGS[device][name]._replace(**changes) for name in args.settings}
-    if args.peak_of:
-        setting = settings[args.settings[0]]
-        step = make_step(args.peak_of, setting, make_batch(setting, setting.batch, device))
-        step()
-        print(peak_memory(step, device))
+    if args.peaks_of:
+        print(json.dumps(peaks_here(args.peaks_of, settings[args.settings[0]], device)))
         return
     rows = []
     for name, setting in settings.items():
