@@ -5,7 +5,7 @@ PYTHON ?= python3
 SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test bench lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (
 
 test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-13 minutes on 2 cores)
 	.venv/bin/python -m pytest tests
+
+bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
+	.venv/bin/python benchmarks/step_time.py
 
 lint: .venv/.demo-ready ## check style and formatting
 	@test -x .venv/bin/ruff || .venv/bin/python -m pip install --quiet ruff -c constraints.txt

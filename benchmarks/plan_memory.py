@@ -1,28 +1,31 @@
-"""How well ``tools/plan.py`` foresees the memory of a training run, on the CPU in float32.
+"""How well ``tools/plan.py`` foresees the memory of a training run.
 
-    python benchmarks/plan_memory.py
+    python benchmarks/plan_memory.py                     on the CPU, in float32
+    python benchmarks/plan_memory.py --device cuda       on a GPU, in the configs' precision
 
-Each setting trains two steps in a process of its own, whose resident size is compared with the plan's peak. The table
-goes to the terminal; with ``--json`` it goes to a file too.
+Each setting trains two steps in a process of its own, whose peak is compared with the plan's: of the resident size on
+the CPU, of what torch has allocated on a GPU. Writes ``results/plan_memory_{cpu,gpu}.json``.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from _memory import MALLOC_SETTINGS, peak_memory
+from _results import RESULTS, hardware, markdown_table, stamp, write_rows
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from rich.console import Console
-from rich.table import Table
 
 from mmebm.commands._config import find_config
 from mmebm.commands._step_cost import build_model, step_cost
+from mmebm.commands._upstream import _adapt_to_cpu
+from mmebm.commands.plan import autocast_type, precision_name
 
 # Config, side of the images in pixels, images in a batch, and what else differs from the config. Peaks above 500 MB, so
 # that what libraries hold for themselves counts little.
@@ -41,74 +44,88 @@ SETTINGS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and compare; ``--help`` lists the flags."""
+    """Measure, compare and write; ``--help`` lists the flags."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('settings', nargs='*', metavar='SETTING', help=f'of {list(SETTINGS)}; all if none is given')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the table as a list of rows')
-    parser.add_argument('--measure', choices=SETTINGS, help=argparse.SUPPRESS)  # what the subprocesses do
+    parser.add_argument('--settings', nargs='+', choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--dry-run', action='store_true', help='print the table and write nothing')
+    parser.add_argument('--peak-of', choices=SETTINGS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if unknown := set(args.settings) - set(SETTINGS):
-        parser.error(f'unknown settings {sorted(unknown)}; choose from {list(SETTINGS)}')
-    if args.measure:
-        print(measured(args.measure))
+    MMLogger.get_instance('plan_memory', log_level='ERROR')
+    warnings.filterwarnings('ignore', message='No GPU here')
+    if args.peak_of:
+        print(measured(args.peak_of, args.device))
         return
-
-    rows = []
-    for name in args.settings or SETTINGS:
-        cfg, side = setting(name)
-        planned = step_cost(cfg, (side, side), torch.float32, on_gpu=False).peak
-        rows.append(dict(setting=name, planned_mib=planned / 2**20, measured_mib=measure_elsewhere(name) / 2**20))
-        print(f'{name}: planned {rows[-1]["planned_mib"]:.0f} MiB, measured {rows[-1]["measured_mib"]:.0f} MiB')
-    table = Table(title='Peak memory of a training run')
-    for column in ('setting', 'planned (MiB)', 'measured (MiB)', 'planned / measured'):
-        table.add_column(column, justify='left' if column == 'setting' else 'right')
-    for row in rows:
-        planned, seen = row['planned_mib'], row['measured_mib']
-        table.add_row(row['setting'], f'{planned:.0f}', f'{seen:.0f}', f'{planned / seen:.3f}')
-    Console().print(table)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + '\n')
+    rows = [compare(name, args.device) for name in args.settings]
+    columns = ['setting', 'planned (MiB)', 'measured (MiB)', 'planned / measured']
+    cells = [
+        [row['setting'], f'{row["planned_mib"]:.0f}', f'{row["measured_mib"]:.0f}', f'{row["ratio"]:.3f}']
+        for row in rows
+    ]
+    print(markdown_table(columns, cells))
+    if not args.dry_run:
+        write_rows(RESULTS / f'plan_memory_{"gpu" if args.device == "cuda" else "cpu"}.json', rows)
 
 
-def setting(name: str) -> tuple[Config, int]:
-    """The config of a setting, and the side of its images."""
+def compare(name: str, device: str) -> dict:
+    """The row of a setting."""
+    cfg, side = setting(name, device)
+    dtype, on_gpu = autocast_type(cfg), device == 'cuda'
+    planned = step_cost(cfg, (side, side), dtype, on_gpu).peak
+    seen = measure_elsewhere(name, device)
+    print(f'{name}: {planned / seen:.3f}', file=sys.stderr, flush=True)
+    return dict(
+        device=hardware(device),
+        setting=name,
+        config=SETTINGS[name][0],
+        image_size=side,
+        batch=cfg.train_dataloader.batch_size,
+        options=SETTINGS[name][3],
+        precision=precision_name(cfg, dtype, on_gpu),
+        planned_mib=round(planned / 2**20, 1),
+        measured_mib=round(seen / 2**20, 1),
+        ratio=round(planned / seen, 3),
+        torch=torch.__version__,
+        **stamp(),
+    )
+
+
+def setting(name: str, device: str) -> tuple[Config, int]:
+    """The config of a setting, and the side of its images in pixels."""
     config, side, batch_size, options = SETTINGS[name]
     cfg = Config.fromfile(find_config(config))
-    cfg.merge_from_dict({'train_dataloader.batch_size': batch_size, **options})
+    shrunk = {'train_dataloader.batch_size': batch_size, 'optim_wrapper.accumulative_counts': 1}
+    cfg.merge_from_dict(shrunk | options)
     if 'img_size' in cfg.model.backbone:
         cfg.model.backbone.img_size = side
+    if device == 'cpu':
+        _adapt_to_cpu(cfg)
     return cfg, side
 
 
-def measure_elsewhere(name: str) -> int:
+def measure_elsewhere(name: str, device: str) -> int:
     """``measured`` in a fresh process, with an allocator that gives back what is freed."""
-    command = [sys.executable, __file__, '--measure', name]
+    command = [sys.executable, __file__, '--peak-of', name, '--device', device]
     done = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.splitlines()[-1])
 
 
-def measured(name: str) -> int:
-    """Bytes that two training steps hold at their peak, with model and optimiser."""
-    cfg, side = setting(name)
-    training(cfg, side, batch_size=1)()  # loads what is loaded at first use
-    return peak_memory(training(cfg, side, cfg.train_dataloader.batch_size), device='cpu')
+def measured(name: str, device: str) -> int:
+    """Bytes that training holds at its peak, with model and optimiser."""
+    cfg, side = setting(name, device)
+    train(cfg, side, batch_size=1, device=device)  # loads what is loaded at first use
+    return peak_memory(partial(train, cfg, side, cfg.train_dataloader.batch_size, device), device)
 
 
-def training(cfg: Config, side: int, batch_size: int) -> Callable[[], None]:
-    """A function that builds everything and trains as many steps as let all memory be in use."""
-
-    def train() -> None:
-        model = build_model(cfg)
-        wrapper = {name: cfg.optim_wrapper[name] for name in ('optimizer', 'paramwise_cfg')}
-        wrapper['accumulative_counts'] = cfg.optim_wrapper.get('accumulative_counts', 1)
-        optim_wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', **wrapper))
-        num_steps = 2 * optim_wrapper._accumulative_counts
-        optim_wrapper.initialize_count_status(model, 0, num_steps)
-        views = torch.randint(256, (2, batch_size, 3, side, side), dtype=torch.uint8)
-        for _ in range(num_steps):
-            model.train_step(dict(inputs=[*views], data_samples=None), optim_wrapper)
-
-    return train
+def train(cfg: Config, side: int, batch_size: int, device: str) -> None:
+    """Build everything, and train until the weights have changed twice."""
+    model = build_model(cfg).to(device)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    num_steps = 2 * cfg.optim_wrapper.accumulative_counts
+    optim_wrapper.initialize_count_status(model, 0, num_steps)
+    views = torch.randint(256, (2, batch_size, 3, side, side), dtype=torch.uint8)
+    for _ in range(num_steps):
+        model.train_step(dict(inputs=[*views], data_samples=None), optim_wrapper)
 
 
 if __name__ == '__main__':

@@ -5,9 +5,9 @@
 
 A step is the forward and the backward passes, without data loading and optimiser. All variants of a setting are timed
 in turn, round by round, in one process; the figure is the median. Memory is measured in a process of its own: the
-step's peak above what lies there between steps, gradients included. FLOPs are counted by torch, two a
-multiply-add, with attention in plain operators. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and
-that table into the README.
+step's peak above what lies there between steps, gradients included. FLOPs are those of matrix products by torch's
+formulas, two a multiply-add. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and that table into the
+README.
 """
 
 import argparse
@@ -34,10 +34,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from mmebm.ops.attention import explicit_attention
-from mmebm.ops.second_order import SecondOrderOperators
+from mmebm.commands._step_cost import Tally
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FP16_LOSS_SCALE = 2.0**16  # what AmpOptimWrapper begins with
@@ -80,7 +78,6 @@ def ebm_variants(setting: Setting) -> dict[str, dict]:
         'ebm-low-memory': dict(compile=False, low_memory=True),
         'ebm-2-steps': dict(compile=False, num_steps=2),
         'ebm-partial': dict(partial=quarter),
-        'ebm-partial-eager': dict(compile=False, partial=quarter),
     }
 
 
@@ -182,18 +179,20 @@ def inputs_of(variant: str, setting: Setting, batch: Batch) -> tuple:
     return torch.randn(size, 3, 192, 192, device=device), samples
 
 
-def make_step(variant: str, setting: Setting, batch: Batch) -> Callable[[], None]:
+def make_step(variant: str, setting: Setting, batch: Batch, may_compile: bool = True) -> Callable[[], None]:
     """A forward and backward pass of the variant; for ``forward``, a forward pass of the EBM's energy."""
     device = batch.clean.device.type
     dtype = AUTOCAST[setting.precision]
     is_ebm = variant.startswith(('ebm', 'forward'))
-    model = build_ebm(setting, ebm_variants(setting).get(variant, {})) if is_ebm else PEERS[variant](setting)
+    options = ebm_variants(setting).get(variant, {}) | ({} if may_compile else dict(compile=False))
+    model = build_ebm(setting, options) if is_ebm else PEERS[variant](setting)
     model = model.to(device).train()
     inputs = inputs_of(variant, setting, batch)
     scale = FP16_LOSS_SCALE if setting.precision == 'fp16' else 1.0
     if variant == 'ebm-eager-sdpa-math':
         model.training_step.gradient_fn.keywords['attention'] = F.scaled_dot_product_attention
-    loss_of = torch.compile(model.loss, dynamic=False) if variant == 'mae-compiled' else model.loss
+    compiled = variant == 'mae-compiled' and may_compile
+    loss_of = torch.compile(model.loss, dynamic=False) if compiled else model.loss
 
     def forward() -> None:
         with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
@@ -214,24 +213,12 @@ def make_step(variant: str, setting: Setting, batch: Batch) -> Callable[[], None
 def count_flops(variant: str, setting: Setting) -> int:
     """FLOPs an image, two a multiply-add; of the arithmetic, however it is compiled."""
     setting = setting._replace(precision='fp32')
-    counted = (
-        variant
-        if variant in PEERS or variant == 'forward'
-        else {
-            'ebm': 'ebm-eager',
-            'ebm-compiled': 'ebm-eager',
-            'ebm-eager-sdpa-math': 'ebm-eager',
-            'ebm-recomputed-attention': 'ebm-eager',
-            'ebm-partial': 'ebm-partial-eager',
-        }.get(variant, variant)
-    )
-    counted = 'mae' if counted == 'mae-compiled' else counted
-    size = 4 if counted == 'ebm-micro-batch' else 1
-    step = make_step(counted, setting._replace(batch=size), make_batch(setting, size, 'cpu'))
+    size = 4 if variant == 'ebm-micro-batch' else 1
+    step = make_step(variant, setting._replace(batch=size), make_batch(setting, size, 'cpu'), may_compile=False)
     step()  # the first step of some variants checks itself
-    with FlopCounterMode(display=False) as counter, SecondOrderOperators(explicit_attention):
+    with Tally() as tally:
         step()
-    return counter.get_total_flops() // size
+    return tally.flops // size
 
 
 def time_in_turn(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:

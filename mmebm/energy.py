@@ -198,11 +198,17 @@ class _RecomputedGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _, direction):
-        with torch.enable_grad(), fwAD.dual_level(), block_checkpointing(ctx.blocks):
-            with ctx.same_conditions(), DualOperators():
-                energy = ctx.energy_fn(fwAD.make_dual(ctx.x, direction))
+        with (
+            torch.enable_grad(),
+            block_checkpointing(ctx.blocks),
+            ctx.same_conditions(),
+            fwAD.dual_level(),
+            DualOperators(),
+        ):
+            energy = ctx.energy_fn(fwAD.make_dual(ctx.x, direction))
             slope = fwAD.unpack_dual(energy).tangent.sum()
-            gradients = torch.autograd.grad(slope, ctx.parameters, allow_unused=True)
+        # Outside the level: within it, autograd would also compute the gradients' own tangents.
+        gradients = torch.autograd.grad(slope, ctx.parameters, allow_unused=True)
         return None, None, None, *gradients
 
 

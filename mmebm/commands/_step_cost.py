@@ -17,6 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,6 +54,7 @@ class StepCost(NamedTuple):
         gradients: Of the trained parameters.
         optimizer_states: All of them, as if nothing were sharded.
         peak: All memory at the moment when there is most.
+        can_be_split: Whether a batch may be computed in parts: batch normalisation would see other images.
     """
 
     parameters: int
@@ -62,6 +64,7 @@ class StepCost(NamedTuple):
     gradients: int
     optimizer_states: int
     peak: int
+    can_be_split: bool
 
 
 def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, on_gpu: bool) -> StepCost:
@@ -94,6 +97,7 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         gradients=rehearsal.gradients,
         optimizer_states=rehearsal.optimizer_states,
         peak=peak,
+        can_be_split=not any(isinstance(module, _BatchNorm) for module in model.modules()),
     )
 
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ class GPU:
     """A kind of GPU.
 
     Attributes:
-        name: Part of the name that its driver gives.
-        memory: GiB. Data sheets say GB; what the drivers show is as many GiB, less one or two in a hundred.
+        name: Words of the name that its driver gives.
+        memory: GiB. Data sheets say GB, and drivers then show about as many GiB.
         matrix_rate: TFLOP/s in bfloat16 without sparsity; half of what data sheets give with it.
     """
 
@@ -55,7 +56,7 @@ GPUS = {
 # Part of the memory that tensors can have: the rest is for the driver, libraries, communication and fragmentation.
 USABLE_MEMORY = 0.9
 
-PRECISIONS = {torch.float32: 'fp32', torch.bfloat16: 'bf16', torch.float16: 'fp16'}
+AS_GIVEN = 'as given'
 
 # Training images, where a data set's files are not needed to know.
 DATASET_SIZES = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
@@ -103,18 +104,20 @@ class Speed:
 
     Attributes:
         images_per_second: Of one device.
-        source: What it is derived from.
+        source: Where the figure is from.
+        efficiency: The part of the matrix rate that is reached; None if that is not known for the precision.
     """
 
     images_per_second: float
     source: str
+    efficiency: float | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Plan a run; ``--help`` lists the flags."""
     parser = _parser()
     args = parser.parse_args(argv)
-    MMLogger.get_instance('mmebm-plan', log_level='WARNING')  # mmengine tells of each parameter's weight decay
+    MMLogger.get_current_instance().setLevel('WARNING')  # mmengine tells of each parameter's weight decay
     try:
         plan, notes = make_plan(args)
     except (FileNotFoundError, TypeError, ValueError) as error:
@@ -136,46 +139,27 @@ def make_plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         raise ValueError(f'--gpus must be at least 1, not {args.gpus}')
     cfg = load_config(args.config, args.cfg_options or {})
     on_gpu = args.gpu != 'cpu'
-    precision = autocast_type(cfg) if on_gpu else torch.float32
-    height, width = image_size(cfg) if args.image_size is None else (args.image_size, args.image_size)
-    cost = step_cost(cfg, (height, width), precision, on_gpu)
-    rows = [row for row in _rows(args.results, on_gpu) if row['precision'] == PRECISIONS[precision]]
-    gflops = cost.flops_per_image / 1e9
+    dtype = autocast_type(cfg) if on_gpu else torch.float32
+    precision = precision_name(cfg, dtype, on_gpu)
+    size = image_size(cfg) if args.image_size is None else (args.image_size, args.image_size)
 
-    notes = []
-    compiled = cfg.model.get('compile', False)
-    ratio = compiled_memory_ratio(rows, gflops) if compiled else 1.0
-    if ratio is None:
-        notes.append('The memory is that of the step without compile=True: compiled, it has not been measured yet.')
-    memory = memory_of(cfg, cost, args.gpus, ratio=ratio or 1.0, available=_available_memory(args.gpu))
+    cost = step_cost(cfg, size, dtype, on_gpu)
+    gflops = cost.flops_per_image / 1e9
+    rows = measurements(args.results, on_gpu, precision)
+    ratio = compiled_memory_ratio(rows, gflops) if cfg.model.get('compile') else 1.0
+    memory = memory_of(cfg, cost, args.gpus, ratio or 1.0, available_memory(args.gpu))
+    speed = measured_speed(rows, args.gpu, precision, variants_of(cfg), gflops)
     if args.images_per_second is not None:
-        speed = Speed(args.images_per_second, 'as given')
-    else:
-        speed = measured_speed(_of_device(rows, args.gpu), variants_of(cfg), gflops)
-    images, lr = args.images or known_length(cfg), learning_rate(cfg, args.gpus)
-    if not memory.fits:
-        notes += ways_to_fit(cfg, memory, args.gpus)
-    if speed is None:
-        notes.append(
-            f'Speed: {variants_of(cfg)[0]} has not been measured on {args.gpu} in {PRECISIONS[precision]}; '
-            'run benchmarks/step_time.py there, or give --images-per-second.'
-        )
-    elif args.gpus > 1:
-        notes.append('Speed: that of one device times their number, without what communication takes.')
-    if images is None:
-        notes.append('Hours: how many images the data set has is not known without it; give --images.')
-    if lr != cfg.optim_wrapper.optimizer.get('lr'):
-        notes.append(f'Learning rate: --cfg-options optim_wrapper.optimizer.lr={lr:g}')
-    if 'auto_scale_lr' in cfg and accumulated(cfg) > 1:
-        notes.append('Do not train with --auto-scale-lr: it leaves accumulative_counts out of the total batch.')
+        speed = Speed(args.images_per_second, source=AS_GIVEN)
+    images = args.images or known_length(cfg)
 
     plan = dict(
         config=str(args.config),
         device=args.gpu,
         devices=args.gpus,
-        precision=PRECISIONS[precision],
+        precision=precision,
         variant=variants_of(cfg)[0],
-        image_size=[height, width],
+        image_size=size,
         parameters=cost.parameters,
         trained_parameters=cost.trained,
         gflops_per_image=round(gflops, 2),
@@ -183,13 +167,39 @@ def make_plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         batch_size=cfg.train_dataloader.batch_size,
         accumulative_counts=accumulated(cfg),
         total_batch=total_batch(cfg, args.gpus),
-        learning_rate=lr,
+        learning_rate=learning_rate(cfg, args.gpus),
         images_per_second=speed and round(speed.images_per_second * args.gpus, 1),
+        efficiency=speed and speed.efficiency and round(speed.efficiency, 3),
         speed_source=speed and speed.source,
         images=images,
         hours=hours(cfg, images, speed, args.gpus),
     )
-    return plan, notes
+    notes = [] if memory.fits else ways_to_fit(cfg, memory, args.gpus, cost.can_be_split)
+    if ratio is None:
+        notes.append('Memory: that of the eager step; with compile=True it has not been measured.')
+    return plan, notes + notes_on(cfg, plan)
+
+
+def notes_on(cfg: Config, plan: dict) -> list[str]:
+    """What a plan leaves open, and what has to be set for it."""
+    notes = []
+    if plan['images_per_second'] is None:
+        notes.append(
+            f'Speed: {plan["variant"]} in {plan["precision"]} has not been measured on {plan["device"]}: run '
+            'benchmarks/step_time.py there, or give --images-per-second.'
+        )
+    elif plan['speed_source'] != AS_GIVEN:
+        notes.append('Speed: of the forward and backward passes; data, optimiser and communication come on top.')
+    if plan['images'] is None and 'max_iters' not in cfg.train_cfg:
+        notes.append('Hours: the config does not say how many images there are; give --images.')
+    lr = plan['learning_rate']
+    if base_batch_size(cfg) is None:
+        notes.append('Learning rate: as in the config, which has no auto_scale_lr.base_batch_size to scale it by.')
+    elif lr is not None and not math.isclose(lr, cfg.optim_wrapper.optimizer.lr):
+        notes.append(f'Learning rate: train with --cfg-options optim_wrapper.optimizer.lr={lr:g}')
+    if base_batch_size(cfg) is not None and accumulated(cfg) > 1:
+        notes.append('Learning rate: not --auto-scale-lr, which leaves accumulative_counts out of the total batch.')
+    return notes
 
 
 def load_config(name: str, options: dict) -> Config:
@@ -210,6 +220,13 @@ def autocast_type(cfg: Config) -> torch.dtype:
     return getattr(torch, cfg.optim_wrapper.get('dtype') or 'float16')
 
 
+def precision_name(cfg: Config, dtype: torch.dtype, on_gpu: bool) -> str:
+    """What the benchmark calls the precision of a config that autocasts to a type."""
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'].endswith('MatmulPrecisionHook')]
+    has_tf32 = on_gpu and any(hook.get('precision') != 'highest' for hook in hooks)
+    return {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(dtype, 'tf32' if has_tf32 else 'fp32')
+
+
 def image_size(cfg: Config) -> tuple[int, int]:
     """Height and width of the training images: as cropped or resized last, else as the data set or the backbone say.
 
@@ -217,12 +234,17 @@ def image_size(cfg: Config) -> tuple[int, int]:
         ValueError: None of them says.
     """
     dataset = cfg.train_dataloader.dataset
-    steps = [step.get('crop_size') or step.get('scale') for step in dataset.get('pipeline', [])]
-    found = [size for size in (*steps[::-1], dataset.get('image_size'), cfg.model.backbone.get('img_size')) if size]
-    if not found:
+    sizes = [dataset.get('image_size') or cfg.model.backbone.get('img_size')]
+    for step in dataset.get('pipeline', []):
+        if step['type'].endswith('Crop'):
+            sizes.append(step.get('crop_size') or step.get('scale'))
+        elif step['type'].endswith('Resize') and 'scale' in step:
+            scale = step['scale']
+            sizes.append(scale if isinstance(scale, int) else scale[::-1])  # (width, height)
+    size = next((size for size in reversed(sizes) if size), None)
+    if size is None:
         raise ValueError('The config does not say how large the training images are; give --image-size.')
-    width, height = (found[0], found[0]) if isinstance(found[0], int) else found[0]
-    return height, width
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def known_length(cfg: Config) -> int | None:
@@ -244,9 +266,14 @@ def total_batch(cfg: Config, gpus: int) -> int:
     return gpus * cfg.train_dataloader.batch_size * accumulated(cfg)
 
 
+def base_batch_size(cfg: Config) -> int | None:
+    """The total batch that the config's learning rate is meant for."""
+    return (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+
+
 def learning_rate(cfg: Config, gpus: int) -> float | None:
-    """The config's learning rate, scaled linearly from its ``auto_scale_lr.base_batch_size`` if it has one."""
-    lr, base = cfg.optim_wrapper.optimizer.get('lr'), cfg.get('auto_scale_lr', {}).get('base_batch_size')
+    """The learning rate for the total batch: the config's, scaled linearly where it says from what."""
+    lr, base = cfg.optim_wrapper.optimizer.get('lr'), base_batch_size(cfg)
     return lr if lr is None or base is None else lr * total_batch(cfg, gpus) / base
 
 
@@ -274,27 +301,42 @@ def memory_of(cfg: Config, cost: StepCost, gpus: int, ratio: float, available: i
     )
 
 
-def ways_to_fit(cfg: Config, memory: Memory, gpus: int) -> list[str]:
-    """What to change in a config whose step does not fit."""
+def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> list[str]:
+    """What to change in a config whose step does not fit.
+
+    Args:
+        cfg: The config.
+        memory: What it needs.
+        gpus: How many devices there are.
+        can_be_split: Whether a batch may be computed in parts.
+    """
     usable = USABLE_MEMORY * memory.available
-    first = f'It does not fit: {memory.peak / GIB:.1f} GiB at the peak, {usable / GIB:.1f} GiB are usable.'
+    batch_size = cfg.train_dataloader.batch_size
+    at_a_time = min(batch_size, cfg.model.get('micro_batch') or batch_size)
+    # Parts of a batch add up in a second set of gradients.
+    images = int(at_a_time * (usable - memory.standing - memory.gradients) / max(memory.step, 1))
+    images = 2 ** int(math.log2(images)) if images >= 1 else 0
     ways = []
-    batch_size = min(cfg.model.get('micro_batch') or math.inf, cfg.train_dataloader.batch_size)
-    images = int(batch_size * (usable - memory.standing) / memory.step) if memory.step else 0
-    if images >= 1:
-        ways.append(f'model.micro_batch={2 ** int(math.log2(images))}: the same gradients, a little slower')
-    if not (cfg.model.get('low_memory') or cfg.model.get('compile')):
-        ways.append('model.low_memory=True: the same gradients, at about twice the time')
-    if not cfg.model.get('partial') and 'patch_size' in cfg.model.backbone:
-        ways.append('model.partial: restore a part of each image, for ViTs')
+    if images and can_be_split:
+        ways.append(f'model.micro_batch={images}: the same gradients, a little slower')
+    elif images:
+        counts = math.ceil(accumulated(cfg) * batch_size / images)
+        ways.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
+    if can_be_split and not cfg.model.get('low_memory'):
+        eager = 'model.compile=False ' if cfg.model.get('compile') else ''
+        ways.append(f'{eager}model.low_memory=True: the same gradients, slower')
+    if cfg.model.backbone.type.endswith('VisionTransformer') and not cfg.model.get('partial'):
+        patch_size = cfg.model.backbone.get('patch_size', 16)
+        shares = 'model.partial.visible=0.25 model.partial.corrupted=0.25'
+        ways.append(f'model.partial.patch_size={patch_size} {shares}: half of each image, and other gradients')
     if gpus > 1 and not is_sharded(cfg.optim_wrapper):
+        key, name = 'optim_wrapper.optimizer', cfg.optim_wrapper.optimizer.type
         saved = memory.optimizer_states * (1 - 1 / gpus) / GIB
-        optimizer = cfg.optim_wrapper.optimizer.type
-        ways.append(
-            'optim_wrapper.optimizer.type=ZeroRedundancyOptimizer '
-            f'optim_wrapper.optimizer.optimizer_type={optimizer}: {saved:.1f} GiB less'
-        )
-    return [first, *(f'  --cfg-options {way}' for way in ways)]
+        ways.append(f'{key}.type=ZeroRedundancyOptimizer {key}.optimizer_type={name}: {saved:.1f} GiB less')
+    return [
+        f'It does not fit: {memory.peak / GIB:.1f} GiB at the peak, {usable / GIB:.1f} GiB are usable. Any of these:',
+        *(f'  --cfg-options {way}' for way in ways),
+    ]
 
 
 def variants_of(cfg: Config) -> tuple[str, ...]:
@@ -308,20 +350,38 @@ def variants_of(cfg: Config) -> tuple[str, ...]:
     return ('ebm-partial-eager', 'ebm-eager') if cfg.model.get('partial') else ('ebm-eager',)
 
 
-def measured_speed(rows: Sequence[dict], variants: Sequence[str], gflops: float) -> Speed | None:
+def measurements(folder: Path, on_gpu: bool, precision: str) -> list[dict]:
+    """The rows of benchmarks/step_time.py in a precision; none if it has not been run."""
+    path = folder / f'step_time_{"gpu" if on_gpu else "cpu"}.json'
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    return [row for row in rows if row['precision'] == precision]
+
+
+def measured_speed(
+    rows: Sequence[dict], gpu: str, precision: str, variants: Sequence[str], gflops: float
+) -> Speed | None:
     """Speed at the efficiency that was measured for the step nearest in arithmetic; None if none was.
 
     Args:
-        rows: Measurements on the device, in the precision.
-        variants: Of the benchmark's.
-        gflops: Per image, of the step that is planned.
+        rows: Measurements in the precision.
+        gpu: One of ``GPUS``, or ``cpu``, whatever CPU was measured.
+        precision: Of the step that is planned.
+        variants: Of the benchmark, as efficient as that step.
+        gflops: Per image of that step.
     """
-    row = _nearest([row for row in rows if row['variant'] in variants], gflops)
+    name = '' if gpu == 'cpu' else rf'\b{GPUS[gpu].name}\b'
+    found = [row for row in rows if row['variant'] in variants and re.search(name, row['device'])]
+    row = _nearest(found, gflops)
     if row is None:
         return None
     rate = row['images_per_second'] * row['gflops_per_image']  # GFLOP/s
-    source = f'{rate / 1e3:.3g} TFLOP/s, measured with {row["backbone"]}, {row["image_size"]} px, batch {row["batch"]}'
-    return Speed(rate / gflops, f'{source}, on {row["device"]}')
+    has_rate = gpu != 'cpu' and precision in ('bf16', 'fp16')
+    setting = f'{row["backbone"]}, {row["image_size"]} px, batch {row["batch"]}'
+    return Speed(
+        rate / gflops,
+        source=f'{rate / 1e3:.3g} TFLOP/s as measured with {setting} on {row["device"]}',
+        efficiency=rate / 1e3 / GPUS[gpu].matrix_rate if has_rate else None,
+    )
 
 
 def compiled_memory_ratio(rows: Sequence[dict], gflops: float) -> float | None:
@@ -352,18 +412,19 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
     """Print a plan as a table, with the notes below it."""
     memory = {name: size / GIB for name, size in plan['memory_bytes'].items()}
     parts = ('weights', 'gradients', 'optimizer_states', 'ddp_buckets', 'step')
-    lr, speed, time = plan['learning_rate'], plan['images_per_second'], plan['hours']
+    lr, speed, efficiency, time = (plan[key] for key in ('learning_rate', 'images_per_second', 'efficiency', 'hours'))
+    share = f'{efficiency:.0%} of the matrix rate, ' if efficiency else ''
     height, width = plan['image_size']
     rows = {
-        'parameters': f'{plan["parameters"] / 1e6:.2f} M ({plan["trained_parameters"] / 1e6:.2f} M trained)',
+        'parameters': f'{plan["parameters"] / 1e6:.2f} M, {plan["trained_parameters"] / 1e6:.2f} M of them trained',
         'step': f'{plan["variant"]}, {plan["precision"]}, {height} x {width} pixels',
         'arithmetic': f'{plan["gflops_per_image"]:.2f} GFLOP an image',
-        'memory per device': f'{memory["peak"]:.2f} of {memory["available"]:.0f} GiB: '
-        + ', '.join(f'{part.replace("_", " ")} {memory[part]:.2f}' for part in parts if memory[part]),
+        'memory per device': f'{memory["peak"]:.2f} of {memory["available"]:.0f} GiB',
+        **{f'  {part.replace("_", " ")}': f'{memory[part]:.2f}' for part in parts if memory[part]},
         'total batch': f'{plan["devices"]} devices x {plan["batch_size"]} images x {plan["accumulative_counts"]} '
         f'accumulated = {plan["total_batch"]}',
         'learning rate': "the optimiser's own" if lr is None else f'{lr:g}',
-        'images/s': 'not measured' if speed is None else f'{speed:g} ({plan["speed_source"]})',
+        'images/s': 'not measured' if speed is None else f'{speed:g} ({share}{plan["speed_source"]})',
         'hours': 'not known' if time is None else f'{time:g}',
     }
     table = Table(title=f'{plan["config"]} on {plan["devices"]} x {plan["device"]}', show_header=False)
@@ -375,23 +436,15 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
 
 
-def _rows(folder: Path, on_gpu: bool) -> list[dict]:
-    path = folder / f'step_time_{"gpu" if on_gpu else "cpu"}.json'
-    return json.loads(path.read_text()) if path.is_file() else []
-
-
-def _of_device(rows: Sequence[dict], gpu: str) -> list[dict]:
-    return list(rows) if gpu == 'cpu' else [row for row in rows if GPUS[gpu].name.lower() in row['device'].lower()]
+def available_memory(gpu: str) -> int:
+    """Bytes of memory of a kind of GPU, or of this machine."""
+    if gpu == 'cpu':
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return round(GPUS[gpu].memory * GIB)
 
 
 def _nearest(rows: Sequence[dict], gflops: float) -> dict | None:
     return min(rows, key=lambda row: abs(math.log(row['gflops_per_image'] / gflops)), default=None)
-
-
-def _available_memory(gpu: str) -> int:
-    if gpu == 'cpu':
-        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return round(GPUS[gpu].memory * GIB)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """The repeated blocks of a network, and a backward pass that recomputes them one by one."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch.autograd.forward_ad as fwAD
@@ -45,13 +45,18 @@ def block_checkpointing(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _checkpointed(forward, x: Tensor, *args, **kwargs):
-    primal, tangent = fwAD.unpack_dual(x) if fwAD._current_level >= 0 else (x, None)
+    primal, tangent = fwAD.unpack_dual(x) if _is_dual_level_open() else (x, None)
     if tangent is None:
         return checkpoint(forward, x, *args, use_reentrant=False, **kwargs)
 
     def dual_forward(primal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-        with DualOperators():  # here too: autograd recomputes in a thread of its own on a GPU
+        # Both contexts anew: when this is recomputed, the first ones are closed.
+        with nullcontext() if _is_dual_level_open() else fwAD.dual_level(), DualOperators():
             return tuple(fwAD.unpack_dual(forward(fwAD.make_dual(primal, tangent), *args, **kwargs)))
 
     # A checkpoint keeps plain tensors: a dual one would lose its tangent.
     return fwAD.make_dual(*checkpoint(dual_forward, primal, tangent, use_reentrant=False))
+
+
+def _is_dual_level_open() -> bool:
+    return fwAD._current_level >= 0

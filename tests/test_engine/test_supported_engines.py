@@ -16,6 +16,7 @@ from torch.distributed.tensor import distribute_tensor
 from torch.optim import SGD
 
 from mmebm.commands._upstream import load_script, run_script
+from mmebm.engine import ShardedOptimizerHook
 from mmebm.supported_engines import check_config, check_model
 
 ALTERNATIVES = (
@@ -45,6 +46,10 @@ ALLOWED = [
     dict(runner_type='FlexibleRunner', strategy=dict(type='DDPStrategy')),
     dict(strategy=dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=1))),
     dict(strategy=dict(type='DeepSpeedStrategy', bf16=dict(enabled=True))),
+    dict(
+        optim_wrapper=dict(optimizer=dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW')),
+        custom_hooks=[dict(type='mmebm.ShardedOptimizerHook')],
+    ),
     dict(compile=False),
     dict(compile=dict(disable=True)),
 ]
@@ -75,6 +80,18 @@ def test_mmengines_compile_is_refused(compile):
     with pytest.raises(ValueError, match='use model.compile=True instead'):
         check_config(config(compile=compile))
     check_config(config(model='ImageClassifier', compile=compile))
+
+
+def test_a_sharded_optimiser_needs_its_hook():
+    optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW'))
+    with pytest.raises(ValueError, match=r"add dict\(type='mmebm.ShardedOptimizerHook'\) to custom_hooks"):
+        check_config(config(optim_wrapper=optim_wrapper, custom_hooks=[dict(type='mmebm.EpochSeedHook')]))
+
+
+def test_the_hook_refuses_another_optimiser():
+    runner = SimpleNamespace(optim_wrapper=OptimWrapper(SGD(nn.Linear(1, 1).parameters(), 0.1)))
+    with pytest.raises(ValueError, match='is for ZeroRedundancyOptimizer, not for SGD'):
+        ShardedOptimizerHook().before_train(runner)
 
 
 @pytest.mark.parametrize('engine', ALLOWED, ids=str)
