@@ -103,7 +103,8 @@ def time_in_turn(dataset: ImageFolder, rounds: int) -> dict[str, float]:
     for round_ in range(rounds + 1):
         spent = dict.fromkeys(variants, 0.0)
         for i in range(len(dataset)):
-            for name, dataset.pipeline in variants.items():
+            for name, pipeline in variants.items():
+                dataset.pipeline = pipeline
                 np.random.seed(round_ * len(dataset) + i)  # the same crop for all
                 start = time.process_time()
                 dataset[i]

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -310,6 +311,18 @@ def measure(name: str, setting: Setting, variants: list[str], rounds: int, devic
     ]
 
 
+def setting_of(row: dict) -> tuple:
+    """What the rows of one setting have in common."""
+    return row['device'], row['precision'], row['batch']
+
+
+def with_earlier_settings(path: Path, rows: list[dict]) -> list[dict]:
+    """The rows, behind those of settings that were measured earlier and not now."""
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    measured = {setting_of(row) for row in rows}
+    return [row for row in earlier if setting_of(row) not in measured] + rows
+
+
 def report(rows: list[dict]) -> str:
     """The rows as Markdown, a table a setting."""
     columns = [
@@ -323,8 +336,8 @@ def report(rows: list[dict]) -> str:
         'GFLOP an image',
     ]
     tables = []
-    for key in dict.fromkeys((row['device'], row['precision'], row['batch']) for row in rows):
-        chosen = [row for row in rows if (row['device'], row['precision'], row['batch']) == key]
+    for key in dict.fromkeys(map(setting_of, rows)):
+        chosen = [row for row in rows if setting_of(row) == key]
         first = chosen[0]
         tables.append(
             f'{first["backbone"]}, {first["image_size"]} px, {first["precision"]}, batch {first["batch"]}, on '
@@ -379,11 +392,13 @@ def main() -> None:
             known.remove('simmim')  # at this size its Swin has no grid left
         wanted = {'forward', 'supervised', 'mae', *(args.variants or known)}
         rows += measure(name, setting, [variant for variant in known if variant in wanted], args.rounds, device)
+    target = RESULTS / f'step_time_{"gpu" if device == "cuda" else "cpu"}'
+    if not args.dry_run:
+        rows = with_earlier_settings(target.with_suffix('.json'), rows)
     text = report(rows)
     print(text)
     if args.dry_run:
         return
-    target = RESULTS / f'step_time_{"gpu" if device == "cuda" else "cpu"}'
     write_rows(target.with_suffix('.json'), rows)
     target.with_suffix('.md').write_text(text + '\n')
     replace_between_marks(REPOSITORY / 'README.md', target.name, text)

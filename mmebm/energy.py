@@ -242,8 +242,9 @@ def sum_in_parts(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tens
     for loss in losses:
         scale = FP16_LOSS_SCALE if _autocasts_to(torch.float16, loss) else 1.0
         with torch.autocast(loss.device.type, enabled=False):
-            parts = torch.autograd.grad(loss * scale, parameters, allow_unused=True)
-        for i, part in enumerate(parts):
+            parts = list(torch.autograd.grad(loss * scale, parameters, allow_unused=True))
+        for i in range(len(parts)):
+            part, parts[i] = parts[i], None  # freed one by one
             if part is not None:
                 gradients[i] = part / scale if gradients[i] is None else gradients[i].add_(part, alpha=1 / scale)
         total = loss.detach() if total is None else total + loss.detach()

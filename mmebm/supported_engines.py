@@ -16,10 +16,13 @@ from torch.distributed.tensor import DTensor
 # Training strategies and model wrappers of mmengine that shard parameters or gradients.
 SHARDING = {'FSDPStrategy', 'MMFullyShardedDataParallel', 'ColossalAIStrategy'}
 
+# Collects a ZeroRedundancyOptimizer's state from all processes when the runner saves it.
+HOOK = 'ShardedOptimizerHook'
+
 ALTERNATIVES = (
     "train with DistributedDataParallel; to save memory there, add optimizer=dict(type='ZeroRedundancyOptimizer', "
     "optimizer_type='AdamW', ...), model.micro_batch, model.low_memory=True or optim_wrapper.accumulative_counts "
-    '(see docs/engines.md). Evaluation and fine-tuning may use any engine'
+    '(see docs/engines.md). Evaluation and fine-tuning are not restricted'
 )
 COMPILE_INSTEAD = (
     "mmengine's compile would differentiate a compiled step twice, which torch cannot; use model.compile=True instead "
@@ -28,7 +31,7 @@ COMPILE_INSTEAD = (
 
 
 def check_config(cfg: Config) -> None:
-    """Refuse a training config whose model is an ``EBMAlgorithm`` and whose engine cannot train it.
+    """Refuse a training config whose model is an ``EBMAlgorithm`` and whose engine cannot train or save it.
 
     Raises:
         ValueError: Names the key, why, and what to use instead.
@@ -39,6 +42,12 @@ def check_config(cfg: Config) -> None:
         raise ValueError(f'compile: {COMPILE_INSTEAD}')
     for key, what in _sharding(cfg):
         raise ValueError(f'{key}: {_refusal(what)}')
+    hooks = {_name(hook) for hook in cfg.get('custom_hooks') or ()}
+    if _name((cfg.get('optim_wrapper') or {}).get('optimizer')) == 'ZeroRedundancyOptimizer' and HOOK not in hooks:
+        raise ValueError(
+            "optim_wrapper.optimizer.type='ZeroRedundancyOptimizer': mmengine's runner would wait for ever when it "
+            f"saves the first checkpoint; add dict(type='mmebm.{HOOK}') to custom_hooks"
+        )
 
 
 def check_model(model: nn.Module) -> None:

@@ -42,7 +42,7 @@ FORMULATIONS = {
     'partial': PARTIAL,
     'partial, low memory, micro-batches': PARTIAL | dict(low_memory=True, micro_batch=3),
 }
-ACCUMULATED = ('default', 'micro-batches', 'two steps', 'low memory')
+ACCUMULATED = ('default', 'micro-batches', 'low memory', 'partial', 'two steps')
 
 
 def build_model(num_steps=1, step_size='auto', **options):
@@ -158,7 +158,7 @@ def one_of_two(rank, path):
         train(model, rank, WORLD_SIZE)
         found[name] = model.module.state_dict()
         if name == 'compiled':
-            found['is compiled'] = hasattr(model.module.training_step.step._compiled, '_torchdynamo_orig_callable')
+            found['is compiled'] = model.module.training_step.step.is_compiled
     for name in ACCUMULATED:
         model = MMDistributedDataParallel(build_model(step_size=1.0, **FORMULATIONS[name]))
         train_accumulating(model, rank, WORLD_SIZE)

@@ -242,6 +242,19 @@ def test_gradients_of_several_steps(options, without_code_generation):
     assert_same_gradients(found, reference_gradients('vit', num_steps=3), 1e-5)
 
 
+def test_low_memory_drops_the_same_paths():
+    found = []
+    for options in (dict(), dict(low_memory=True)):
+        model = build('vit', **options)
+        for block in model.backbone.layers:
+            block.attn.out_drop.drop_prob = block.ffn.dropout_layer.drop_prob = 0.5
+        model.training_step.check(model._training_pair(*pair()))
+        model._is_first_batch = False
+        torch.manual_seed(5)
+        found.append(gradients_of_step(model))
+    assert_same_gradients(found[1], {name: grad.double() for name, grad in found[0].items()}, 1e-5)
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     'options',

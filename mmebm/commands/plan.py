@@ -342,12 +342,10 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
 def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
     if cfg.model.get('compile'):
-        return ('ebm-compiled',)
+        return ('ebm-compiled', 'ebm-partial') if cfg.model.get('partial') else ('ebm-compiled',)
     if cfg.model.get('low_memory'):
         return ('ebm-low-memory',)
-    if cfg.model.get('attention') == 'recomputed':
-        return ('ebm-recomputed-attention',)
-    return ('ebm-partial-eager', 'ebm-eager') if cfg.model.get('partial') else ('ebm-eager',)
+    return ('ebm-recomputed-attention',) if cfg.model.get('attention') == 'recomputed' else ('ebm-eager',)
 
 
 def measurements(folder: Path, on_gpu: bool, precision: str) -> list[dict]:

@@ -31,9 +31,9 @@ def mask_patches(img: NDArray, mask: NDArray[np.bool_], fill: NDArray) -> NDArra
     """
     height, row = img.shape[0] // mask.shape[0], img[0].size // mask.shape[1]
     hidden = mask.repeat(row, axis=1).repeat(height, axis=0).reshape(img.shape)
-    # Where a mask or a colour is broadcast along the channels, NumPy takes pixel by pixel, four times as long.
-    fill = np.broadcast_to(fill, np.broadcast_shapes(np.shape(fill), img.shape[1:]))
-    return np.where(hidden, np.ascontiguousarray(as_type_of(img, fill)), img)
+    # Spelled out for every channel, and a row at least: broadcast, they take NumPy four times as long.
+    fill = np.broadcast_to(as_type_of(img, fill), np.broadcast_shapes(np.shape(fill), img.shape[1:]))
+    return np.where(hidden, np.ascontiguousarray(fill), img)
 
 
 def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
@@ -76,9 +76,7 @@ def downsample(img: NDArray, factor: float, interpolation: str) -> NDArray:
 
 def add_noise(img: NDArray, noise: NDArray) -> NDArray:
     """Add noise, in pixel units, of the image's shape."""
-    noisy = img.astype(np.float32)
-    noisy += noise
-    return as_type_of(img, noisy)
+    return as_type_of(img, img.astype(np.float32) + noise)
 
 
 def to_gray(img: NDArray, weights: NDArray) -> NDArray:

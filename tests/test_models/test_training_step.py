@@ -1,0 +1,129 @@
+"""What a training step refuses, falls back from and reports; its gradients are in test_gradient_parity.py."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from mmebm.models.training_step import make_traceable
+
+VIT = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=16,
+    patch_size=4,
+    out_type='raw',
+)
+
+
+def build(backbone=VIT, channels=16, **options):
+    torch.manual_seed(0)
+    head = dict(type='mmebm.EnergyHead', in_channels=channels)
+    options = dict(step_size=1.0) | options
+    return MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=backbone, head=head, **options)).train()
+
+
+def pair(num_images=4):
+    clean = torch.randn(num_images, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return [clean.flip(2), clean]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(attention='flash'), "attention must be one of .*'explicit'"),
+        (dict(micro_batch=0), 'micro_batch must be at least 1'),
+        (dict(compile=True, low_memory=True), 'compile=True excludes low_memory'),
+        (dict(compile=True, attention='recomputed'), 'compile=True excludes'),
+        (dict(partial=dict(patch_size=4, visible=0.9, corrupted=0.9)), 'partial: visible'),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize('options', [dict(micro_batch=2), dict(low_memory=True)])
+def test_batch_normalisation_is_refused_where_a_batch_is_not_one_forward_pass(options):
+    model = build(dict(type='ResNet', depth=18, base_channels=4, stem_channels=4), 32, **options)
+    with pytest.raises(ValueError, match='backbone.bn1: with micro_batch'):
+        model.loss(pair())
+
+
+@pytest.mark.parametrize('options', [dict(micro_batch=1), dict(micro_batch=3), dict(num_steps=2), dict(micro_batch=4)])
+def test_parts_report_what_the_whole_reports(options):
+    steps = options.get('num_steps', 1)
+    found = build(**options).loss(pair())
+    model = build(num_steps=steps)
+    restoration = model.restore(pair()[0])
+    expected = sum(model.head.loss([image], pair()[1], pair()[0])['loss'] for image in restoration.images[1:])
+    torch.testing.assert_close(found['loss'], expected)
+    clean = pair()[1]
+    ratio = (restoration.images[-1] - clean).square().sum() / (pair()[0] - clean).square().sum()
+    torch.testing.assert_close(found['error_ratio'], ratio)
+
+
+def test_calibration_in_parts_is_that_of_the_whole():
+    whole, parts = (build(step_size='auto', micro_batch=size) for size in (None, 1))
+    for model in (whole, parts):
+        model.loss(pair())
+    torch.testing.assert_close(parts.step_size, whole.step_size)
+
+
+def test_failing_compilation_warns_once_and_trains_eagerly(monkeypatch):
+    def failing_compile(function, **kwargs):
+        def fail(*args):
+            raise RuntimeError('no C++ compiler\nand more')
+
+        return fail
+
+    monkeypatch.setattr(torch, 'compile', failing_compile)
+    model = build(compile=True)
+    with pytest.warns(UserWarning, match='goes on without it: no C.. compiler$'):
+        found = model.loss(pair())['loss']
+    torch.testing.assert_close(found, build().loss(pair())['loss'])
+    assert not model.training_step.step.is_compiled
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model.loss(pair())
+
+
+def test_numbers_of_numpy_are_replaced_and_keep_their_value():
+    model = build(VIT | dict(drop_path_rate=0.25))
+    drop_path = model.backbone.layers[1].attn.out_drop
+    assert isinstance(drop_path.drop_prob, np.generic)  # or the test is without object
+    make_traceable(model)
+    assert type(drop_path.drop_prob) is float
+    assert drop_path.drop_prob == 0.25
+
+
+def test_low_memory_gradients_that_are_wrong_are_refused(monkeypatch):
+    """Without its replacement, torch's own derivative of LayerNorm's tangent is wrong, and says nothing."""
+    from mmebm.ops import dual
+
+    replacements = {func: own for func, own in dual._REPLACEMENTS.items() if func is not torch.nn.functional.layer_norm}
+    monkeypatch.setattr(dual, '_REPLACEMENTS', replacements)
+    with pytest.raises(RuntimeError, match='low-memory gradients are wrong'):
+        build(low_memory=True).loss(pair())
+
+
+def test_several_steps_hold_the_graph_of_one():
+    def most_saved(num_steps):
+        model, alive, most = build(num_steps=num_steps), [0], [0]
+
+        class Saved:
+            def __init__(self, tensor):
+                self.tensor = tensor
+                alive[0] += tensor.numel()
+                most[0] = max(most[0], alive[0])
+
+            def __del__(self):
+                alive[0] -= self.tensor.numel()
+
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            model.loss(pair())['loss'].backward()
+        return most[0]
+
+    assert most_saved(4) < 1.1 * most_saved(1)
