@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,19 @@ def test_second_derivatives_against_finite_differences():
         return energy_gradient(lambda x: F.gelu(x.flatten(1) @ weight.T).sum(1), x, create_graph=True)[1]
 
     assert torch.autograd.gradcheck(gradient, (x, weight))
-    assert torch.autograd.gradgradcheck(gradient, (x, weight))
+
+
+def test_third_derivatives_are_right_or_refused():
+    weight = torch.randn(6, 12, dtype=torch.double, requires_grad=True)
+    x = torch.randn(2, 3, 2, 2, dtype=torch.double, requires_grad=True)
+
+    def gradient(activation, x, weight):
+        return energy_gradient(lambda x: activation(x.flatten(1) @ weight.T).sum(1), x, create_graph=True)[1]
+
+    assert torch.autograd.gradgradcheck(partial(gradient, torch.tanh), (x, weight))
+    (second,) = torch.autograd.grad(gradient(F.gelu, x, weight).square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        second.sum().backward()
 
 
 def test_restoration_of_half_the_square_is_geometric():

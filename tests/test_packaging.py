@@ -55,6 +55,7 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-train': 'mmebm.commands.train:main',
         'mmebm-test': 'mmebm.commands.test:main',
         'mmebm-make-shapes': 'mmebm.commands.make_shapes:main',
+        'mmebm-plan': 'mmebm.commands.plan:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):

@@ -84,9 +84,6 @@ class TrainingStep:
             ValueError: The model has batch normalisation, and a batch is split or computed twice.
             RuntimeError: Low-memory gradients are wrong for this model.
         """
-        if self.low_memory:
-            part = next(pair.split(1))
-            self.gradient_fn.check(partial(self.model.energy, kept=part.kept), part.corrupted)
         if self.micro_batch is None and not self.low_memory:
             return
         for name, module in self.model.named_modules():
@@ -95,6 +92,9 @@ class TrainingStep:
                     f'{name}: with micro_batch, batch normalisation sees other images, and with low_memory=True its '
                     'running statistics move twice; use GN or LN, or a smaller batch'
                 )
+        if self.low_memory:
+            part = next(pair.split(1))
+            self.gradient_fn.check(partial(self.model.energy, kept=part.kept), part.corrupted)
 
     def __call__(self, pair: TrainingPair) -> tuple[dict[str, Tensor], Tensor]:
         """Losses, as the head names them, and the images that the last restoration step gives, (N, C, H, W)."""

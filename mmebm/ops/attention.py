@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 AttentionFn = Callable[..., Tensor]
 
@@ -107,6 +108,7 @@ class _AttentionBackward(torch.autograd.Function):
         return _fused_backward(grad_out, query, key, value, out, state, scale)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads):
         return *_double_backward(*ctx.saved_tensors, *grads, ctx.scale), *(None,) * ctx.num_constants
 

@@ -9,6 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from .attention import AttentionFn
@@ -79,6 +80,7 @@ class _LayerNormBackward(torch.autograd.Function):
         return _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v, v_weight, v_bias):
         if v_weight is not None or v_bias is not None:
             raise NotImplementedError(
@@ -128,6 +130,7 @@ class _GELUBackward(torch.autograd.Function):
         return torch.ops.aten.gelu_backward(grad_out, x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, v):
         grad_out, x = ctx.saved_tensors
         # The second derivative of x * Phi(x) is phi(x) (2 - x^2), with phi the density of the normal distribution.
