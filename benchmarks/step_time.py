@@ -56,7 +56,7 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     'cpu': {
-        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=4, precision='fp32'),
+        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=8, precision='fp32'),
         'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=64, precision='fp32'),
     },
     'cuda': {

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .attention import explicit_attention
+from .second_order import gelu_derivative, normalisation_derivative
 
 
 class DualOperators(TorchFunctionMode):
@@ -18,7 +19,8 @@ class DualOperators(TorchFunctionMode):
     - in linear maps, torch also multiplies by the weights' tangents, which are zero here;
     - the tangents of normalisations and of the softmax, differentiated in turn, give wrong gradients. For the former,
       torch takes mean and deviation for constants; for the latter, it overwrites a tensor that it needs again, and
-      inside a checkpoint nobody notices.
+      inside a checkpoint nobody notices;
+    - the tangent of GELU, differentiated in turn, is composed of operators that each keep an activation.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -43,8 +45,7 @@ def _layer_norm(func, input: Tensor, normalized_shape, weight=None, bias=None, e
     output = func(primal, normalized_shape, weight, bias, eps)
     if tangent is None:
         return output
-    dims = tuple(range(-len(normalized_shape), 0))
-    tangent = _normalisation_tangent(primal, tangent, dims, eps)
+    tangent = _normalisation_tangent(primal, tangent, (*primal.shape[: -len(normalized_shape)], -1), eps)
     return fwAD.make_dual(output, (tangent if weight is None else tangent * weight).to(output.dtype))
 
 
@@ -53,11 +54,23 @@ def _group_norm(func, input: Tensor, num_groups: int, weight=None, bias=None, ep
     output = func(primal, num_groups, weight, bias, eps)
     if tangent is None:
         return output
-    groups = (primal.shape[0], num_groups, -1)
-    tangent = _normalisation_tangent(primal.reshape(groups), tangent.reshape(groups), (-1,), eps).view_as(primal)
+    tangent = _normalisation_tangent(primal, tangent, (primal.shape[0], num_groups, -1), eps)
     if weight is not None:
         tangent = tangent * weight.view(-1, *(1,) * (primal.dim() - 2))
     return fwAD.make_dual(output, tangent.to(output.dtype))
+
+
+def _normalisation_tangent(x: Tensor, tangent: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
+    """Of a normalisation over the last dimension of the given shape, at least in float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return normalisation_derivative(x.reshape(shape).to(dtype), tangent.reshape(shape).to(dtype), eps).view_as(x)
+
+
+def _gelu(func, input: Tensor, approximate: str = 'none') -> Tensor:
+    primal, tangent = fwAD.unpack_dual(input)
+    if tangent is None or approximate != 'none':
+        return func(input, approximate=approximate)
+    return fwAD.make_dual(func(primal), gelu_derivative(primal, tangent))
 
 
 def _softmax(func, input: Tensor, dim: int, *args, **kwargs) -> Tensor:
@@ -65,7 +78,9 @@ def _softmax(func, input: Tensor, dim: int, *args, **kwargs) -> Tensor:
     output = func(primal, dim, *args, **kwargs)
     if tangent is None:
         return output
-    return fwAD.make_dual(output, output * (tangent - (output * tangent).sum(dim=dim, keepdim=True)))
+    # The Jacobian is symmetric, so that torch's backward pass, which it can differentiate, is the forward one too.
+    tangent = torch.ops.aten._softmax_backward_data(tangent.to(output.dtype), output, dim, output.dtype)
+    return fwAD.make_dual(output, tangent)
 
 
 def _log_softmax(func, input: Tensor, dim: int, *args, **kwargs) -> Tensor:
@@ -76,22 +91,12 @@ def _log_softmax(func, input: Tensor, dim: int, *args, **kwargs) -> Tensor:
     return fwAD.make_dual(output, tangent - (output.exp() * tangent).sum(dim=dim, keepdim=True))
 
 
-def _normalisation_tangent(x: Tensor, tangent: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    """Directional derivative of (x - mean) / sqrt(variance + eps) over the given dimensions, at least in float32."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x, tangent = x.to(dtype), tangent.to(dtype)
-    variance, mean = torch.var_mean(x, dim=dims, correction=0, keepdim=True)
-    scale = (variance + eps).rsqrt()
-    normalised = (x - mean) * scale
-    along = (normalised * tangent).mean(dim=dims, keepdim=True)
-    return scale * (tangent - tangent.mean(dim=dims, keepdim=True) - normalised * along)
-
-
 _REPLACEMENTS = {
     F.linear: _linear_map,
     F.conv2d: _linear_map,
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
+    F.gelu: _gelu,
     F.softmax: _softmax,
     torch.softmax: _softmax,
     Tensor.softmax: _softmax,

@@ -53,6 +53,23 @@ def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
     return F.gelu(input, approximate=approximate) if approximate != 'none' else _GELU.apply(input)
 
 
+def normalisation_derivative(x: Tensor, direction: Tensor, eps: float) -> Tensor:
+    """Derivative along a direction of (x - mean) / sqrt(variance + eps) over the last dimension, differentiable once.
+
+    Args:
+        x: (..., C).
+        direction: (..., C).
+        eps: As in ``layer_norm``.
+    """
+    _, mean, rstd = torch.native_layer_norm(x.detach(), x.shape[-1:], None, None, eps)
+    return _LayerNormBackward.apply(direction, x, None, None, mean, rstd)[0]  # the Jacobian is symmetric
+
+
+def gelu_derivative(x: Tensor, direction: Tensor) -> Tensor:
+    """Derivative along a direction of the exact ``gelu``, elementwise, differentiable once."""
+    return _GELUBackward.apply(direction, x)
+
+
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
@@ -71,6 +88,8 @@ class _LayerNormBackward(torch.autograd.Function):
     With n the normalised x, r its reciprocal deviation, g = weight * grad_out and means over the last dimension,
 
         grad_x = P g,  P u = r (u - mean(u) - n mean(n u)),  grad_weight = sum(grad_out n),  grad_bias = sum(grad_out).
+
+    Without a weight, g = grad_out.
     """
 
     @staticmethod
@@ -93,9 +112,12 @@ class _LayerNormBackward(torch.autograd.Function):
         n = (x - mean).mul_(rstd)
         p_v = _layer_norm_backward(v, x, mean, rstd)[0]
         grad_x = _layer_norm_backward(grad_out, x, mean, rstd, weight, bias)[0]
-        g_weight = (grad_out * p_v).flatten(0, -2).sum(dim=0)
-        along_x, along_v, along_g = (_mean_product(*pair) for pair in ((v, grad_x), (n, v), (n, grad_out * weight)))
+        g = grad_out if weight is None else grad_out * weight
+        along_x, along_v, along_g = (_mean_product(*pair) for pair in ((v, grad_x), (n, v), (n, g)))
         g_x = n.mul_(along_x).addcmul_(grad_x, along_v).addcmul_(p_v, along_g).mul_(-rstd)
+        if weight is None:
+            return p_v, g_x, None, None, None, None
+        g_weight = (grad_out * p_v).flatten(0, -2).sum(dim=0)
         return p_v.mul_(weight), g_x, g_weight, None, None, None
 
 

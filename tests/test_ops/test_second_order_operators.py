@@ -7,7 +7,13 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmebm.ops.attention import explicit_attention, recomputed_attention
-from mmebm.ops.second_order import SecondOrderOperators, gelu, layer_norm
+from mmebm.ops.second_order import (
+    SecondOrderOperators,
+    gelu,
+    gelu_derivative,
+    layer_norm,
+    normalisation_derivative,
+)
 
 
 def randn(*shape, dtype=torch.float64):
@@ -40,6 +46,17 @@ def test_gelu():
     assert gradcheck(gelu, (x,))
     assert gradgradcheck(gelu, (x,))
     torch.testing.assert_close(gelu(x, approximate='tanh'), F.gelu(x, approximate='tanh'))
+
+
+def test_derivatives_along_a_direction():
+    x, direction = randn(2, 3, 6), randn(2, 3, 6)
+    for derivative, function in (
+        (lambda x, v: normalisation_derivative(x, v, 1e-5), lambda x: F.layer_norm(x, [6])),
+        (gelu_derivative, F.gelu),
+    ):
+        along = (function(x + 1e-6 * direction) - function(x - 1e-6 * direction)) / 2e-6
+        torch.testing.assert_close(derivative(x, direction), along, rtol=1e-7, atol=1e-8)
+        assert gradcheck(derivative, (x, direction))
 
 
 @pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
