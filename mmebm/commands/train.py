@@ -8,3 +8,7 @@ from mmebm.commands._upstream import load_script, run_script
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains; ``--help`` lists the flags, which are those of mmpretrain's ``tools/train.py``."""
     run_script(load_script('train'), argv, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
+
+
+if __name__ == '__main__':
+    main()

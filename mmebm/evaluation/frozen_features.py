@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.model import is_model_wrapper
-from mmpretrain.models import VisionTransformer
+from mmpretrain.models import TwoNormDataPreprocessor, VisionTransformer
 from mmpretrain.models.selfsup import MFF, SparK
 from mmpretrain.models.utils import SparseHelper
 from sklearn.linear_model import LogisticRegression
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.data import DataLoader
 
 from mmebm.models.energy_head import EnergyHead, as_tokens
 from mmebm.registry import METRICS
@@ -74,6 +76,44 @@ def _extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]
         # Its sparse layers keep the mask of the last training step in a global; every step sets it anew.
         SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
     return model.extract_feat(images)
+
+
+def labelled_features(model: nn.Module, loader: DataLoader, subset: str) -> list[dict]:
+    """This process's share of a data set as samples with ``features`` (C,), ``gt_label`` and ``subset``."""
+    samples = []
+    for batch in loader:
+        images, labels = _images_and_labels(model, batch)
+        samples += [
+            dict(features=features, gt_label=label, subset=subset)
+            for features, label in zip(pooled_features(model, images).cpu(), labels, strict=True)
+        ]
+    # DefaultSampler deals images out in turn and repeats some at the end for equal shares. Those are dropped here,
+    # since the metrics gather bank and queries together and could drop only what the queries repeat.
+    rank, world_size = get_dist_info()
+    return samples[: len(range(rank, len(loader.dataset), world_size))]
+
+
+def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
+    """Images (N, C, H, W), normalised for the model, and their labels.
+
+    Raises:
+        ValueError: There is not exactly one image a sample, or an image has no label.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(batch['inputs'], Tensor):
+        raise ValueError(
+            'frozen features need batches of one image a sample: use '
+            "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
+        )
+    if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
+        # It normalises a second view for the target generator.
+        batch = {**batch, 'inputs': [batch['inputs']] * 2}
+    data = model.data_preprocessor(batch, False)
+    images = data['inputs'] if isinstance(data['inputs'], Tensor) else data['inputs'][0]
+    labels = [sample.get('gt_label') for sample in data.get('data_samples') or []]
+    if len(labels) != len(images) or any(label is None for label in labels):
+        raise ValueError('frozen features: images have no gt_label: use labelled data sets')
+    return images, labels
 
 
 def knn_top1(

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 
-from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from mmpretrain.models import TwoNormDataPreprocessor
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmebm.engine.undisturbed import undisturbed
-from mmebm.evaluation import pooled_features
+from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
 
 
@@ -70,7 +66,7 @@ class FrozenFeatureHook(Hook):
             for subset in self.loaders:
                 # Built once; inside, since a sampler may draw its seed.
                 loader = self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
-                evaluator.process(_labelled_features(runner.model, loader, subset))
+                evaluator.process(labelled_features(runner.model, loader, subset))
                 num_samples += len(loader.dataset)
             return evaluator.evaluate(num_samples)
 
@@ -81,41 +77,3 @@ class FrozenFeatureHook(Hook):
         runner.visualizer.add_scalars(metrics, step=num_epochs, file_path=f'{runner.timestamp}.json')
         values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
         runner.logger.info(f'Frozen features after {num_epochs} epochs  {values}')
-
-
-def _labelled_features(model: nn.Module, loader: DataLoader, subset: str) -> list[dict]:
-    """This process's share of a data set as samples with ``features`` (C,), ``gt_label`` and ``subset``."""
-    samples = []
-    for batch in loader:
-        images, labels = _images_and_labels(model, batch)
-        samples += [
-            dict(features=features, gt_label=label, subset=subset)
-            for features, label in zip(pooled_features(model, images).cpu(), labels, strict=True)
-        ]
-    # DefaultSampler deals images out in turn and repeats some at the end for equal shares. Those are dropped here,
-    # since the metrics gather bank and queries together and could drop only what the queries repeat.
-    rank, world_size = get_dist_info()
-    return samples[: len(range(rank, len(loader.dataset), world_size))]
-
-
-def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
-    """Images (N, C, H, W), normalised for the model, and their labels.
-
-    Raises:
-        ValueError: There is not exactly one image a sample, or an image has no label.
-    """
-    model = model.module if is_model_wrapper(model) else model
-    if not isinstance(batch['inputs'], Tensor):
-        raise ValueError(
-            'FrozenFeatureHook: bank and queries need batches of one image a sample: use '
-            "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
-        )
-    if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
-        # It normalises a second view for the target generator.
-        batch = {**batch, 'inputs': [batch['inputs']] * 2}
-    data = model.data_preprocessor(batch, False)
-    images = data['inputs'] if isinstance(data['inputs'], Tensor) else data['inputs'][0]
-    labels = [sample.get('gt_label') for sample in data.get('data_samples') or []]
-    if len(labels) != len(images) or any(label is None for label in labels):
-        raise ValueError('FrozenFeatureHook: images of bank or queries have no gt_label: use labelled data sets')
-    return images, labels

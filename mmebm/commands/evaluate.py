@@ -1,0 +1,347 @@
+"""``mmebm-evaluate``: what pretrained backbones are worth downstream, side by side in one table.
+
+Every training runs the shipped config of its task, in a process and a folder of its own: what has finished is not
+run again, what was interrupted goes on from its last checkpoint.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import DefaultScope
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
+from mmebm.commands._config import check_data_roots, config_folder, find_config, replace_data_root
+from mmebm.environment import require_mmcv_ops
+from mmebm.registry import MODELS
+
+RANDOM = 'random'
+
+
+class Metric(NamedTuple):
+    """A figure of the table: in its rows ``task`` and ``name``, in the training's log ``key``; all are in percent."""
+
+    task: str
+    name: str
+    key: str
+    scale: float = 1.0
+
+
+class Task(NamedTuple):
+    """A downstream task: which config trains it, and what its validation says.
+
+    Attributes:
+        config: The config's name up to the backbone.
+        data: The config's name after the backbone, where it is not on the embedded data set.
+        metrics: What becomes of it.
+    """
+
+    config: str
+    data: str
+    metrics: tuple[Metric, ...]
+
+
+TASKS = {
+    'knn': Task('linear_ebm', 'in1k', (Metric('knn', 'top-1', 'frozen/knn_top1'),)),
+    'linear': Task('linear_ebm', 'in1k', (Metric('linear', 'top-1', 'accuracy/top1'),)),
+    'finetune': Task('finetune_ebm', 'in1k', (Metric('finetune', 'top-1', 'accuracy/top1'),)),
+    'seg': Task('upernet_ebm', 'ade20k', (Metric('seg', 'mIoU', 'mIoU'),)),
+    'det': Task(
+        'mask-rcnn_ebm',
+        'coco',
+        (Metric('det', 'box AP', 'coco/bbox_mAP', 100.0), Metric('ins', 'mask AP', 'coco/segm_mAP', 100.0)),
+    ),
+}
+
+# What a shipped config's backbone and a checkpoint's must have in common, for the config to be taken.
+ARCHITECTURE = ('type', 'arch', 'depth', 'patch_size', 'patch_cfg')
+
+# Resized to the images of the task when they are loaded.
+OF_IMAGE_SIZE = ('pos_embed', 'relative_position')
+
+
+class Run(NamedTuple):
+    """One training of one task from one initialisation, or one kNN."""
+
+    task: str
+    init: str
+    seed: int
+    cfg: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f'{self.task} from {self.init}, seed {self.seed}'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is asked for and has not run yet, and write the table; ``--help`` lists the flags."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        runs = plan_runs(args)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(str(error))
+    work_dir = Path(args.work_dir)
+    failed = perform(runs, args.jobs, args.gpus)
+    rows = [row for run in runs if run not in failed for row in result_rows(run)]
+    (work_dir / 'results.json').write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
+    (work_dir / 'results.md').write_text(markdown(rows))
+    _print(rows)
+    print(f'The table is in {work_dir / "results.md"}, its rows in {work_dir / "results.json"}.')
+    if failed:
+        sys.exit('\n'.join(f'Failed: {run.name}, see {run.folder / "log.txt"}' for run in failed))
+
+
+def plan_runs(args: argparse.Namespace) -> list[Run]:
+    """All runs, checked: checkpoints, configs and data are there and fit.
+
+    Raises:
+        FileNotFoundError: A checkpoint, config or folder of data is missing.
+        ValueError: A checkpoint is of another architecture than the configs, or cannot be read.
+    """
+    paths = dict(_named(text) for text in args.checkpoints)
+    checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
+    backbone, data = find_backbone(next(iter(checkpoints.values()))) if args.backbone is None else args.backbone
+    configs = {}
+    for task in args.tasks:
+        configs[task] = task_config(task, backbone, data, args.data_root, args.cfg_options or {})
+        check_data_roots(configs[task], ('train_dataloader', 'val_dataloader'))
+    if 'det' in args.tasks:
+        require_mmcv_ops()
+    for checkpoint in checkpoints.values():
+        check_architecture(checkpoint, configs[args.tasks[0]])
+    runs = []
+    for task in args.tasks:
+        for init in (*checkpoints, RANDOM):
+            # kNN trains nothing: a seed matters to random weights alone.
+            for seed in args.seeds if task != 'knn' or init == RANDOM else args.seeds[:1]:
+                folder = Path(args.work_dir) / task / init / f'seed_{seed}'
+                cfg = initialised(configs[task], paths.get(init), seed, folder)
+                runs.append(Run(task, init, seed, cfg, folder))
+    return runs
+
+
+def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Backbone and data in the names of the shipped configs that fit a checkpoint, as ``('vit-b', 'in1k')``.
+
+    Raises:
+        ValueError: None fits, or the checkpoint does not say what it is.
+    """
+    trained = model_config(checkpoint)['backbone']
+    known = {}
+    for path in sorted((config_folder() / 'finetune').glob('finetune_ebm-*.py')):
+        backbone, data = re.fullmatch(r'finetune_ebm-(.+)_(.+)', path.stem).groups()
+        if '-' not in data:  # a share of the labels
+            known[backbone, data] = Config.fromfile(path).model.backbone
+    for name, candidate in known.items():
+        if all(_plain(candidate.get(key)) == _plain(trained.get(key)) for key in ARCHITECTURE):
+            return name
+    raise ValueError(
+        f'{checkpoint.path}: no shipped config is for its backbone, {trained["type"]} {trained.get("arch", "")}. There '
+        f'are {", ".join("_".join(name) for name in known)}; --backbone takes one of them unseen'
+    )
+
+
+def task_config(task: str, backbone: str, data: str, data_root: str, options: dict) -> Config:
+    """The shipped config of a task, on data below ``data_root``, with the options that name the task.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: The config's data do not lie below ``data/``.
+    """
+    suffix = TASKS[task].data if data == 'in1k' else data
+    cfg = Config.fromfile(find_config(f'{TASKS[task].config}-{backbone}_{suffix}'))
+    old = cfg.data_root
+    replace_data_root(cfg, old, str(Path(data_root) / Path(old).relative_to('data')) + ('/' if old[-1] == '/' else ''))
+    cfg.merge_from_dict({key.partition('.')[2]: value for key, value in options.items() if key.startswith(f'{task}.')})
+    return cfg
+
+
+def check_architecture(checkpoint: Checkpoint, cfg: Config) -> None:
+    """Check that a checkpoint's backbone is that of a config, but for what depends on the size of the images.
+
+    Raises:
+        ValueError: It is not.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(ConfigDict(cfg.model.backbone, init_cfg=None))
+
+    def fixed(state):
+        return {key: value for key, value in state.items() if not any(part in key for part in OF_IMAGE_SIZE)}
+
+    check_fit(fixed(part(checkpoint)), fixed(model.state_dict()), str(checkpoint.path), cfg.model.backbone.type)
+
+
+def initialised(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
+    """A copy of a config that starts from a checkpoint, or from random weights."""
+    cfg = Config(cfg.to_dict())
+    cfg.model.backbone.init_cfg = checkpoint and dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    cfg.randomness = dict(seed=seed)
+    cfg.work_dir = str(folder)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    return cfg
+
+
+def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
+    """Do the runs that have no result yet, ``jobs`` at a time; returns those that failed."""
+    failed = []
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
+        missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
+        bar = progress.add_task('Evaluating', total=len(missing))
+        futures = {pool.submit(_do, run, jobs, gpus): run for run in missing}
+        for future in as_completed(futures):
+            run = futures[future]
+            if future.exception() is not None:
+                failed.append(run)
+            progress.console.print(f'{run.name}: {future.exception() or future.result()}', highlight=False)
+            progress.advance(bar)
+    return failed
+
+
+def _do(run: Run, jobs: int, gpus: int) -> str:
+    """One run; returns its figures for people."""
+    start = time.time()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    config = run.folder / 'config.py'
+    run.cfg.dump(config)
+    launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}'] if gpus > 1 else []
+    if run.task == 'knn':
+        command = [sys.executable, '-m', 'mmebm.commands._knn', str(config)]
+    else:
+        launcher = ['--launcher', 'pytorch'] if gpus > 1 else []
+        command = [sys.executable, *launch, '-m', 'mmebm.commands.train', str(config), '--resume', *launcher]
+    threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
+    with (run.folder / 'log.txt').open('a') as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
+    if done.returncode:
+        raise RuntimeError(f'exit status {done.returncode}')
+    figures = dict(last_validation(run))
+    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
+    return ', '.join(f'{name} {value:.2f}' for name, value in figures.items())
+
+
+def last_validation(run: Run) -> Iterator[tuple[str, float]]:
+    """The metrics of a run's task, by the log's names, as mmengine has logged them last.
+
+    Raises:
+        ValueError: The log has none.
+    """
+    lines = [
+        json.loads(line)
+        for path in sorted(run.folder.glob('*/vis_data/scalars.json')) + sorted(run.folder.glob('knn.json'))
+        for line in path.read_text().splitlines()
+    ]
+    for metric in TASKS[run.task].metrics:
+        values = [line[metric.key] for line in lines if metric.key in line]
+        if not values:
+            raise ValueError(f'{run.folder} has no {metric.key} in its log')
+        yield metric.key, values[-1]
+
+
+def result_rows(run: Run) -> list[dict]:
+    """One row a metric: ``task, metric, init, seed, value`` (in percent) and ``seconds``."""
+    result = json.loads((run.folder / 'result.json').read_text())
+    return [
+        dict(
+            task=metric.task,
+            metric=metric.name,
+            init=run.init,
+            seed=run.seed,
+            value=round(metric.scale * result[metric.key], 3),
+            seconds=result['seconds'],
+        )
+        for metric in TASKS[run.task].metrics
+    ]
+
+
+def table(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: an initialisation a line, a metric a column, mean and standard deviation over seeds."""
+    metrics = list(dict.fromkeys((row['task'], row['metric']) for row in rows))
+    lines = []
+    for init in dict.fromkeys(row['init'] for row in rows):
+        line = [init]
+        for metric in metrics:
+            values = [row['value'] for row in rows if (row['task'], row['metric']) == metric and row['init'] == init]
+            spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+            line.append(f'{statistics.mean(values):.1f}{spread}' if values else '-')
+        lines.append(line)
+    return ['initialisation', *(f'{task}: {name}' for task, name in metrics)], lines
+
+
+def markdown(rows: Sequence[dict]) -> str:
+    """The table as Markdown."""
+    header, lines = table(rows)
+    rule = ['---', *['--:'] * (len(header) - 1)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in (header, rule, *lines)) + '\n'
+
+
+def _print(rows: Sequence[dict]) -> None:
+    header, lines = table(rows)
+    shown = Table(title='Downstream (%)')
+    for column in header:
+        shown.add_column(column, justify='left' if column == header[0] else 'right')
+    for line in lines:
+        shown.add_row(*line)
+    Console().print(shown)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """``NAME=FILE``, or a file that is named by its folder."""
+    name, _, path = text.rpartition('=')
+    return name or Path(path).resolve().parent.name, path
+
+
+def _plain(value):
+    return value.to_dict() if isinstance(value, ConfigDict) else value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mmebm-evaluate',
+        description='Train and score downstream tasks from pretrained backbones and from random weights.',
+    )
+    parser.add_argument(
+        'checkpoints', nargs='+', metavar='[NAME=]CHECKPOINT', help='of pretraining; a name is for the table'
+    )
+    parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='which, in this order')
+    parser.add_argument(
+        '--data-root', default='data', help='the folder that holds imagenet, ade/ADEChallengeData2016 and coco'
+    )
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='a training for each')
+    parser.add_argument('--work-dir', default='work_dirs/evaluate', help='where runs and table go')
+    parser.add_argument(
+        '--backbone',
+        type=lambda text: tuple(text.rsplit('_', 1)),
+        help="the configs' backbone and data, as vit-b_in1k; default: what fits the first checkpoint",
+    )
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time, for small ones on a CPU')
+    parser.add_argument('--gpus', type=int, default=1, help='processes of a training, each with a GPU')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='TASK.KEY=VALUE',
+        help="options of one task's config, as finetune.model.head.num_classes=10",
+    )
+    return parser
+
+
+if __name__ == '__main__':
+    main()
