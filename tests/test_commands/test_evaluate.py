@@ -1,0 +1,112 @@
+"""mmebm-evaluate: which configs fit a checkpoint, what runs, and what the table says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+from mmebm.checkpoint import Checkpoint
+from mmebm.commands import evaluate, make_shapes
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def save_checkpoint(config: str, path: Path) -> Path:
+    """As pretraining with a shipped config leaves it, from its initial weights."""
+    cfg = Config.fromfile(CONFIGS / f'{config}.py')
+    backbone = MODELS.build(cfg.model.backbone)
+    state = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=state), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """A folder with a checkpoint and twenty labelled images."""
+    folder = tmp_path_factory.mktemp('evaluate')
+    save_checkpoint('ebm_vit-t_shapes-64px', folder / 'pretrained.pth')
+    sizes = ['--train', '20', '--val', '10', '--image-size', '64']
+    make_shapes.main([str(folder / 'data' / 'shapes_imagenet'), '--layout', 'imagenet', *sizes])
+    return folder
+
+
+@pytest.mark.parametrize(
+    'config, expected',
+    [
+        ('ebm_vit-b_in1k', ('vit-b', 'in1k')),
+        ('ebm_swin-b_in1k', ('swin-b', 'in1k')),
+        ('ebm_resnet50_in1k', ('resnet50', 'in1k')),
+        ('ebm_vit-t_shapes-64px', ('vit-t', 'shapes')),
+    ],
+)
+def test_finds_the_configs_of_a_backbone(config, expected):
+    meta = dict(cfg=Config.fromfile(CONFIGS / f'{config}.py').pretty_text)
+    assert evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta)) == expected
+
+
+def test_says_which_backbones_have_configs():
+    meta = dict(cfg=Config.fromfile(CONFIGS / 'ebm_vit-t_cifar10.py').pretty_text)
+    with pytest.raises(ValueError, match=r'a\.pth: no shipped config.*deit-tiny.*vit-b_in1k.*--backbone'):
+        evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))
+
+
+def test_table_has_mean_and_deviation_over_seeds():
+    rows = [
+        dict(task='seg', metric='mIoU', init=init, seed=seed, value=value)
+        for init, values in (('ebm', (40.0, 42.0, 44.0)), ('random', (30.0, 30.0, 33.0)))
+        for seed, value in enumerate(values)
+    ]
+    rows.append(dict(task='knn', metric='top-1', init='ebm', seed=0, value=50.0))
+    assert evaluate.markdown(rows) == (
+        '| initialisation | seg: mIoU | knn: top-1 |\n'
+        '| --- | --: | --: |\n'
+        '| ebm | 42.0 ± 2.0 | 50.0 |\n'
+        '| random | 31.0 ± 1.7 | - |\n'
+    )
+
+
+def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
+    work_dir = shapes / 'runs'
+    argv = [f'ours={shapes / "pretrained.pth"}', '--data-root', str(shapes / 'data'), '--work-dir', str(work_dir)]
+    options = ['finetune.train_cfg.max_epochs=1', 'finetune.train_cfg.val_interval=1', 'finetune.val_evaluator.topk=1']
+    evaluate.main([*argv, '--tasks', 'knn', 'finetune', '--jobs', '2', '--cfg-options', *options])
+    rows = json.loads((work_dir / 'results.json').read_text())
+    assert [(row['task'], row['metric'], row['init'], row['seed']) for row in rows] == [
+        ('knn', 'top-1', 'ours', 0),
+        ('knn', 'top-1', 'random', 0),
+        ('finetune', 'top-1', 'ours', 0),
+        ('finetune', 'top-1', 'random', 0),
+    ]
+    assert all(row['value'] in range(0, 101, 10) for row in rows)  # of ten images
+    trained = Config.fromfile(work_dir / 'finetune' / 'random' / 'seed_0' / 'config.py')
+    assert trained.model.backbone.init_cfg is None and trained.train_cfg.max_epochs == 1
+
+    before = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
+    (work_dir / 'finetune' / 'random' / 'seed_0' / 'result.json').unlink()
+    evaluate.main([*argv, '--tasks', 'knn', 'finetune', '--cfg-options', *options])
+    after = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
+    assert len(before) == 4 and len([path for path in before if before[path] == after[path]]) == 3
+    assert json.loads((work_dir / 'results.json').read_text())[:3] == rows[:3]
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['{folder}/none.pth'], 'No checkpoint'),
+        (['{folder}/pretrained.pth', '--data-root', '{folder}/nowhere'], 'nowhere/shapes_imagenet.* does not exist'),
+        (['{folder}/pretrained.pth', '--data-root', '{folder}/data', '--backbone', 'vit-x_shapes'], 'vit-x_shapes'),
+        (['{folder}/other.pth', '--data-root', '{folder}/data', '--backbone', 'vit-t_shapes'], 'another architecture'),
+    ],
+)
+def test_refuses_before_any_work(shapes, capsys, argv, message):
+    if not (shapes / 'other.pth').exists():
+        save_checkpoint('ebm_vit-t_shapes', shapes / 'other.pth')
+    argv = [text.format(folder=shapes) for text in argv]
+    with pytest.raises(SystemExit):
+        evaluate.main([*argv, '--tasks', 'finetune', '--work-dir', str(shapes / 'unused')])
+    assert re.search(message, ' '.join(capsys.readouterr().err.split()))
+    assert not (shapes / 'unused').exists()
