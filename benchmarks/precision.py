@@ -17,7 +17,7 @@ from _results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import MODELS
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -27,7 +27,7 @@ def losses(precision: str, steps: int, batch_size: int, device: str) -> list[flo
     """The loss of each step."""
     torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
-    torch.manual_seed(0)
+    set_random_seed(0)  # the corruptions are drawn by NumPy
     cfg = Config.fromfile(REPOSITORY / 'configs' / 'ebm_vit-t_shapes.py')
     model = MODELS.build(cfg.model).to(device).train()
     model.init_weights()
