@@ -5,10 +5,10 @@ PYTHON ?= python3
 SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench evaluate lint
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (compiles nothing)
 	.venv/bin/python tools/demo.py
@@ -18,6 +18,9 @@ test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8
 
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
 	.venv/bin/python benchmarks/step_time.py
+
+evaluate: .venv/.test-ready ## pretrain and evaluate downstream on the embedded data (an hour on 2 cores)
+	.venv/bin/python benchmarks/downstream.py
 
 lint: .venv/.demo-ready ## check style and formatting
 	@test -x .venv/bin/ruff || .venv/bin/python -m pip install --quiet ruff -c constraints.txt

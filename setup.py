@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     'onedl-mmcv>=2.3.6,<2.4',
     'onedl-mmpretrain>=1.3.6,<1.4',  # declares neither torch nor mmengine nor mmcv
     'numpy>=2.0,<3',
+    'safetensors>=0.4',
     'scikit-learn>=1.5,<2',
     'torchmetrics>=1.4,<2',
     'matplotlib>=3.8,<4',
@@ -87,6 +88,9 @@ setup(
             'mmebm-make-shapes = mmebm.commands.make_shapes:main',
             'mmebm-demo = mmebm.commands.demo:main',
             'mmebm-plan = mmebm.commands.plan:main',
+            'mmebm-evaluate = mmebm.commands.evaluate:main',
+            'mmebm-export = mmebm.commands.export:main',
+            'mmebm-import = mmebm.commands.import_weights:main',
         ],
     },
     cmdclass={'build_py': BuildPy},

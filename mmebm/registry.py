@@ -15,3 +15,9 @@ TRANSFORMS = Registry(
 DATASETS = Registry('dataset', parent=root.DATASETS, locations=['mmebm.datasets'], scope='mmebm')
 METRICS = Registry('metric', parent=root.METRICS, locations=['mmebm.evaluation'], scope='mmebm')
 HOOKS = Registry('hook', parent=root.HOOKS, locations=['mmebm.engine'], scope='mmebm')
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
+    locations=['mmebm.engine'],
+    scope='mmebm',
+)

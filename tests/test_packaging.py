@@ -56,6 +56,9 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-test': 'mmebm.commands.test:main',
         'mmebm-make-shapes': 'mmebm.commands.make_shapes:main',
         'mmebm-plan': 'mmebm.commands.plan:main',
+        'mmebm-evaluate': 'mmebm.commands.evaluate:main',
+        'mmebm-export': 'mmebm.commands.export:main',
+        'mmebm-import': 'mmebm.commands.import_weights:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):

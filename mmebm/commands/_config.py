@@ -70,7 +70,7 @@ def replace_data_root(cfg: Config, old: str, new: str) -> None:
     """
     old = old.rstrip('/')
     found = False
-    for path, node in _dicts(cfg._cfg_dict):
+    for path, node in nested_dicts(cfg._cfg_dict):
         root, annotations = node.get('data_root'), node.get('ann_file')
         if path and isinstance(root, str) and root.rstrip('/') == old:
             node['data_root'] = new
@@ -95,7 +95,7 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
         FileNotFoundError: a data set's ``data_root`` is no folder here.
     """
     for section in sections:
-        for path, node in _dicts(cfg.get(section), section):
+        for path, node in nested_dicts(cfg.get(section), section):
             root = node.get('data_root')
             downloads = node.get('download', str(node.get('type')).rpartition('.')[2] in SELF_DOWNLOADING)
             if not isinstance(root, str) or not root or '://' in root or downloads:
@@ -127,7 +127,7 @@ def warn_unknown_options(cfg: Config, options: dict[str, Any]) -> None:
         warnings.warn(f'--cfg-options {key}: the config has no "{first}".{hint}', stacklevel=2)
 
 
-def _dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
+def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict in a config tree, outermost first, with its dotted path."""
     if isinstance(node, dict):
         yield path, node
@@ -137,4 +137,4 @@ def _dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
     else:
         return
     for key, child in children:
-        yield from _dicts(child, f'{path}.{key}' if path else str(key))
+        yield from nested_dicts(child, f'{path}.{key}' if path else str(key))

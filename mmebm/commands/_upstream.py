@@ -12,7 +12,15 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmebm.commands._config import check_data_roots, find_config, replace_data_root, warn_unknown_options
+from mmebm.checkpoint import read_checkpoint
+from mmebm.commands._config import (
+    check_data_roots,
+    find_config,
+    nested_dicts,
+    replace_data_root,
+    warn_unknown_options,
+)
+from mmebm.commands._pretrained import check_pretrained
 from mmebm.environment import require_mmcv_ops
 from mmebm.supported_engines import check_config
 
@@ -56,6 +64,10 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         if 'train_dataloader' in sections:
             check_config(cfg)
         check_data_roots(cfg, sections)
+        if 'train_dataloader' in sections:
+            check_pretrained(cfg)
+        elif cfg.get('load_from') and '://' not in cfg.load_from:
+            read_checkpoint(cfg.load_from)
         if get_device() == 'cpu':
             _adapt_to_cpu(cfg)
         if cfg.get('default_scope') == 'mmdet':
@@ -96,6 +108,9 @@ def _adapt_to_cpu(cfg: Config) -> None:
             wrapper.pop(option, None)
     if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
         torch.distributed.init_process_group('gloo')
+        for _, node in nested_dicts(cfg._cfg_dict):
+            if node.get('type') == 'SyncBN':  # needs GPUs as well
+                node['type'] = 'BN'
         cfg.setdefault(
             'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         )

@@ -17,17 +17,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
+from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
 from mmebm.commands._config import check_data_roots, config_folder, find_config, replace_data_root
+from mmebm.commands._pretrained import check_architecture
 from mmebm.environment import require_mmcv_ops
-from mmebm.registry import MODELS
 
 RANDOM = 'random'
 
@@ -69,9 +67,6 @@ TASKS = {
 
 # What a shipped config's backbone and a checkpoint's must have in common, for the config to be taken.
 ARCHITECTURE = ('type', 'arch', 'depth', 'patch_size', 'patch_cfg')
-
-# Resized to the images of the task when they are loaded.
-OF_IMAGE_SIZE = ('pos_embed', 'relative_position')
 
 
 class Run(NamedTuple):
@@ -125,7 +120,8 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
     if 'det' in args.tasks:
         require_mmcv_ops()
     for checkpoint in checkpoints.values():
-        check_architecture(checkpoint, configs[args.tasks[0]])
+        for cfg in configs.values():
+            check_architecture(checkpoint, cfg.model.backbone, cfg.default_scope)
     runs = []
     for task in args.tasks:
         for init in (*checkpoints, RANDOM):
@@ -171,21 +167,6 @@ def task_config(task: str, backbone: str, data: str, data_root: str, options: di
     replace_data_root(cfg, old, str(Path(data_root) / Path(old).relative_to('data')) + ('/' if old[-1] == '/' else ''))
     cfg.merge_from_dict({key.partition('.')[2]: value for key, value in options.items() if key.startswith(f'{task}.')})
     return cfg
-
-
-def check_architecture(checkpoint: Checkpoint, cfg: Config) -> None:
-    """Check that a checkpoint's backbone is that of a config, but for what depends on the size of the images.
-
-    Raises:
-        ValueError: It is not.
-    """
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-        model = MODELS.build(ConfigDict(cfg.model.backbone, init_cfg=None))
-
-    def fixed(state):
-        return {key: value for key, value in state.items() if not any(part in key for part in OF_IMAGE_SIZE)}
-
-    check_fit(fixed(part(checkpoint)), fixed(model.state_dict()), str(checkpoint.path), cfg.model.backbone.type)
 
 
 def initialised(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:

@@ -1,4 +1,4 @@
-"""What runs around the training loop."""
+"""What runs around the training loop, and how learning rates decay with depth."""
 
 from mmebm.engine.hooks import (
     EnergyLogHook,
@@ -9,8 +9,10 @@ from mmebm.engine.hooks import (
     ProgressHook,
     ShardedOptimizerHook,
 )
+from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
+    'BackboneLayerDecay',
     'EnergyLogHook',
     'EpochSeedHook',
     'FrozenFeatureHook',

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmebm.commands import _config, _upstream
@@ -30,6 +31,7 @@ def folder(tmp_path, monkeypatch):
     for folder in ('data/old', 'data/other', 'new'):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / 'tiny.py').write_text(CONFIG)
+    torch.save(dict(state_dict={'backbone.weight': torch.ones(2, 3)}), tmp_path / 'a.pth')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOCAL_RANK', '0')
     return tmp_path
@@ -139,6 +141,40 @@ def test_an_unknown_option_is_named_with_close_matches():
 def test_options_of_config_or_runner_do_not_warn():
     options = {'train_dataloader.batch_size': 4, 'randomness.seed': 1, 'find_unused_parameters': True}
     _config.warn_unknown_options(Config(dict(train_dataloader=dict())), options)
+
+
+class Unsafe:
+    def __reduce__(self):
+        return print, ('unpickled',)
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (None, 'No checkpoint "b.pth"'),
+        ({'head.weight': torch.ones(1)}, r'b.pth has no weights under "backbone."'),
+        ({'backbone.weight': torch.ones(1)}, 'b.pth is of another architecture than ResNet'),
+        (Unsafe(), 'b.pth is refused'),
+        (b'', 'b.pth is truncated'),
+    ],
+)
+def test_pretrained_weights_are_checked_first(folder, capsys, content, message):
+    init = "init_cfg=dict(type='Pretrained', checkpoint='b.pth', prefix='backbone.')"
+    model = f"\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18, {init}))"
+    (folder / 'tune.py').write_text(CONFIG + model)
+    if content == b'':
+        (folder / 'b.pth').write_bytes((folder / 'a.pth').read_bytes()[:200])
+    elif content is not None:
+        torch.save(dict(state_dict=content), folder / 'b.pth')
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        merged('train', ['tune.py'])
+    assert 'unpickled' not in capsys.readouterr().out
+
+
+def test_a_checkpoint_to_test_is_checked_first(folder):
+    torch.save(dict(state_dict=Unsafe()), folder / 'b.pth')
+    with pytest.raises(ValueError, match='b.pth is refused'):
+        merged('test', ['tiny.py', 'b.pth', '--cfg-options', 'test_data_root=new'], sections=('test_dataloader',))
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+"""ViT-B/16 of timm on ImageNet-1k, restoring masked images, from supervised weights on.
+
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; that it starts from others'
+          weights is this project's idea
+Command:  tools/dist_train.sh configs/continued/ebm_vit-b-timm_in1k.py 8
+Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
+Time:     not run
+Expect:   not run
+
+timm downloads the weights when the model is built.
+"""
+
+_base_ = '../ebm_vit-b_in1k.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='TIMMBackbone', model_name='vit_base_patch16_224.augreg_in21k', pretrained=True),
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], to_rgb=True),  # as it was trained
+)

@@ -1,0 +1,23 @@
+"""Linear probe of ResNet-50, pretrained by restoration, on ImageNet-1k.
+
+Paper:    the recipe is that of MAE's ViT-B, arXiv 2111.06377
+Command:  tools/dist_train.sh configs/linear/linear_ebm-resnet50_in1k.py 8
+Hardware: 8 GPUs, 2048 images each
+Time:     not run
+Expect:   not run
+"""
+
+_base_ = './linear_ebm-vit-b_in1k.py'
+
+checkpoint = 'work_dirs/ebm_resnet50_in1k/epoch_100.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=50,
+        frozen_stages=4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+    ),
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=2048)],
+    head=dict(in_channels=2048),
+)

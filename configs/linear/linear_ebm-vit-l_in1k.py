@@ -1,0 +1,17 @@
+"""Linear probe of ViT-L/16, pretrained by restoration, on ImageNet-1k.
+
+Paper:    the recipe is MAE's, arXiv 2111.06377
+Command:  tools/dist_train.sh configs/linear/linear_ebm-vit-l_in1k.py 8
+Hardware: 8 GPUs, 2048 images each
+Time:     not run
+Expect:   not run
+"""
+
+_base_ = './linear_ebm-vit-b_in1k.py'
+
+checkpoint = 'work_dirs/ebm_vit-l_in1k/epoch_100.pth'
+model = dict(
+    backbone=dict(arch='large', frozen_stages=24, init_cfg=dict(checkpoint=checkpoint)),
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=1024)],
+    head=dict(in_channels=1024),
+)

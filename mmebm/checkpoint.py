@@ -1,0 +1,193 @@
+"""Reads checkpoints without running anything that is in them, and says what is wrong with one that does not fit."""
+
+import ast
+import pickle
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class Discarded:
+    """Stands in for what a checkpoint pickles beside weights: takes anything, keeps nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
+# mmengine's runner pickles the log's history, and with it NumPy arrays and `getattr`, which may look up anything. These
+# names are unpickled as the stand-in; nothing else but tensors and plain containers is unpickled at all.
+DISCARDED = [
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.dtype',
+    'numpy.ndarray',
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
+]
+
+# Under which keys training frameworks keep the weights.
+STATE_KEYS = ('state_dict', 'model', 'model_state', 'teacher')
+
+# How many names an error lists.
+SHOWN = 4
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds of interest after training.
+
+    Attributes:
+        path: Of the file.
+        state: All weights and buffers, on the CPU, by name.
+        meta: What mmengine notes beside them, such as the config's text under ``cfg``; empty in other files.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of mmengine, a state dict, or a ``.safetensors`` file, with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, is no checkpoint, or pickles a class that may run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'No checkpoint "{path}"')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _unpickle(path)
+    meta = content.get('meta') if isinstance(content, dict) else None
+    for state in [content.get(key) for key in STATE_KEYS] + [content] if isinstance(content, dict) else []:
+        tensors = {key: value for key, value in state.items() if _is_weight(key, value)} if _is_dict(state) else {}
+        if tensors and len(tensors) == len(state):
+            return Checkpoint(path, tensors, meta if isinstance(meta, dict) else {})
+    found = f'a dict of {_listed([*content])}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {_listed(STATE_KEYS)}')
+
+
+def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]:
+    """The weights whose names start with the prefix, by their names without it.
+
+    Raises:
+        ValueError: There are none; names the prefixes that there are.
+    """
+    state = {key[len(prefix) :]: value for key, value in checkpoint.state.items() if key.startswith(prefix)}
+    if not state:
+        found = Counter(key.partition('.')[0] for key in checkpoint.state)
+        raise ValueError(
+            f'{checkpoint.path} has no weights under "{prefix}": its names start with '
+            f'{_listed([f"{name} ({count})" for name, count in found.items()])}. '
+            'A pretraining checkpoint of mmebm, MAE or SimMIM holds its network under "backbone."'
+        )
+    return state
+
+
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, model: str) -> None:
+    """Check that weights are those of a model, name by name and shape by shape.
+
+    Args:
+        state: The weights.
+        expected: The model's own, as its ``state_dict`` gives them.
+        source: Where the weights come from, for the error.
+        model: What they should fit, for the error.
+
+    Raises:
+        ValueError: They are of another architecture; names the first few that differ.
+    """
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    wanted = {key: tuple(value.shape) for key, value in expected.items()}
+    differing = [key for key in shapes if key in wanted and shapes[key] != wanted[key]]
+    problems = {
+        'missing': [key for key in wanted if key not in shapes],
+        'unexpected': [key for key in shapes if key not in wanted],
+        'of another shape': [f'{key} {shapes[key]}, not {wanted[key]}' for key in differing],
+    }
+    if any(problems.values()):
+        listed = '; '.join(f'{problem}: {_listed(keys)}' for problem, keys in problems.items() if keys)
+        raise ValueError(f'{source} is of another architecture than {model}: {listed}')
+
+
+def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The ``model`` of the config that mmengine has noted in a checkpoint, with the ``data_preprocessor`` beside it.
+
+    The config is read as data: nothing in it is executed.
+
+    Raises:
+        ValueError: There is no config, or its model is not made of literals alone.
+    """
+    advice = 'give the config that it was trained with (--config)'
+    text = checkpoint.meta.get('cfg')
+    if not isinstance(text, str):
+        raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
+    try:
+        values = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+        values = {name: _literal(values[name]) for name in ('data_preprocessor', 'model') if name in values}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
+    if isinstance(values.get('model'), dict):
+        return dict(data_preprocessor=values.get('data_preprocessor')) | values['model']
+    raise ValueError(f'The config in {checkpoint.path} has no model; {advice}')
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path} is truncated or no safetensors file ({error})') from error
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([(Discarded, name) for name in DISCARDED]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        if named := re.search(r'(?:GLOBAL|unrecognized function|class) <?([\w.]+)', str(error)):
+            raise ValueError(
+                f'{path} is refused: it pickles {named[1]}, and unpickling that can run any code. Ask for a file '
+                'with weights alone; if you trust its author, load it with torch.load(weights_only=False) and save '
+                "dict(state_dict=...) of its weights, and of the config's text under meta"
+            ) from error
+        raise ValueError(f'{path} is truncated or no checkpoint') from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = f'{type(error).__name__}: {error}'.partition('. ')[0]
+        raise ValueError(f'{path} is truncated or no checkpoint ({reason})') from error
+
+
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_literal(operand)
+        case ast.List(items):
+            return [_literal(item) for item in items]
+        case ast.Tuple(items):
+            return tuple(_literal(item) for item in items)
+        case ast.Dict(keys, values):
+            return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True)}
+        case ast.Call(ast.Name('dict'), [], keywords):
+            return {keyword.arg: _literal(keyword.value) for keyword in keywords}
+    raise ValueError(f'"{ast.unparse(node)}" is no literal')
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_weight(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
+def _listed(names: Sequence) -> str:
+    more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
+    return ', '.join(map(str, names[:SHOWN])) + more

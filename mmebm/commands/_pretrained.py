@@ -1,0 +1,52 @@
+"""Checks the weights that a config starts from, before any work is lost on weights that do not fit."""
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from mmebm.checkpoint import Checkpoint, check_fit, part, read_checkpoint
+from mmebm.registry import MODELS
+
+# Resized to the images of the task when they are loaded.
+OF_IMAGE_SIZE = ('pos_embed', 'relative_position')
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Check the file that a config's ``model.backbone`` is initialised from, if it is a local one.
+
+    mmengine itself would load what fits, warn of the rest, and fall back to unpickling anything.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, holds what could run code, has nothing under the prefix, or is of another
+            architecture.
+    """
+    backbone = cfg.get('model', {}).get('backbone', {})
+    init_cfg = backbone.get('init_cfg') or {}
+    path = init_cfg.get('checkpoint', '') if isinstance(init_cfg, dict) else ''
+    if path and ':' not in str(path):  # http://, torchvision://, open-mmlab://
+        check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), init_cfg.get('prefix', ''))
+
+
+def check_architecture(
+    checkpoint: Checkpoint, backbone: ConfigDict, scope: str | None, prefix: str = 'backbone.'
+) -> None:
+    """Check that a checkpoint is that of a backbone, but for what depends on the size of the images.
+
+    Args:
+        checkpoint: Of which the part below ``prefix`` is meant.
+        backbone: The backbone's config.
+        scope: In which it builds.
+        prefix: What the names of the backbone's weights start with.
+
+    Raises:
+        ValueError: It is not; names the first few weights that differ.
+    """
+    with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
+        model = MODELS.build(ConfigDict(backbone, init_cfg=None))
+    state = part(checkpoint, prefix) if prefix else checkpoint.state
+    check_fit(_fixed(state), _fixed(model.state_dict()), str(checkpoint.path), backbone.type)
+
+
+def _fixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not any(name in key for name in OF_IMAGE_SIZE)}

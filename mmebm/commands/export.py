@@ -1,0 +1,47 @@
+"""``mmebm-export``: takes a pretrained backbone to another library, with proof that it is still the same."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from mmebm.commands._config import find_config
+from mmebm.interchange import TARGETS, export
+from mmebm.interchange.export import NUM_IMAGES, TOLERANCE
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export; ``--help`` lists the flags."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    MMLogger.get_current_instance().setLevel('WARNING')  # mmengine tells of each weight that it loads
+    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_{args.to}')
+    try:
+        config = Config.fromfile(find_config(args.config)) if args.config else None
+        result = export(args.checkpoint, args.to, out, config, args.image_size)
+    except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
+        parser.error(str(error))
+    height, width = result.image_size
+    if result.left_out:
+        print(f'Left out, since the last features do not need them: {", ".join(result.left_out)}')
+    print(
+        f'Largest difference of features: {result.difference:.1e}, of features up to {result.magnitude:.1f} '
+        f'({NUM_IMAGES} images of {height} x {width} pixels, float32; at most {TOLERANCE:.0e} is accepted)'
+    )
+    for file in result.files:
+        print(f'Wrote {file}')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mmebm-export', description='Take the backbone of a pretraining checkpoint to another library.'
+    )
+    parser.add_argument('checkpoint', type=Path, help='of a pretraining')
+    parser.add_argument('--to', choices=TARGETS, required=True, help='whose model to make it')
+    parser.add_argument('--config', help="that it was trained with, a path or the name of one of mmebm's configs "
+                        '(default: the one that the checkpoint names)')  # fmt: skip
+    parser.add_argument('--out', type=Path, metavar='FOLDER', help='new or empty (default: beside the checkpoint)')
+    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='to resize position embeddings to')
+    return parser

@@ -1,0 +1,124 @@
+"""Exports a backbone, and shows that what was written computes the same features."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from .hf_models import HuggingFace, HuggingFaceItself
+from .onnx_graph import Onnx
+from .openmmlab import OpenMMLab
+from .source import Source, read_source
+from .timm_models import Timm, TimmItself
+from .torchvision_models import Torchvision
+
+
+class Target(Protocol):
+    """Where a backbone can be taken."""
+
+    def write(self, source: Source, folder: Path) -> None:
+        """Write the backbone into a folder."""
+
+    def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
+        """Load what was written as its user does; the last features (N, L, C) of normalised images (N, C, H, W)."""
+
+
+TARGETS: dict[str, Target] = {
+    'timm': Timm(),
+    'hf': HuggingFace(),
+    'torchvision': Torchvision(),
+    'mmpretrain': OpenMMLab('mmpretrain', is_dense=False),
+    'mmseg': OpenMMLab('mmseg', is_dense=True),
+    'mmdet': OpenMMLab('mmdet', is_dense=True),
+    'onnx': Onnx(),
+}
+# A backbone from another library goes back to it by that library's own means.
+AT_HOME: dict[tuple[str, str], Target] = {
+    ('timm', 'TIMMBackbone'): TimmItself(),
+    ('hf', 'HuggingFaceBackbone'): HuggingFaceItself(),
+}
+
+# Of features in float32, absolute.
+TOLERANCE = 1e-4
+
+NUM_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        files: That were written.
+        difference: The largest absolute difference of features.
+        magnitude: The largest absolute feature.
+        image_size: (height, width) of the images that were compared.
+        left_out: Names of weights that the last features do not depend on.
+    """
+
+    files: list[Path]
+    difference: float
+    magnitude: float
+    image_size: tuple[int, int]
+    left_out: list[str]
+
+
+def export(
+    checkpoint: str | Path, to: str, out: str | Path, config: Config | None = None, image_size: int | None = None
+) -> Export:
+    """Export the backbone of a pretraining checkpoint.
+
+    The exported files are loaded in the way that their user loads them, and run on the same random images as the
+    backbone itself.
+
+    Args:
+        checkpoint: Of a pretraining.
+        to: One of ``TARGETS``.
+        out: A folder that does not exist or is empty.
+        config: That the checkpoint was trained with; None: the one that it names.
+        image_size: To resize position embeddings to, in pixels; None: as trained.
+
+    Raises:
+        FileExistsError: ``out`` is neither new nor empty.
+        FileNotFoundError: There is no such checkpoint.
+        ImportError: The target's package is not installed.
+        UnsupportedError: The target has no such model.
+        ValueError: The checkpoint does not fit its config, or the features differ by more than ``TOLERANCE``. In each
+            case nothing is written.
+    """
+    out = Path(out).resolve()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f'{out} exists and is not an empty folder; name a new one (--out)')
+    source = read_source(checkpoint, config, image_size)
+    target = AT_HOME.get((to, source.kind), TARGETS[to])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        folder = Path(folder)
+        target.write(source, folder)
+        difference, magnitude = compare(source, target, folder)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f'The features of the exported {source.kind} differ by up to {difference:.1e}, more than '
+                f'{TOLERANCE:.0e} (features of up to {magnitude:.1f}, images of {source.image_size[0]} x '
+                f'{source.image_size[1]} pixels): {to} computes something else here, and nothing was written'
+            )
+        shutil.rmtree(folder / '__pycache__', ignore_errors=True)
+        for file in folder.glob('*.py'):  # which may name the folder
+            file.write_text(file.read_text().replace(str(folder), str(out)))
+        shutil.copytree(folder, out, dirs_exist_ok=True)
+    left_out = [] if isinstance(target, OpenMMLab) else [*source.left_out]
+    return Export(sorted(out.iterdir()), difference, magnitude, source.image_size, left_out)
+
+
+def compare(source: Source, target: Target, folder: Path) -> tuple[float, float]:
+    """The largest difference of features, and the largest feature, in float32."""
+    images = torch.randn(NUM_IMAGES, source.in_channels, *source.image_size, generator=torch.Generator().manual_seed(0))
+    ours, theirs = source.features(images), target.features(source, folder, images)
+    if ours.shape != theirs.shape:
+        raise ValueError(f'The exported model gives features {tuple(theirs.shape)} in place of {tuple(ours.shape)}')
+    return (ours - theirs).abs().max().item(), ours.abs().max().item()

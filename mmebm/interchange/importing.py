@@ -1,0 +1,88 @@
+"""Brings weights of other libraries into mmpretrain's backbones, to start a pretraining from them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmebm.checkpoint import read_checkpoint
+
+from . import hf_models, timm_models, torchvision_models
+from .name_map import NameMap
+from .source import WHOLE, build
+from .traits import READERS
+
+TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
+HF = {kind: family.names for kind, family in hf_models.FAMILIES.items()}
+
+# The names that weights may have, by their origin and the backbone's type.
+FORMATS: dict[str, dict[str, NameMap]] = {
+    'timm': TIMM,
+    'hf': HF,
+    'torchvision': {kind: family.names for kind, family in torchvision_models.FAMILIES.items()},
+    'mae': {'VisionTransformer': timm_models.VIT_NAMES},
+    'dinov2': {'VisionTransformer': timm_models.VIT_NAMES},
+}
+
+# What need not be taken over: classifiers, decoders, poolers, mask tokens.
+NOT_THE_BACKBONE = re.compile(
+    r'(heads?|head_dist|fc|classifier|pooler|decoder\w*|mask_token|embeddings\.mask_token)\b.*'
+)
+
+# In front of all names, where a model is part of a larger one.
+WRAPPERS = ('module.', 'vit.', 'dinov2.', 'swin.', 'convnext.', 'convnextv2.', 'resnet.', 'backbone.')
+
+
+def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out: str | Path) -> list[str]:
+    """Write weights as a checkpoint for ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+
+    Args:
+        path: Of a state dict, a checkpoint that holds one, or a ``.safetensors`` file.
+        format: One of ``FORMATS``, whose names the weights have.
+        backbone: Config of the backbone that is to start from them. Position embeddings are resized to its image size.
+        out: The file to write.
+
+    Returns:
+        Names of weights that were left out because they belong to a classifier, decoder or the like.
+
+    Raises:
+        FileExistsError: ``out`` exists.
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or its weights are of another architecture.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f'{out} exists; name a new file (--out)')
+    kind = backbone['type'].rpartition('.')[2]
+    if kind not in FORMATS[format]:
+        raise ValueError(f'The names of {format} are known for {", ".join(FORMATS[format])}, not for a {kind}')
+    state = _unwrapped(read_checkpoint(path).state)
+    model = build({key: value for key, value in backbone.items() if key != 'init_cfg'} | WHOLE[kind])
+    names = FORMATS[format][kind]
+    if format == 'hf' and kind == 'VisionTransformer' and READERS[kind](model).layer_scale:
+        names = hf_models.DINOV2_NAMES
+    expected = model.state_dict()
+    if 'pos_embed' in expected:  # may be of another length, which loading mends
+        theirs = next((value for key, value in state.items() if re.search(r'pos(ition)?_embed\w*$', key)), None)
+        expected['pos_embed'] = expected['pos_embed'] if theirs is None else theirs
+    ours, unknown = names.to_ours(state, expected, str(path), f"the config's {kind}")
+    foreign = [key for key in unknown if not NOT_THE_BACKBONE.fullmatch(key)]
+    if foreign:
+        raise ValueError(
+            f'{path} holds weights for which a {kind} has no place ({", ".join(foreign[:4])}); another --from, or '
+            'another architecture?'
+        )
+    model.load_state_dict(ours)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in model.state_dict().items()}), out)
+    return unknown
+
+
+def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state without a prefix that most of its names have."""
+    for prefix in WRAPPERS:
+        inside = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        if 2 * len(inside) > len(state):
+            return inside | {key: value for key, value in state.items() if not key.startswith(prefix)}
+    return state

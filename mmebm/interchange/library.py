@@ -1,0 +1,138 @@
+"""What exports to timm, transformers and torchvision have in common."""
+
+import importlib.util
+import runpy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .name_map import Layout, NameMap
+from .source import Source, as_tokens
+from .traits import UnsupportedError
+
+LOADER = 'load.py'
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of mmpretrain's backbones, as another library has it.
+
+    Attributes:
+        names: Of the weights.
+        recipe: From the backbone's traits to what the library builds the same from; refuses what it has not.
+        features: Of the library's model and images (N, C, H, W): the last features, as tokens or as a map.
+    """
+
+    names: NameMap
+    recipe: Callable[[Any], Any]
+    features: Callable[[nn.Module, Tensor], Tensor]
+
+
+class Library(ABC):
+    """A library that has models of its own, with other names for their weights.
+
+    Attributes:
+        name: Of its package.
+    """
+
+    name: str
+
+    @abstractmethod
+    def family(self, source: Source) -> Family:
+        """The family of a backbone.
+
+        Raises:
+            UnsupportedError: The library has no such model.
+        """
+
+    @abstractmethod
+    def build(self, recipe: Any) -> nn.Module:
+        """The library's model, without a classifier and with random weights."""
+
+    @abstractmethod
+    def save(self, model: nn.Module, recipe: Any, source: Source, folder: Path) -> tuple[str, str]:
+        """Write a model's weights and config.
+
+        Returns:
+            What ``write_loader`` writes: lines of imports, and lines that set ``model``.
+        """
+
+    def write(self, source: Source, folder: Path) -> None:
+        """Write the backbone as a model of this library, with a ``load.py`` that loads it.
+
+        Raises:
+            ImportError: The library is not installed.
+            UnsupportedError: The library has no such model.
+            ValueError: A weight has no counterpart.
+        """
+        require(self.name, [self.name])
+        family = self.family(source)
+        recipe = family.recipe(source.traits)
+        model = self.build(recipe)
+        theirs = f'the {type(model).__name__} of {self.name}'
+        model.load_state_dict(family.names.to_theirs(source.resized.state_dict(), model.state_dict(), theirs))
+        write_loader(folder, *self.save(model, recipe, source, folder))
+
+    @torch.no_grad()
+    def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
+        """The last features (N, L, C) of the model as ``load.py`` loads it."""
+        return as_tokens(self.family(source).features(run_loader(folder), images))
+
+
+def require(target: str, packages: Sequence[str]) -> None:
+    """Check that packages are installed.
+
+    Raises:
+        ImportError: One is not; names all that are missing.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(f'Exporting to {target} needs {" and ".join(missing)}: pip install {" ".join(missing)}')
+
+
+def no_such_model(library: str, kind: str, known: dict) -> UnsupportedError:
+    """To raise for a backbone of a type that a library does not have."""
+    return UnsupportedError(
+        f'A {kind} cannot be exported to {library}, only {", ".join(known)}; mmpretrain, mmseg, mmdet and onnx take '
+        'any backbone'
+    )
+
+
+def write_loader(folder: Path, imports: str, code: str) -> None:
+    """Write ``load.py``: lines of imports, and lines that set ``model``, given ``folder``."""
+    (folder / LOADER).write_text(
+        f'"""Sets `model` to the exported backbone."""\n\nfrom pathlib import Path\n\n{imports}\n'
+        f'folder = Path(__file__).resolve().parent\n{code}'
+    )
+
+
+def run_loader(folder: Path) -> nn.Module:
+    """The model that ``load.py`` loads, in evaluation mode."""
+    return runpy.run_path(str(folder / LOADER))['model'].eval()
+
+
+def call_text(function: str, arguments: dict[str, Any]) -> str:
+    """A call, as Python."""
+    return f'{function}({", ".join(f"{key}={value!r}" for key, value in arguments.items())})'
+
+
+def output_of(model: nn.Module, module: str, images: Tensor) -> Tensor:
+    """What a module puts out while the model processes images."""
+    outputs = []
+    handle = model.get_submodule(module).register_forward_hook(lambda *step: outputs.append(step[-1]))
+    model(images)
+    handle.remove()
+    return outputs[-1]
+
+
+# Swin concatenates the four positions that it merges. In the last axis of norm and reduction, mmpretrain has (channel,
+# row, column), the others (column, row, channel).
+MERGED = Layout(
+    forth=lambda weight: weight.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3),
+    back=lambda weight: weight.unflatten(-1, (2, 2, -1)).transpose(-3, -1).flatten(-3),
+)

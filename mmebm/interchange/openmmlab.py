@@ -1,0 +1,66 @@
+"""To mmpretrain, mmseg and mmdet: the backbone alone, and the lines of a config that load it."""
+
+import copy
+import importlib
+from pathlib import Path
+from pprint import pformat
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from .source import WHOLE, Source, as_tokens
+
+CHECKPOINT = 'backbone.pth'
+FRAGMENT = 'backbone.py'
+PREFIX = 'backbone.'
+
+
+class OpenMMLab:
+    """A checkpoint and a config with its ``init_cfg``.
+
+    Args:
+        package: ``mmpretrain``, ``mmseg`` or ``mmdet``.
+        is_dense: Whether heads of the package want a map of every stage.
+    """
+
+    def __init__(self, package: str, is_dense: bool):
+        self.package = package
+        self.is_dense = is_dense
+
+    def write(self, source: Source, folder: Path) -> None:
+        """Write both; the config names the checkpoint within the folder that it will have in the end."""
+        state = source.resized.state_dict() | source.left_out
+        state = {f'{PREFIX}{key}': value for key, value in state.items()}
+        torch.save(dict(state_dict=state), folder / CHECKPOINT)
+        backbone = source.cfg | (dense_outputs(source) if self.is_dense else {})
+        checkpoint = str(folder / CHECKPOINT)
+        init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix=PREFIX)
+        model = dict(backbone=dict(_delete_=True) | backbone | dict(init_cfg=init_cfg))
+        title = f'"""A pretrained backbone for a config of {self.package} to have in place of its own."""\n\n'
+        (folder / FRAGMENT).write_text(f'{title}model = {pformat(model, width=110, sort_dicts=False)}\n')
+
+    @torch.no_grad()
+    def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
+        """The last features (N, L, C) of the backbone, built and loaded by the config in the package's scope."""
+        importlib.import_module(f'{self.package}.models')
+        cfg = dict(Config.fromfile(folder / FRAGMENT).model.backbone)
+        cfg.pop('_delete_')
+        with DefaultScope.overwrite_default_scope(self.package):
+            registry = importlib.import_module(f'{self.package}.registry').MODELS
+            backbone = registry.build(copy.deepcopy(cfg) | WHOLE.get(source.kind, {}))
+            backbone.init_weights()
+        backbone.eval()
+        return as_tokens(backbone(images)[-1])
+
+
+def dense_outputs(source: Source) -> dict[str, Any]:
+    """Settings with which a backbone returns four maps. Norms of earlier stages are new and are trained."""
+    if source.kind == 'VisionTransformer':
+        depth = source.traits.depth
+        return dict(out_type='featmap', out_indices=[depth * quarter // 4 - 1 for quarter in range(1, 5)])
+    if source.kind == 'ConvNeXt':
+        return dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
+    return dict(out_indices=(0, 1, 2, 3)) if source.kind in WHOLE else {}

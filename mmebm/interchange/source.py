@@ -1,0 +1,194 @@
+"""The backbone that is exported: read from a checkpoint, and built such that its last features come out whole."""
+
+import copy
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
+
+from .traits import READERS, UnsupportedError
+
+# The scopes of the backbones that are built from what a checkpoint says about itself.
+KNOWN = {
+    **dict.fromkeys(READERS, 'mmpretrain'),
+    'TIMMBackbone': 'mmpretrain',
+    'HuggingFaceBackbone': 'mmebm',
+}
+
+# Settings with which a backbone returns its last features with nothing pooled or left out.
+WHOLE = {
+    'VisionTransformer': dict(out_type='raw', out_indices=-1),
+    'SwinTransformer': dict(out_indices=(3,)),
+    'ConvNeXt': dict(out_indices=-1, gap_before_final_norm=False),
+    'ResNet': dict(out_indices=(3,)),
+}
+
+HAVE_IMAGE_SIZE = ('VisionTransformer', 'SwinTransformer')
+
+# Norms of outputs other than the last, and of pooled ones.
+OTHER_OUTPUTS = re.compile(r'norm[012]\.\w+|ln2\.\w+')
+
+# Where neither the config nor the command line says how large images are.
+IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained backbone.
+
+    Attributes:
+        kind: Its type, without scope.
+        cfg: Its config as in pretraining, with its scope and without where its weights came from.
+        trained: The backbone as trained, in evaluation mode.
+        resized: The same with position embeddings for ``image_size``.
+        image_size: (height, width) of what it is exported for.
+        mean: Of the training images, by which they were normalised; 0 to 255, one per channel. None: not known.
+        std: The same for the deviation.
+        left_out: Weights of other outputs, which the last features do not depend on.
+    """
+
+    kind: str
+    cfg: dict[str, Any]
+    trained: nn.Module
+    resized: nn.Module
+    image_size: tuple[int, int]
+    mean: list[float] | None
+    std: list[float] | None
+    left_out: dict[str, Tensor]
+
+    @property
+    def traits(self) -> Any:
+        """One of the classes in ``traits``."""
+        return READERS[self.kind](self.resized)
+
+    @property
+    def in_channels(self) -> int:
+        """Of the images."""
+        return self.cfg.get('in_channels', 3)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """The last features (N, L, C) of normalised images (N, C, H, W)."""
+        return as_tokens(self.trained(images)[-1])
+
+
+def read_source(path: str | Path, config: Config | None = None, image_size: int | None = None) -> Source:
+    """Read a pretraining checkpoint.
+
+    Args:
+        path: Of the checkpoint.
+        config: The config that it was trained with; None: the one that the checkpoint names. That one is read as data,
+            and only known backbones are built from it.
+        image_size: To resize position embeddings to; None: as trained.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or is not what its config says.
+    """
+    checkpoint = read_checkpoint(path)
+    model = model_config(checkpoint) if config is None else _model_of(config)
+    cfg = _backbone_config(model, checkpoint, is_trusted=config is not None)
+    kind = cfg['type'].rpartition('.')[2]
+    state = part(checkpoint)
+    trained = build(cfg | WHOLE.get(kind, {}))
+    others = [key for key in state if OTHER_OUTPUTS.fullmatch(key) and key not in trained.state_dict()]
+    left_out = {key: state.pop(key) for key in others if kind in WHOLE}
+    origin = 'the backbone of the config in it' if config is None else f'the backbone of {config.filename}'
+    check_fit(state, trained.state_dict(), str(path), origin)
+    trained.load_state_dict(state)
+    trained.float()
+
+    size = image_size or cfg.get('img_size', IMAGE_SIZE)
+    resized = trained
+    if kind in HAVE_IMAGE_SIZE:
+        cfg = cfg | dict(img_size=size)
+        resized = build(cfg | WHOLE[kind])
+        resized.load_state_dict(trained.state_dict())  # where mmpretrain resizes position embeddings
+    elif image_size is not None and kind not in WHOLE:
+        raise UnsupportedError(f'A {kind} cannot be resized; its own library can (leave out --image-size)')
+    for backbone in (trained, resized):
+        backbone.eval()  # some of mmpretrain's do not return themselves
+    preprocessor = model.get('data_preprocessor') or {}
+    return Source(
+        kind=kind,
+        cfg=cfg,
+        trained=trained,
+        resized=resized,
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        mean=_floats(preprocessor.get('mean')),
+        std=_floats(preprocessor.get('std')),
+        left_out=left_out,
+    )
+
+
+def build(cfg: dict[str, Any]) -> nn.Module:
+    """Build a backbone in mmpretrain's scope."""
+    import mmpretrain.models  # noqa: F401  (fills its registries)
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(copy.deepcopy(cfg))
+
+
+def as_tokens(features: Tensor) -> Tensor:
+    """Features (N, L, C) of maps (N, C, H, W), or of what already are tokens."""
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+def _model_of(config: Config) -> dict[str, Any]:
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'The config {config.filename} has no model')
+    return dict(data_preprocessor=config.get('data_preprocessor')) | dict(config.model)
+
+
+def _backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> dict[str, Any]:
+    """The backbone's config without what would load other weights; with known types alone if it is not trusted."""
+    cfg = model.get('backbone')
+    if not isinstance(cfg, dict) or not isinstance(cfg.get('type'), str):
+        raise ValueError(f'The config for {checkpoint.path} has no model.backbone.type')
+    cfg = _plain(cfg)
+    cfg = {key: value for key, value in cfg.items() if key not in ('init_cfg', '_scope_', 'checkpoint_path')}
+    if 'pretrained' in cfg:
+        cfg['pretrained'] = False
+    kind = cfg['type'].rpartition('.')[2]
+    if kind in KNOWN:
+        return cfg | dict(type=f'{KNOWN[kind]}.{kind}') if _is_harmless(cfg) or is_trusted else _refuse(checkpoint)
+    if is_trusted:
+        return cfg
+    raise ValueError(
+        f'{checkpoint.path} says that its backbone is a {cfg["type"]}; from what a checkpoint says, only '
+        f'{", ".join(KNOWN)} are built. Give the config that it was trained with (--config)'
+    )
+
+
+def _refuse(checkpoint: Checkpoint) -> dict:
+    raise ValueError(
+        f'The config in {checkpoint.path} names types within its backbone by their module, which is refused; give the '
+        'config that it was trained with (--config)'
+    )
+
+
+def _is_harmless(cfg: Any, is_nested: bool = False) -> bool:
+    """Whether no nested type names a module, from which mmengine would import anything that is callable."""
+    if isinstance(cfg, dict):
+        has_module = is_nested and '.' in str(cfg.get('type', ''))
+        return not has_module and all(_is_harmless(value, is_nested=True) for value in cfg.values())
+    return not isinstance(cfg, (list, tuple)) or all(_is_harmless(value, is_nested=True) for value in cfg)
+
+
+def _plain(cfg: Any) -> Any:
+    """Plain dicts and lists, without the scopes that inheritance notes in them."""
+    if isinstance(cfg, dict):
+        return {key: _plain(value) for key, value in cfg.items() if key not in ('_scope_', '_delete_')}
+    return type(cfg)(_plain(value) for value in cfg) if isinstance(cfg, (list, tuple)) else cfg
+
+
+def _floats(values: Any) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]

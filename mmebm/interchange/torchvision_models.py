@@ -1,0 +1,240 @@
+"""To and from torchvision."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.convnext import CNBlockConfig
+
+from .library import MERGED, Family, Library, call_text, no_such_model, output_of
+from .name_map import NameMap
+from .source import Source
+from .timm_models import RESNET_NAMES
+from .traits import ConvNeXt, ResNet, Swin, ViT, refuse
+
+NAME = 'torchvision'
+
+
+class Recipe(NamedTuple):
+    """A call of torchvision.
+
+    Attributes:
+        function: In ``torchvision.models``.
+        arguments: Of the call.
+        head: The classifier within the model, which is left out.
+    """
+
+    function: str
+    arguments: dict[str, Any]
+    head: str
+
+
+BLOCK = 'encoder.layers.encoder_layer_{}'
+VIT_NAMES = NameMap(
+    [
+        ('cls_token', 'class_token'),
+        ('pos_embed', 'encoder.pos_embedding'),
+        ('patch_embed.projection', 'conv_proj'),
+        ('layers.{}.ln1', f'{BLOCK}.ln_1'),
+        ('layers.{}.attn.qkv.weight', f'{BLOCK}.self_attention.in_proj_weight'),
+        ('layers.{}.attn.qkv.bias', f'{BLOCK}.self_attention.in_proj_bias'),
+        ('layers.{}.attn.proj', f'{BLOCK}.self_attention.out_proj'),
+        ('layers.{}.ln2', f'{BLOCK}.ln_2'),
+        ('layers.{}.ffn.layers.0.0', f'{BLOCK}.mlp.0'),
+        ('layers.{}.ffn.layers.1', f'{BLOCK}.mlp.3'),
+        ('ln1', 'encoder.ln'),
+    ]
+)
+SWIN_NAMES = NameMap(
+    [
+        ('patch_embed.projection', 'features.0.0'),
+        ('patch_embed.norm', 'features.0.2'),
+        *(
+            rename
+            for i in range(4)
+            for rename in [
+                (f'stages.{i}.blocks.{{}}.norm1', f'features.{2 * i + 1}.{{}}.norm1'),
+                (f'stages.{i}.blocks.{{}}.attn.w_msa.{{}}', f'features.{2 * i + 1}.{{}}.attn.{{}}'),
+                (f'stages.{i}.blocks.{{}}.norm2', f'features.{2 * i + 1}.{{}}.norm2'),
+                (f'stages.{i}.blocks.{{}}.ffn.layers.0.0', f'features.{2 * i + 1}.{{}}.mlp.0'),
+                (f'stages.{i}.blocks.{{}}.ffn.layers.1', f'features.{2 * i + 1}.{{}}.mlp.3'),
+                (f'stages.{i}.downsample.{{}}', f'features.{2 * i + 2}.{{}}', MERGED),
+            ]
+        ),
+        ('norm3', 'norm'),
+    ]
+)
+CONVNEXT_NAMES = NameMap(
+    [
+        *(
+            rename
+            for i in range(4)
+            for rename in [
+                (f'downsample_layers.{i}.{{}}', f'features.{2 * i}.{{}}'),
+                (f'stages.{i}.{{}}.depthwise_conv', f'features.{2 * i + 1}.{{}}.block.0'),
+                (f'stages.{i}.{{}}.norm', f'features.{2 * i + 1}.{{}}.block.2'),
+                (f'stages.{i}.{{}}.pointwise_conv1', f'features.{2 * i + 1}.{{}}.block.3'),
+                (f'stages.{i}.{{}}.pointwise_conv2', f'features.{2 * i + 1}.{{}}.block.5'),
+                (f'stages.{i}.{{}}.gamma', f'features.{2 * i + 1}.{{}}.layer_scale'),
+            ]
+        ),
+        ('norm3', 'classifier.0'),
+    ]
+)
+
+# Models that torchvision has a function for; others are built from their class.
+VITS = {
+    (16, 768, 12, 12, 3072): 'vit_b_16',
+    (32, 768, 12, 12, 3072): 'vit_b_32',
+    (16, 1024, 24, 16, 4096): 'vit_l_16',
+    (32, 1024, 24, 16, 4096): 'vit_l_32',
+    (14, 1280, 32, 16, 5120): 'vit_h_14',
+}
+SWINS = {
+    (4, 96, (2, 2, 6, 2), (3, 6, 12, 24), 7, 4.0): 'swin_t',
+    (4, 96, (2, 2, 18, 2), (3, 6, 12, 24), 7, 4.0): 'swin_s',
+    (4, 128, (2, 2, 18, 2), (4, 8, 16, 32), 7, 4.0): 'swin_b',
+}
+CONVNEXTS = {
+    ((3, 3, 9, 3), (96, 192, 384, 768)): 'convnext_tiny',
+    ((3, 3, 27, 3), (96, 192, 384, 768)): 'convnext_small',
+    ((3, 3, 27, 3), (128, 256, 512, 1024)): 'convnext_base',
+    ((3, 3, 27, 3), (192, 384, 768, 1536)): 'convnext_large',
+}
+
+
+def vit_recipe(traits: ViT) -> Recipe:
+    """``vit_b_16`` and its like, or a ``VisionTransformer``."""
+    height, width = traits.image
+    refuse(
+        NAME,
+        'vision transformer',
+        {
+            'overlapping patches': traits.overlapping,
+            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
+            'layer scale': traits.layer_scale,
+            'no class token': not traits.class_token,
+            'a norm before the first block': traits.pre_norm,
+            'no norm after the last block': not traits.final_norm,
+            'no biases of queries, keys and values': not traits.qkv_bias,
+            'a SwiGLU feed-forward network': not traits.plain_ffn,
+            f'images of {traits.channels} channels': traits.channels != 3,
+            f'images of {height} x {width} pixels': height != width,
+            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
+        },
+    )
+    arch = (traits.patch, traits.width, traits.depth, traits.heads, traits.hidden)
+    if arch in VITS:
+        return Recipe(VITS[arch], dict(image_size=height), 'heads')
+    arguments = dict(
+        image_size=height,
+        patch_size=traits.patch,
+        num_layers=traits.depth,
+        num_heads=traits.heads,
+        hidden_dim=traits.width,
+        mlp_dim=traits.hidden,
+    )
+    return Recipe('VisionTransformer', arguments, 'heads')
+
+
+def swin_recipe(traits: Swin) -> Recipe:
+    """``swin_t`` and its like, or a ``SwinTransformer``."""
+    refuse(
+        NAME,
+        'Swin transformer',
+        {
+            'absolute position embeddings': traits.absolute_positions,
+            'overlapping patches': traits.overlapping,
+            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
+            'padded maps that are no larger than a window': traits.small_maps,
+            'no biases of queries, keys and values': not traits.qkv_bias,
+            f'images of {traits.channels} channels': traits.channels != 3,
+            f'norms of eps {traits.eps:g}': traits.eps != 1e-5,
+        },
+    )
+    arch = (traits.patch, traits.width, traits.depths, traits.heads, traits.window, traits.ratio)
+    if arch in SWINS:
+        return Recipe(SWINS[arch], {}, 'head')
+    arguments = dict(
+        patch_size=[traits.patch] * 2,
+        embed_dim=traits.width,
+        depths=list(traits.depths),
+        num_heads=list(traits.heads),
+        window_size=[traits.window] * 2,
+        mlp_ratio=traits.ratio,
+    )
+    return Recipe('SwinTransformer', arguments, 'head')
+
+
+def convnext_recipe(traits: ConvNeXt) -> Recipe:
+    """``convnext_tiny`` and its like, or a ``ConvNeXt``."""
+    refuse(
+        NAME,
+        'ConvNeXt',
+        {
+            'global response normalisation': traits.grn,
+            'no layer scale': not traits.layer_scale,
+            f'patches of {traits.patch} pixels': traits.patch != 4,
+            f'images of {traits.channels} channels': traits.channels != 3,
+            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
+        },
+    )
+    if (traits.depths, traits.widths) in CONVNEXTS:
+        return Recipe(CONVNEXTS[traits.depths, traits.widths], {}, 'classifier.2')
+    stages = zip(traits.widths, [*traits.widths[1:], None], traits.depths, strict=True)
+    return Recipe('ConvNeXt', dict(block_setting=[CNBlockConfig(*stage) for stage in stages]), 'classifier.2')
+
+
+def resnet_recipe(traits: ResNet) -> Recipe:
+    """``resnet50`` and its like."""
+    refuse(
+        NAME,
+        'ResNet',
+        {
+            'such a stem, strides or norms': not traits.plain,
+            'a first stage that is not 64 wide': (traits.stem, traits.width) != (64, 64),
+            f'images of {traits.channels} channels': traits.channels != 3,
+        },
+    )
+    return Recipe(f'resnet{traits.depth}', {}, 'fc')
+
+
+FAMILIES = {
+    'VisionTransformer': Family(VIT_NAMES, vit_recipe, lambda model, images: output_of(model, 'encoder', images)),
+    'SwinTransformer': Family(SWIN_NAMES, swin_recipe, lambda model, images: output_of(model, 'permute', images)),
+    'ConvNeXt': Family(
+        CONVNEXT_NAMES, convnext_recipe, lambda model, images: model.classifier[0](model.features(images))
+    ),
+    'ResNet': Family(RESNET_NAMES, resnet_recipe, lambda model, images: output_of(model, 'layer4', images)),
+}
+
+
+class Torchvision(Library):
+    """``model.pth``, a state dict for ``load_state_dict`` of a model whose classifier is an ``Identity``."""
+
+    name = NAME
+
+    def family(self, source: Source) -> Family:
+        """As in the base class."""
+        if source.kind not in FAMILIES:
+            raise no_such_model(self.name, source.kind, FAMILIES)
+        return FAMILIES[source.kind]
+
+    def build(self, recipe: Recipe) -> nn.Module:
+        """As in the base class."""
+        model = getattr(torchvision.models, recipe.function)(**recipe.arguments)
+        model.set_submodule(recipe.head, nn.Identity())
+        return model
+
+    def save(self, model: nn.Module, recipe: Recipe, source: Source, folder: Path) -> tuple[str, str]:
+        """As in the base class."""
+        torch.save(model.state_dict(), folder / 'model.pth')
+        blocks = 'from torchvision.models.convnext import CNBlockConfig\n' if recipe.function == 'ConvNeXt' else ''
+        return (
+            f'import torch\nimport torchvision\n{blocks}',
+            f'model = {call_text(f"torchvision.models.{recipe.function}", recipe.arguments)}\n'
+            f'model.set_submodule({recipe.head!r}, torch.nn.Identity())  # no classifier was trained\n'
+            f"model.load_state_dict(torch.load(folder / 'model.pth', weights_only=True))\n",
+        )

@@ -1,0 +1,199 @@
+"""What there is to know about a backbone of mmpretrain's, to build the same in another library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+
+class UnsupportedError(ValueError):
+    """A library has no such model."""
+
+
+@dataclass(frozen=True)
+class ViT:
+    """Of ``VisionTransformer``. Sizes in pixels, images as (height, width)."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    patch: int
+    image: tuple[int, int]
+    channels: int
+    eps: float
+    qkv_bias: bool
+    layer_scale: bool
+    class_token: bool
+    pre_norm: bool
+    final_norm: bool
+    overlapping: bool
+    plain_ffn: bool
+
+    @property
+    def padded(self) -> bool:
+        """Whether images are no whole number of patches."""
+        return any(side % self.patch for side in self.image)
+
+
+@dataclass(frozen=True)
+class Swin:
+    """Of ``SwinTransformer``. ``small_maps``: in some stage no map is larger than a window, and maps are padded."""
+
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    ratio: float
+    patch: int
+    image: tuple[int, int]
+    channels: int
+    eps: float
+    qkv_bias: bool
+    pads_small_maps: bool
+    small_maps: bool
+    absolute_positions: bool
+    overlapping: bool
+
+    @property
+    def padded(self) -> bool:
+        """Whether images are no whole number of patches."""
+        return any(side % self.patch for side in self.image)
+
+
+@dataclass(frozen=True)
+class ConvNeXt:
+    """Of ``ConvNeXt``, version 1, or with ``grn`` version 2. ``linear``: pointwise convolutions are ``nn.Linear``."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    patch: int
+    channels: int
+    eps: float
+    linear: bool
+    layer_scale: bool
+    grn: bool
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """Of ``ResNet``. ``width``: of the first stage's 3 x 3 convolutions."""
+
+    depth: int
+    depths: tuple[int, ...]
+    width: int
+    stem: int
+    channels: int
+    basic: bool
+    plain: bool
+
+
+def vit(backbone: nn.Module) -> ViT:
+    """Read a ``VisionTransformer``."""
+    arch, layer, projection = backbone.arch_settings, backbone.layers[0], backbone.patch_embed.projection
+    return ViT(
+        width=arch['embed_dims'],
+        depth=arch['num_layers'],
+        heads=arch['num_heads'],
+        hidden=arch['feedforward_channels'],
+        patch=projection.stride[0],
+        image=_pair(backbone.img_size),
+        channels=projection.in_channels,
+        eps=layer.ln1.eps,
+        qkv_bias=layer.attn.qkv.bias is not None,
+        layer_scale=not isinstance(layer.attn.gamma1, nn.Identity),
+        class_token=backbone.cls_token is not None,
+        pre_norm=not isinstance(backbone.pre_norm, nn.Identity),
+        final_norm=backbone.final_norm,
+        overlapping=not _is_plain(projection),
+        plain_ffn=type(layer.ffn).__name__ == 'FFN',
+    )
+
+
+def swin(backbone: nn.Module) -> Swin:
+    """Read a ``SwinTransformer``."""
+    projection, block = backbone.patch_embed.projection, backbone.stages[0].blocks[0]
+    image, window = _pair(backbone.patch_embed.init_input_size), block.attn.window_size
+    smallest = min(image) / projection.stride[0] / 2 ** (len(backbone.depths) - 1)
+    return Swin(
+        width=backbone.embed_dims,
+        depths=tuple(backbone.depths),
+        heads=tuple(backbone.num_heads),
+        window=window,
+        ratio=block.ffn.feedforward_channels / backbone.embed_dims,
+        patch=projection.stride[0],
+        image=image,
+        channels=projection.in_channels,
+        eps=block.norm1.eps,
+        qkv_bias=block.attn.w_msa.qkv.bias is not None,
+        pads_small_maps=block.attn.pad_small_map,
+        small_maps=block.attn.pad_small_map and smallest <= window,
+        absolute_positions=backbone.use_abs_pos_embed,
+        overlapping=not _is_plain(projection),
+    )
+
+
+def convnext(backbone: nn.Module) -> ConvNeXt:
+    """Read a ``ConvNeXt``."""
+    stem, block = backbone.downsample_layers[0][0], backbone.stages[0][0]
+    return ConvNeXt(
+        depths=tuple(backbone.depths),
+        widths=tuple(backbone.channels),
+        patch=stem.stride[0],
+        channels=stem.in_channels,
+        eps=block.norm.eps,
+        linear=block.linear_pw_conv,
+        layer_scale=block.gamma is not None,
+        grn=block.grn is not None,
+    )
+
+
+def resnet(backbone: nn.Module) -> ResNet:
+    """Read a ``ResNet``."""
+    basic = backbone.depth < 50
+    return ResNet(
+        depth=backbone.depth,
+        depths=tuple(backbone.stage_blocks),
+        width=backbone.base_channels,
+        stem=backbone.stem_channels,
+        channels=next(backbone.parameters()).shape[1],
+        basic=basic,
+        plain=backbone.num_stages == 4
+        and tuple(backbone.strides) == (1, 2, 2, 2)
+        and set(backbone.dilations) == {1}
+        and backbone.norm_cfg['type'].endswith('BN')
+        and (backbone.style == 'pytorch' or basic)
+        and not (backbone.deep_stem or backbone.avg_down),
+    )
+
+
+READERS = {'VisionTransformer': vit, 'SwinTransformer': swin, 'ConvNeXt': convnext, 'ResNet': resnet}
+
+
+def refuse(library: str, kind: str, lacking: Mapping[str, bool]) -> None:
+    """Refuse a backbone of which a library has no equal.
+
+    Args:
+        library: Its name.
+        kind: Type of the backbone.
+        lacking: What the library's model cannot have or be, and whether the backbone has or is it.
+
+    Raises:
+        UnsupportedError: Any of it applies; names all.
+    """
+    found = [name for name, applies in lacking.items() if applies]
+    if found:
+        raise UnsupportedError(
+            f'{library} has no {kind} with {" and ".join(found)}, so this backbone cannot be exported to it; '
+            'mmpretrain, mmseg, mmdet and onnx take any backbone'
+        )
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _is_plain(projection: nn.Conv2d) -> bool:
+    """Whether patches are squares beside each other."""
+    (height, width) = projection.kernel_size
+    return height == width and projection.stride == projection.kernel_size and set(projection.padding) == {0}

@@ -1,0 +1,90 @@
+"""The commands, from a checkpoint to files and back."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from mmpretrain.registry import MODELS
+
+from mmebm.commands import export, import_weights
+from mmebm.interchange import TARGETS
+
+BACKBONE = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32),
+    img_size=16,
+    patch_size=4,
+    out_type='raw',
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = MODELS.build(dict(BACKBONE))
+    torch.nn.init.normal_(model.pos_embed)
+    state = {f'backbone.{key}': value for key, value in model.state_dict().items()}
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=state, meta=dict(cfg=f'model = dict(backbone={BACKBONE!r})')), path)
+    return path
+
+
+def test_exports_beside_the_checkpoint_and_says_how_large_the_difference_is(checkpoint, capsys):
+    export.main([str(checkpoint), '--to', 'timm', '--image-size', '24'])
+    printed = capsys.readouterr().out
+    assert 'Largest difference of features: ' in printed and '2 images of 24 x 24 pixels' in printed
+    folder = checkpoint.with_name('epoch_1_timm')
+    assert sorted(path.name for path in folder.iterdir()) == ['config.json', 'load.py', 'model.safetensors']
+    assert all(f'Wrote {path}' in printed for path in folder.iterdir())
+
+
+def test_what_was_exported_loads_without_mmebm(checkpoint, tmp_path):
+    export.main([str(checkpoint), '--to', 'torchvision', '--out', str(tmp_path / 'out')])
+    width = 'model.eval()(torch.zeros(1, 3, 16, 16)).shape[1]'
+    code = f'import sys, torch; from load import model; print({width}, sys.modules)'
+    folder = tmp_path / 'out'
+    result = subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith('16 ') and "'mmebm'" not in result.stdout
+
+
+def test_there_and_back(checkpoint, tmp_path, capsys):
+    export.main([str(checkpoint), '--to', 'hf', '--out', str(tmp_path / 'hf')])
+    config = tmp_path / 'config.py'
+    config.write_text(f'model = dict(backbone={BACKBONE!r})')
+    out = tmp_path / 'start.pth'
+    weights = tmp_path / 'hf' / 'model.safetensors'
+    import_weights.main([str(weights), '--from', 'hf', '--config', str(config), '--out', str(out)])
+    assert f'model.backbone.init_cfg.checkpoint={out} ' in capsys.readouterr().out
+    original, back = (torch.load(path, weights_only=True)['state_dict'] for path in (checkpoint, out))
+    assert set(original) == set(back) and all(back[key].equal(value) for key, value in original.items())
+    model = MODELS.build(BACKBONE | dict(img_size=32))
+    load_checkpoint(model, str(out), revise_keys=[(r'^backbone\.', '')], strict=True)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['absent.pth', '--to', 'timm'], 'No checkpoint "absent.pth"'),
+        (['CHECKPOINT', '--to', 'timm', '--config', 'absent'], 'No config file "absent"'),
+        (
+            ['CHECKPOINT', '--to', 'timm', '--config', 'ebm_vit-t_folder'],
+            'is of another architecture than the',
+        ),
+        (['CHECKPOINT', '--to', 'elsewhere'], "invalid choice: 'elsewhere'"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_writes_nothing(checkpoint, capsys, arguments, message):
+    arguments = [str(checkpoint) if argument == 'CHECKPOINT' else argument for argument in arguments]
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert message in capsys.readouterr().err
+    assert [path.name for path in checkpoint.parent.iterdir()] == ['epoch_1.pth']
+
+
+def test_the_launchers():
+    tools = Path(__file__).parents[2] / 'tools'
+    for name in ('export', 'import_weights'):
+        assert f'from mmebm.commands.{name} import main' in (tools / f'{name}.py').read_text()
+    assert [*TARGETS] == ['timm', 'hf', 'torchvision', 'mmpretrain', 'mmseg', 'mmdet', 'onnx']

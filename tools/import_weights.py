@@ -1,0 +1,6 @@
+"""See mmebm/commands/import_weights.py."""
+
+from mmebm.commands.import_weights import main
+
+if __name__ == '__main__':
+    main()
