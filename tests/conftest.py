@@ -20,6 +20,12 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def unformatted(monkeypatch):
+    """mmengine formats a run's config by yapf three times, which takes longer than a small training."""
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, False))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def quiet():
     """mmengine logs every initialised weight at INFO."""

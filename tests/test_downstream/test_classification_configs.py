@@ -62,12 +62,6 @@ def save_checkpoint(model, path):
     torch.save(dict(state_dict=model.state_dict()), path)
 
 
-@pytest.fixture(autouse=True)
-def unformatted(monkeypatch):
-    """mmengine formats the config by yapf three times a run, which takes longer than the training."""
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, False))
-
-
 @pytest.fixture
 def unfilled(monkeypatch):
     """Layers leave their weights as they find them in memory: full-size models are built in no time."""

@@ -3,6 +3,7 @@
 from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
 from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
 from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
+from mmebm.engine.hooks.input_energy_hook import InputEnergyHook
 from mmebm.engine.hooks.matmul_precision_hook import MatmulPrecisionHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
@@ -12,6 +13,7 @@ __all__ = [
     'EnergyLogHook',
     'EpochSeedHook',
     'FrozenFeatureHook',
+    'InputEnergyHook',
     'MatmulPrecisionHook',
     'NonFiniteLossHook',
     'ProgressHook',

@@ -1,0 +1,42 @@
+"""Linear probe of ConvNeXt-T whose predictions carry an energy, and how well that tells foreign images.
+
+Paper:    none
+Command:  tools/dist_train.sh configs/recipes/ood_ebm-convnext-t_in1k.py 8
+          tools/test.py configs/recipes/ood_ebm-convnext-t_in1k.py CHECKPOINT --cfg-options foreign_data_root=FOLDER
+          another pretraining: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
+          model.energy_head.init_cfg.checkpoint=FILE
+Hardware: 8 GPUs, 2048 images each
+Time:     not run
+Expect:   not run
+"""
+
+_base_ = '../linear/linear_ebm-convnext-t_in1k.py'
+
+checkpoint = 'work_dirs/ebm_convnext-t_in1k/epoch_100.pth'
+model = dict(
+    type='mmebm.EnergyClassifier',
+    # As in the pretraining.
+    energy_head=dict(
+        type='mmebm.EnergyHead',
+        in_channels=768,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='head.'),
+    ),
+)
+
+# Any folder of images: these are the foreign ones. Validation is the probe's, with labels; the test needs none.
+foreign_data_root = 'data/foreign'
+pipeline = _base_.val_dataloader.dataset.pipeline
+_base_.test_dataloader.dataset = dict(
+    type='ConcatDataset',
+    datasets=[
+        dict(
+            type='CustomDataset',
+            data_root=_base_.data_root,
+            data_prefix='val',
+            with_label=False,
+            pipeline=pipeline,
+        ),
+        dict(type='CustomDataset', data_root=foreign_data_root, with_label=False, pipeline=pipeline),
+    ],
+)
+_base_.test_evaluator = dict(type='mmebm.ForeignEnergyMetric', data_root=foreign_data_root)

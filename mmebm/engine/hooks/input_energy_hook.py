@@ -1,0 +1,90 @@
+"""Logs how a pretrained energy model finds the images that another model trains on."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain import get_model
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mmebm.checkpoint import check_fit, read_checkpoint
+from mmebm.engine.undisturbed import undisturbed
+from mmebm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class InputEnergyHook(Hook):
+    """Logs the mean energy of a training batch's images, under a model that was pretrained by ``EBMAlgorithm``.
+
+    It works in every training whose batches are images, as in mmpretrain, mmseg and mmdet, and shows images that are
+    unlike those of the pretraining: a broken augmentation, another camera. Training is not disturbed: weights come out
+    bitwise the same with and without this hook. The energy appears beside the loss as ``input_energy``.
+
+    Args:
+        config: The config file of the pretraining.
+        checkpoint: Its checkpoint.
+        interval: Iterations from one measurement to the next.
+        size: Images are resized to squares of this side in pixels, since energies of different sizes do not compare.
+
+    Raises:
+        ValueError: ``interval`` or ``size`` is less than 1.
+    """
+
+    def __init__(self, config: str, checkpoint: str, interval: int = 50, size: int = 224):
+        for name, value in (('interval', interval), ('size', size)):
+            if value < 1:
+                raise ValueError(f'InputEnergyHook: {name}={value}, expected 1 or more')
+        self.config = config
+        self.checkpoint = checkpoint
+        self.interval = interval
+        self.size = size
+
+    def before_train(self, runner: Runner) -> None:
+        """Loads the energy model, onto the device of the trained one.
+
+        Raises:
+            FileNotFoundError: There is no such config or checkpoint.
+            TypeError: The config's model has no energy.
+            ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's.
+        """
+        checkpoint = read_checkpoint(self.checkpoint)
+        with undisturbed(runner.model):  # initial weights are drawn before those of the checkpoint replace them
+            self.model = get_model(self.config).eval()
+        if not hasattr(self.model, 'energy'):
+            raise TypeError(
+                f'InputEnergyHook: {self.config} is a config of {type(self.model).__name__}, which has no energy; '
+                'give one of mmebm.EBMAlgorithm'
+            )
+        check_fit(checkpoint.state, self.model.state_dict(), self.checkpoint, self.config)
+        self.model.load_state_dict(checkpoint.state)
+        self.model.to(next(runner.model.parameters()).device)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Scores the batch that was just trained on."""
+        if self.every_n_train_iters(runner, self.interval):
+            energies = self.energies(data_batch['inputs'])
+            runner.message_hub.update_scalar('train/input_energy', energies.mean().item())
+
+    @torch.no_grad()
+    def energies(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Energies (N,) of images (C, H, W) as data loaders give them: BGR, 0 to 255, of one size or of several.
+
+        Raises:
+            TypeError: A sample is not one image.
+        """
+        if not isinstance(images, (Tensor, list, tuple)) or any(image.dim() != 3 for image in images):
+            raise TypeError('InputEnergyHook needs batches of one image (C, H, W) a sample, not of several views')
+        squares = [
+            interpolate(image[None].float(), (self.size, self.size), mode='bilinear', antialias=True)
+            for image in images
+        ]
+        batch = dict(inputs=torch.cat(squares), data_samples=None)
+        return self.model.energy(self.model.data_preprocessor(batch, False)['inputs'])
