@@ -119,6 +119,13 @@ def test_interval_first_and_last_epoch_and_their_records(tmp_path):
     assert len(history) == 1
 
 
+def test_interval_of_iterations(tmp_path):
+    train(MAE, tmp_path, hook_config(interval=4, by_epoch=False), 'iterations')  # six, two an epoch
+    (records,) = tmp_path.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in records.read_text().splitlines()]
+    assert [r['step'] for r in records if 'frozen/knn_top1' in r] == [0, 4, 6]
+
+
 def test_a_resumed_training_is_not_measured_as_an_initial_one():
     hook = FrozenFeatureHook(loader(5), loader(3))
     hook.measure = lambda runner: pytest.fail('measured')

@@ -18,16 +18,17 @@ class FrozenFeatureHook(Hook):
 
     Works with every self-supervised model that has ``extract_feat``; none needs a predict mode, a val loop or a head.
     Training is not disturbed: weights come out bitwise the same with and without this hook. Results go to the log, to
-    the visualizer's backends (step = epochs finished, 0 before training) and to the message hub's ``frozen/`` scalars,
-    whose histories hold them from the first to the last.
+    the visualizer's backends (step = epochs or iterations finished, 0 before training) and to the message hub's
+    ``frozen/`` scalars, whose histories hold them from the first to the last.
 
     Args:
         bank: Data loader, or its config, of labelled images: one clean image a sample, without augmentation, with
             ``collate_fn=dict(type='default_collate')`` and ``DefaultSampler``.
         queries: The same, of the images to classify.
         evaluator: Metrics of features, as configs. None: ``mmebm.KNNAccuracy`` and ``mmebm.LinearProbeAccuracy``.
-        interval: Epochs from one measurement to the next; the last epoch is always measured.
-        before_train: Whether to measure the initial weights too, for a training that starts at epoch 0.
+        interval: Epochs, or iterations, from one measurement to the next; the end is always measured.
+        before_train: Whether to measure the initial weights too, for a training that starts at its beginning.
+        by_epoch: Whether ``interval`` counts epochs, or else iterations.
 
     Raises:
         ValueError: ``interval`` is less than 1.
@@ -40,23 +41,32 @@ class FrozenFeatureHook(Hook):
         evaluator: Sequence[dict] | None = None,
         interval: int = 1,
         before_train: bool = True,
+        by_epoch: bool = True,
     ) -> None:
         if interval < 1:
-            raise ValueError(f'FrozenFeatureHook: interval={interval}, expected 1 or more epochs')
+            raise ValueError(f'FrozenFeatureHook: interval={interval}, expected 1 or more')
         self.loaders = dict(train=bank, test=queries)
         self.evaluator = evaluator or [dict(type='mmebm.KNNAccuracy'), dict(type='mmebm.LinearProbeAccuracy')]
         self.interval = interval
         self.measure_initial = before_train
+        self.by_epoch = by_epoch
 
     def before_train(self, runner: Runner) -> None:
         """Measures the initial weights, but not those of a resumed training."""
         if self.measure_initial and runner.iter == 0:
-            self._measure_and_log(runner, num_epochs=0)
+            self._measure_and_log(runner, step=0)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measures every ``interval`` epochs, and after the last one."""
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            self._measure_and_log(runner, num_epochs=runner.epoch + 1)
+        if self.by_epoch and (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
+            self._measure_and_log(runner, step=runner.epoch + 1)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Measures every ``interval`` iterations, and after the last one."""
+        if not self.by_epoch and (
+            self.every_n_train_iters(runner, self.interval) or runner.iter + 1 == runner.max_iters
+        ):
+            self._measure_and_log(runner, step=runner.iter + 1)
 
     def measure(self, runner: Runner) -> dict[str, float]:
         """The metrics of the model as it is, the same on every process."""
@@ -70,10 +80,10 @@ class FrozenFeatureHook(Hook):
                 num_samples += len(loader.dataset)
             return evaluator.evaluate(num_samples)
 
-    def _measure_and_log(self, runner: Runner, num_epochs: int) -> None:
+    def _measure_and_log(self, runner: Runner, step: int) -> None:
         metrics = self.measure(runner)
         for name, value in metrics.items():
             runner.message_hub.update_scalar(name, value)  # not val/..., which each validation would log again
-        runner.visualizer.add_scalars(metrics, step=num_epochs, file_path=f'{runner.timestamp}.json')
+        runner.visualizer.add_scalars(metrics, step=step, file_path=f'{runner.timestamp}.json')
         values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
-        runner.logger.info(f'Frozen features after {num_epochs} epochs  {values}')
+        runner.logger.info(f'Frozen features after {step} {"epochs" if self.by_epoch else "iterations"}  {values}')
