@@ -26,7 +26,7 @@ corruptions = [
     dict(type='mmebm.GaussianNoise', sigma=30.0),
     dict(type='mmebm.Grayscale'),
 ]
-_base_.train_dataloader.dataset.update(size=8000, image_size=64)
+_base_.train_dataloader.dataset.image_size = 64
 _base_.train_dataloader.dataset.pipeline[0].corruption.transforms = [[corruption] for corruption in corruptions]
 for loader in (_base_.val_dataloader, _base_.test_dataloader):
     for held_out, corruption in zip(loader.dataset.datasets, corruptions, strict=True):
