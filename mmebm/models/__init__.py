@@ -5,7 +5,9 @@ from .energy_classifier import EnergyClassifier
 from .energy_head import EnergyHead
 from .huggingface_backbone import HuggingFaceBackbone
 from .restoration_loss import RestorationLoss
+from .simple_feature_pyramid import SimpleFeaturePyramid
 from .stages import ConvNeXtStages, StageNorms, SwinStages
+from .windowed_vit import WindowedViT
 
 __all__ = [
     'ConvNeXtStages',
@@ -14,6 +16,8 @@ __all__ = [
     'EnergyHead',
     'HuggingFaceBackbone',
     'RestorationLoss',
+    'SimpleFeaturePyramid',
     'StageNorms',
     'SwinStages',
+    'WindowedViT',
 ]

@@ -1,0 +1,31 @@
+"""Mask R-CNN on COCO from a pretrained ConvNeXt-T.
+
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
+Command:  tools/dist_train.sh configs/coco/mask-rcnn_ebm-convnext-t_coco.py 8
+          another data set or checkpoint: as in mask-rcnn_ebm-vit-b_coco.py, but train_dataloader.dataset.metainfo
+Hardware: 8 GPUs, 2 images each
+Time:     not run
+Expect:   not run
+
+All but the backbone is mmdet's, 36 epochs. The norms of the first three stages, which pretraining does not have, are
+part of the neck.
+"""
+
+_base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmebm.ConvNeXtStages',
+        arch='tiny',
+        gap_before_final_norm=False,
+        drop_path_rate=0.4,
+        layer_scale_init_value=1.0,  # without a checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/ebm_convnext-t_in1k/epoch_100.pth', prefix='backbone.'),
+    ),
+    neck=[
+        dict(type='mmebm.StageNorms', in_channels=[96, 192, 384], eps=1e-6),
+        dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5),
+    ],
+)
+custom_hooks = [dict(type='NumClassCheckHook')]
