@@ -13,7 +13,8 @@ from shrink import shrink
 
 from mmebm.commands._config import replace_data_root
 
-CONFIGS = sorted(Path(__file__).parents[1].joinpath('configs').glob('*.py'))
+FOLDER = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(FOLDER.glob('*.py'))
 
 # Parameters that provably never train, by config; all others must get a gradient.
 FROZEN: dict[str, list[str]] = {}
@@ -43,11 +44,14 @@ def test_the_list_of_configs():
     }
 
 
-def test_header_says_what_was_run(config):
-    header = config.read_text().split('"""')[1]
+@pytest.mark.parametrize(
+    'path', [path for path in sorted(FOLDER.rglob('*.py')) if '_base_' not in path.parts], ids=lambda path: path.stem
+)
+def test_header_says_what_was_run(path):
+    header = path.read_text().split('"""')[1]
     for field in ('Paper:', 'Command:', 'Hardware:', 'Time:', 'Expect:'):
         assert field in header
-    assert f'configs/{config.name}' in header or 'make demo' in header
+    assert f'configs/{path.relative_to(FOLDER)}' in header or 'make demo' in header
 
 
 def test_builds_at_full_size_and_scores_an_image(config):

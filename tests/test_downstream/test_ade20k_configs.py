@@ -4,6 +4,7 @@ import mmengine.runner.checkpoint
 import pytest
 import torch
 import torch.nn.functional as F
+from learning_rates import shares_of_base
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -110,13 +111,6 @@ def test_the_list_of_configs():
     }
 
 
-def test_header_says_what_was_run(config):
-    header = config.read_text().split('"""')[1]
-    for field in ('Paper:', 'Command:', 'Hardware:', 'Time:', 'Expect:'):
-        assert field in header
-    assert f'configs/ade20k/{config.name}' in header
-
-
 def test_at_full_size_its_backbone_is_that_of_the_pretraining(config):
     cfg = Config.fromfile(config)
     size, classes = cfg.model.data_preprocessor.size[0], cfg.model.decode_head.num_classes
@@ -219,21 +213,8 @@ def test_the_shapes_config_names_the_classes():
 
 
 def learning_rates(name):
-    """Learning rate and weight decay, each as a share of the base, of every parameter at full size."""
     cfg = Config.fromfile(FOLDER / 'ade20k' / name)
-    model = build(cfg).to('meta')
-    options = {key: cfg.optim_wrapper[key] for key in ('optimizer', 'constructor', 'paramwise_cfg')}
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        optimizer = build_optim_wrapper(model, dict(type='OptimWrapper', **options)).optimizer
-    names = {id(p): name for name, p in model.named_parameters()}
-    base = cfg.optim_wrapper.optimizer
-    shares = {
-        names[id(p)]: (group['lr'] / base.lr, group['weight_decay'] / base.weight_decay)
-        for group in optimizer.param_groups
-        for p in group['params']
-    }
-    assert shares.keys() == set(names.values())
-    return shares
+    return shares_of_base(build(cfg).to('meta'), cfg)
 
 
 def test_the_vits_learning_rate_decays_by_layer():

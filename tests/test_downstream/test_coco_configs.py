@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning_rates import shares_of_base
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, checkpoint, save_checkpoint
 from mmpretrain.registry import MODELS as PRETRAINING_MODELS
@@ -112,13 +112,6 @@ def test_the_list_of_configs():
         'mask-rcnn_ebm-resnet50_coco',
         'mask-rcnn_ebm-vit-t_shapes',
     }
-
-
-def test_header_says_what_was_run(config):
-    header = config.read_text().split('"""')[1]
-    for field in ('Paper:', 'Command:', 'Hardware:', 'Time:', 'Expect:'):
-        assert field in header
-    assert f'configs/coco/{config.name}' in header
 
 
 def test_at_full_size_its_backbone_is_that_of_the_pretraining(config):
@@ -240,21 +233,8 @@ def test_vitdets_schedule():
 
 
 def learning_rates(name):
-    """Learning rate and weight decay, each as a share of the base, of every parameter at full size."""
     cfg = Config.fromfile(FOLDER / 'coco' / name)
-    model = build(cfg).to('meta')
-    options = {key: cfg.optim_wrapper[key] for key in ('optimizer', 'constructor', 'paramwise_cfg')}
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        optimizer = build_optim_wrapper(model, dict(type='OptimWrapper', **options)).optimizer
-    names = {id(p): name for name, p in model.named_parameters()}
-    base = cfg.optim_wrapper.optimizer
-    shares = {
-        names[id(p)]: (group['lr'] / base.lr, group['weight_decay'] / base.weight_decay)
-        for group in optimizer.param_groups
-        for p in group['params']
-    }
-    assert shares.keys() == set(names.values())
-    return shares
+    return shares_of_base(build(cfg).to('meta'), cfg)
 
 
 def test_the_vits_learning_rate_decays_by_layer():
