@@ -114,7 +114,6 @@ def tiny(shapes, tmp_path):
     return shrink
 
 
-@by_name(CONFIGS)
 def test_every_config_is_tested_and_has_a_name_of_its_own():
     assert sorted(CONFIGS) == sorted([*FOLDER.glob('finetune/*_in1k*.py'), *FOLDER.glob('linear/*_in1k*.py')])
     stems = [path.stem for path in FOLDER.rglob('*.py')]
