@@ -215,7 +215,7 @@ def _do(run: Run, jobs: int, gpus: int) -> str:
         raise RuntimeError(f'exit status {done.returncode}')
     figures = dict(last_validation(run))
     (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
-    return ', '.join(f'{name} {value:.2f}' for name, value in figures.items())
+    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
 
 
 def last_validation(run: Run) -> Iterator[tuple[str, float]]:
