@@ -108,7 +108,8 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
 
     Raises:
         FileNotFoundError: A checkpoint, config or folder of data is missing.
-        ValueError: A checkpoint is of another architecture than the configs, or cannot be read.
+        ValueError: A checkpoint is of another architecture than the configs, or cannot be read; or the work directory
+            holds runs of other settings.
     """
     paths = dict(_named(text) for text in args.checkpoints)
     checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
@@ -129,8 +130,20 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
             for seed in args.seeds if task != 'knn' or init == RANDOM else args.seeds[:1]:
                 folder = Path(args.work_dir) / task / init / f'seed_{seed}'
                 cfg = initialised(configs[task], paths.get(init), seed, folder)
+                check_same(cfg, folder)
                 runs.append(Run(task, init, seed, cfg, folder))
     return runs
+
+
+def check_same(cfg: Config, folder: Path) -> None:
+    """Check that what has run in a folder before, if anything, is what is to run now.
+
+    Raises:
+        ValueError: It is not, so that old figures would be taken for new ones.
+    """
+    earlier = _config_file(folder)
+    if earlier.exists() and earlier.read_text() != cfg.pretty_text:
+        raise ValueError(f'{folder} holds a run of other settings; remove it, or give another --work-dir')
 
 
 def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
@@ -200,7 +213,7 @@ def _do(run: Run, jobs: int, gpus: int) -> str:
     """One run; returns its figures for people."""
     start = time.time()
     run.folder.mkdir(parents=True, exist_ok=True)
-    config = run.folder / 'config.py'
+    config = _config_file(run.folder)
     run.cfg.dump(config)
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}'] if gpus > 1 else []
     if run.task == 'knn':
@@ -281,6 +294,11 @@ def _print(rows: Sequence[dict]) -> None:
     for line in lines:
         shown.add_row(*line)
     Console().print(shown)
+
+
+def _config_file(folder: Path) -> Path:
+    """Beside a run's folder; within, the runner leaves its own copy, to which the train command has added."""
+    return folder.with_suffix('.py')
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -82,7 +82,7 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
         ('finetune', 'top-1', 'random', 0),
     ]
     assert all(row['value'] in range(0, 101, 10) for row in rows)  # of ten images
-    trained = Config.fromfile(work_dir / 'finetune' / 'random' / 'seed_0' / 'config.py')
+    trained = Config.fromfile(work_dir / 'finetune' / 'random' / 'seed_0.py')
     assert trained.model.backbone.init_cfg is None and trained.train_cfg.max_epochs == 1
 
     before = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
@@ -91,6 +91,10 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
     after = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
     assert len(before) == 4 and len([path for path in before if before[path] == after[path]]) == 3
     assert json.loads((work_dir / 'results.json').read_text())[:3] == rows[:3]
+
+    with pytest.raises(SystemExit):  # of other settings
+        evaluate.main([*argv, '--tasks', 'finetune'])
+    assert 'seed_0 holds a run of other settings' in ' '.join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
