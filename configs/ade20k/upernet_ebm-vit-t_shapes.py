@@ -6,7 +6,7 @@ Command:  tools/make_shapes.py data/shapes_ade20k --layout ade20k --image-size 6
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
 Time:     3 minutes on one of them
-Expect:   mIoU 29.5% from random weights (seed 0)
+Expect:   see benchmarks/results/downstream.json
 """
 
 _base_ = './upernet_ebm-vit-b_ade20k.py'

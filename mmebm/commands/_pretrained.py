@@ -1,5 +1,7 @@
 """Checks the weights that a config starts from, before any work is lost on weights that do not fit."""
 
+import re
+
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import Tensor
@@ -7,8 +9,9 @@ from torch import Tensor
 from mmebm.checkpoint import Checkpoint, check_fit, part, read_checkpoint
 from mmebm.registry import MODELS
 
-# Resized to the images of the task when they are loaded.
-OF_IMAGE_SIZE = ('pos_embed', 'relative_position')
+# What is resized to the images of the task when it is loaded; and where pretraining and task may differ at a network's
+# ends: SimMIM's and BEiT's mask token, the norms behind the last block and behind each stage that is returned.
+MAY_DIFFER = re.compile(r'.*(pos_embed|relative_position).*|mask_token|(ln|norm|fc_norm)\d*\..*')
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -31,7 +34,7 @@ def check_pretrained(cfg: Config) -> None:
 def check_architecture(
     checkpoint: Checkpoint, backbone: ConfigDict, scope: str | None, prefix: str = 'backbone.'
 ) -> None:
-    """Check that a checkpoint is that of a backbone, but for what depends on the size of the images.
+    """Check that a checkpoint is that of a backbone, but for what depends on the size of the images or on the task.
 
     Args:
         checkpoint: Of which the part below ``prefix`` is meant.
@@ -49,4 +52,4 @@ def check_architecture(
 
 
 def _fixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if not any(name in key for name in OF_IMAGE_SIZE)}
+    return {key: value for key, value in state.items() if not MAY_DIFFER.fullmatch(key)}

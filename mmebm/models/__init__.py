@@ -1,21 +1,29 @@
-"""The algorithm, its head and its loss; backbones from HuggingFace, and those that dense prediction needs."""
+"""The algorithm, its head and its loss; backbones from HuggingFace, those that dense prediction needs; and
+what other pretraining methods need to be compared on equal terms.
+"""
 
 from .ebm import EBMAlgorithm
 from .energy_classifier import EnergyClassifier
 from .energy_head import EnergyHead
 from .huggingface_backbone import HuggingFaceBackbone
+from .image_tokenizer import ImageTokenizer
+from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT
 from .restoration_loss import RestorationLoss
 from .simple_feature_pyramid import SimpleFeaturePyramid
 from .stages import ConvNeXtStages, StageNorms, SwinStages
 from .windowed_vit import WindowedViT
 
 __all__ = [
+    'BEiTPlainViT',
     'ConvNeXtStages',
     'EBMAlgorithm',
     'EnergyClassifier',
     'EnergyHead',
+    'HOGOfPatches',
     'HuggingFaceBackbone',
+    'ImageTokenizer',
     'RestorationLoss',
+    'SimMIMViT',
     'SimpleFeaturePyramid',
     'StageNorms',
     'SwinStages',

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from mmebm.commands import _config, _upstream
 from mmebm.commands._upstream import load_script, run_script
@@ -169,6 +170,16 @@ def test_pretrained_weights_are_checked_first(folder, capsys, content, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         merged('train', ['tune.py'])
     assert 'unpickled' not in capsys.readouterr().out
+
+
+def test_what_task_and_pretraining_need_not_share_is_not_checked(folder):
+    backbone = dict(type='VisionTransformer', arch='deit-tiny', img_size=32, patch_size=16)
+    state = {f'backbone.{k}': v for k, v in MODELS.build(backbone).state_dict().items()}
+    torch.save(dict(state_dict=state | {'backbone.mask_token': torch.ones(1)}), folder / 'b.pth')
+    init = dict(type='Pretrained', checkpoint='b.pth', prefix='backbone.')
+    backbone |= dict(img_size=64, out_type='avg_featmap', init_cfg=init)  # other positions, a norm behind the mean
+    (folder / 'tune.py').write_text(f'{CONFIG}\nmodel = dict(type="ImageClassifier", backbone={backbone})')
+    assert merged('train', ['tune.py']).model.backbone == backbone
 
 
 def test_a_checkpoint_to_test_is_checked_first(folder):

@@ -1,0 +1,582 @@
+"""Pretraining methods on equal terms: quality of their features against epochs, seconds and FLOPs.
+
+    python benchmarks/compare.py --data FOLDER --budget epochs=30
+    python benchmarks/compare.py --data shapes --methods ebm mae random --budget seconds=600 --seeds 1
+
+FOLDER holds ``train/`` and ``test/`` or ``val/``, in each one folder a class. Each method is trained by its config in
+``configs/peers/``, one after another, by the command that a user would type. At several points along the run, kNN and
+linear probe are taken of the frozen features, and at the last ones fine-tuning, all in the same backbone and by one
+config. Seconds are those of the training steps, data loading and compiling included; FLOPs are those of matrix products
+and convolutions, two a multiply-add; memory is that of the tensors which a step makes, at its peak. BEiT's tokenizer is
+trained for as many epochs as BEiT; its cost is a line of its own and not in BEiT's.
+
+Run again, it goes on where it stopped. Leaves ``compare.json``, ``compare.md`` and three plots in ``--work-dir``.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from _results import markdown_table, stamp, write_rows
+from matplotlib.figure import Figure
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from torch import nn
+
+from mmebm.checkpoint import part, read_checkpoint
+from mmebm.commands import evaluate, make_shapes
+from mmebm.commands._config import config_folder, find_config, replace_data_root
+from mmebm.commands._step_cost import Tally
+from mmebm.commands._upstream import _adapt_to_cpu
+from mmebm.datasets.image_folder import EXTENSIONS
+from mmebm.engine.undisturbed import undisturbed
+from mmebm.evaluation.frozen_features import labelled_features
+from mmebm.registry import MODELS
+
+RANDOM = 'random'
+TOKENIZER = 'tokenizer'
+TOKENIZED = 'beit'  # the method that needs it
+SIZE = '32px'
+QUALITIES = {'knn_top1': 'kNN', 'linear_top1': 'linear probe', 'finetune_top1': 'fine-tuned'}
+COSTS = {'gflops_per_image': '.3g', 'peak_memory_mib': '.0f'}  # and how the table shows them
+AXES = {'epoch': 'epochs', 'seconds': 'seconds', 'gflops': 'GFLOPs'}
+# What of a backbone the other methods do not have: the token in place of masked patches, and the norm behind the last
+# map, which SparK's has not and which begins as the identity of normalised features.
+ONLY_IN_PRETRAINING = {'mask_token'}
+ONLY_DOWNSTREAM = {'spark': {'norm3.weight', 'norm3.bias'}}
+
+
+class Budget(NamedTuple):
+    """How long each method may train: so many ``epochs``, ``seconds`` or ``flops``."""
+
+    kind: str
+    amount: float
+
+    def epochs(self, images: int, flops_per_image: float, images_per_second: float) -> int:
+        """Whole epochs of so many images within the budget.
+
+        Raises:
+            ValueError: Not even one.
+        """
+        cost = dict(epochs=1.0, seconds=images / images_per_second, flops=images * flops_per_image)[self.kind]
+        epochs = math.floor(self.amount / cost * (1 + 1e-9))  # of float division
+        if epochs < 1:
+            raise ValueError(f'--budget {self.kind}={self.amount:g} is less than an epoch, which takes {cost:.3g}')
+        return epochs
+
+
+class Training(NamedTuple):
+    """One pretraining of one method, and at which epochs it is looked at."""
+
+    method: str
+    seed: int
+    cfg: Config
+    folder: Path
+    points: list[int]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f'{self.method}, seed {self.seed}'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, evaluate, and write what is there after every training; ``--help`` lists the flags."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    MMLogger.get_instance('compare', log_level='WARNING')  # every initialised weight is an INFO
+    init_default_scope('mmpretrain')
+    failed = []
+    try:
+        bench = Bench(args)
+        for seed in range(args.seeds):
+            for method in args.methods:
+                try:
+                    bench.run(method, seed)
+                except RuntimeError as error:  # the others may still succeed
+                    failed.append(f'{method}, seed {seed}: {error}')
+                    print(failed[-1], file=sys.stderr)
+                bench.report()
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(str(error))
+    print((bench.work_dir / 'compare.md').read_text())
+    if failed:
+        sys.exit('\n'.join(['Failed:', *failed]))
+
+
+class Bench:
+    """Trainings and evaluations on one data set, with what is known of them in files of ``work_dir``.
+
+    Args:
+        args: The command line's.
+
+    Raises:
+        FileNotFoundError: The data or a config is missing.
+        ValueError: The budget is none, or there are fewer images than ``--images`` or than a batch.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.budget = parse_budget(args.budget)
+        self.work_dir = Path(args.work_dir).resolve()
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.data = write_shapes(self.work_dir, args.images) if args.data == 'shapes' else Path(args.data).resolve()
+        self.test_prefix = find_test_folder(self.data)
+        self.num_classes = sum(path.is_dir() for path in (self.data / 'train').iterdir())
+        self.downstream = self.config('finetune')
+        for method in self.methods():  # before anything is trained
+            self.config(method)
+
+    def methods(self) -> list[str]:
+        """What will be trained."""
+        tokenizer = [TOKENIZER] if TOKENIZED in self.args.methods else []
+        return tokenizer + [method for method in self.args.methods if method != RANDOM]
+
+    def config(self, method: str) -> Config:
+        """A method's config on the data, with the options that name it."""
+        suffix = SIZE if method == TOKENIZER else f'{self.args.backbone}_{SIZE}'
+        cfg = Config.fromfile(find_config(f'{method}_{suffix}'))
+        replace_data_root(cfg, cfg.data_root, str(self.data))
+        for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
+            if loader is not None:
+                loader.dataset.data_prefix = self.test_prefix
+        if 'num_classes' in cfg.model.get('head', {}):
+            cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = self.num_classes
+        options = self.args.cfg_options or {}
+        cfg.merge_from_dict({k.partition('.')[2]: v for k, v in options.items() if k.partition('.')[0] == method})
+        total = sum(path.suffix.lower() in EXTENSIONS for path in (self.data / 'train').rglob('*'))
+        if self.args.images is not None:
+            cfg.train_dataloader.dataset.indices = evenly_spaced(self.args.images, total)
+            total = self.args.images
+        if total < cfg.train_dataloader.batch_size:
+            raise ValueError(f'{self.data / "train"}: {total} images are fewer than a batch')
+        return cfg
+
+    def run(self, method: str, seed: int) -> None:
+        """Train one method and evaluate it, as far as that has not been done.
+
+        Raises:
+            RuntimeError: A training failed.
+            ValueError: The folder holds a training with other options.
+        """
+        if method == RANDOM:
+            self.evaluate(Training(RANDOM, seed, self.downstream, self.work_dir / RANDOM / f'seed_{seed}', [0]))
+            return
+        training = self.training(method, seed)
+        if method == TOKENIZED:
+            tokenizer = self.training(TOKENIZER, seed, epochs=training.points[-1])
+            train(tokenizer)
+            self.cost(TOKENIZER)  # for the table
+            path = tokenizer.folder / f'point_{tokenizer.points[-1]}.pth'
+            training.cfg.model.target_generator.init_cfg.checkpoint = str(path)
+        train(training)
+        self.evaluate(training)
+
+    def training(self, method: str, seed: int, epochs: int | None = None) -> Training:
+        """The training of a method within the budget, or for so many epochs."""
+        cfg = self.config(method)
+        epochs = epochs or self.epochs(method)
+        points = spread_points(epochs, self.args.points)
+        set_epochs(cfg, epochs)
+        folder = self.work_dir / method / f'seed_{seed}'
+        cfg.randomness = dict(seed=seed)
+        cfg.work_dir = str(folder)
+        cfg.experiment_name = f'{method}_{seed}'
+        cfg.custom_hooks.append(  # beside the one that a run goes on from
+            dict(
+                type='CheckpointHook',
+                interval=points[0],
+                save_optimizer=False,
+                save_param_scheduler=False,
+                filename_tmpl='point_{}.pth',
+                priority='LOW',  # so that `last_checkpoint` names the other
+            )
+        )
+        return Training(method, seed, cfg, folder, points)
+
+    def epochs(self, method: str) -> int:
+        """How many the budget allows a method."""
+        cost = self.cost(method)
+        images = cost['steps'] * self.config(method).train_dataloader.batch_size
+        speed = self.known(method, 'speed', measure_speed) if self.budget.kind == 'seconds' else 1.0
+        return self.budget.epochs(images, 1e9 * cost['gflops_per_image'], speed)
+
+    def cost(self, method: str) -> dict:
+        """See ``measure_cost``."""
+        return self.known(method, 'cost', measure_cost)
+
+    def known(self, method: str, name: str, measure: Callable[[Config], Any]) -> Any:
+        """What has been measured for all seeds, so that a training that goes on keeps its number of epochs."""
+        path = self.work_dir / method / f'{name}.json'
+        if not path.is_file():
+            cfg = self.config(method)
+            if method == TOKENIZED:
+                cfg.model.target_generator.init_cfg = None  # which may not be trained yet
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(measure(cfg)))
+        return json.loads(path.read_text())
+
+    def evaluate(self, training: Training) -> None:
+        """Write ``point_N.json``, a row of the result, for every point that has none, or none of fine-tuning yet."""
+        training.folder.mkdir(parents=True, exist_ok=True)
+        for epoch in training.points:
+            path = training.folder / f'point_{epoch}.json'
+            finetune = epoch in training.points[len(training.points) - self.args.finetune_points :]
+            if not path.is_file() or (finetune and json.loads(path.read_text())['finetune_top1'] is None):
+                path.write_text(json.dumps(self.row(training, epoch, finetune)))
+
+    def row(self, training: Training, epoch: int, finetune: bool) -> dict:
+        """The figures of a training after so many epochs."""
+        weights, seconds, gflops, rate = None, 0.0, 0.0, None
+        if training.method != RANDOM:
+            checkpoint = training.folder / f'point_{epoch}.pth'
+            weights = training.folder / f'backbone_{epoch}.pth'
+            save_backbone(checkpoint, self.downstream, ONLY_DOWNSTREAM.get(training.method, set()), weights)
+            seconds = sum(step_seconds(checkpoint))
+            cost = self.cost(training.method)
+            batch = training.cfg.train_dataloader.batch_size
+            gflops = cost['gflops_per_image'] * batch * cost['steps'] * epoch
+            rate = training.cfg.optim_wrapper.optimizer.lr
+        folder = training.folder / f'finetune_{epoch}'
+        cfg = evaluate.initialised(self.downstream, weights and str(weights), training.seed, folder)
+        cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
+        scores = frozen_top1(Config(cfg.to_dict()))
+        run = evaluate.Run('finetune', training.method, training.seed, cfg, folder)
+        return dict(
+            method=training.method,
+            backbone=self.args.backbone,
+            seed=training.seed,
+            epoch=epoch,
+            seconds=round(seconds, 2),
+            gflops=round(gflops, 3),
+            knn_top1=round(scores['frozen/knn_top1'], 3),
+            linear_top1=round(scores['frozen/linear_top1'], 3),
+            finetune_top1=finetuned_top1(run) if finetune else None,
+            learning_rate=rate,
+            **stamp(),
+        )
+
+    def report(self) -> None:
+        """Write rows, table and plots of all that has been evaluated."""
+        folders = [self.work_dir / method for method in self.args.methods]
+        paths = [path for folder in folders for path in folder.glob('seed_*/point_*.json')]
+        rows = [json.loads(path.read_text()) for path in paths]
+        rows.sort(key=lambda row: (self.args.methods.index(row['method']), row['seed'], row['epoch']))
+        costs = {
+            method: json.loads((self.work_dir / method / 'cost.json').read_text())
+            for method in self.methods()
+            if (self.work_dir / method / 'cost.json').is_file()
+        }
+        write_rows(self.work_dir / 'compare.json', rows)
+        (self.work_dir / 'compare.md').write_text(table(rows, costs) + '\n')
+        for axis in AXES:
+            plot(rows, axis).savefig(self.work_dir / f'compare_{AXES[axis].lower()}.png', dpi=110)
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from ``epochs=N``, ``seconds=S`` or ``flops=F``.
+
+    Raises:
+        ValueError: It is none of these, or not positive.
+    """
+    kind, _, amount = text.partition('=')
+    try:
+        budget = Budget(kind, float(amount))
+    except ValueError:
+        budget = Budget(kind, 0.0)
+    if kind not in ('epochs', 'seconds', 'flops') or not 0 < budget.amount < math.inf:
+        raise ValueError(f'--budget {text}: give epochs=N, seconds=S or flops=F, above 0')
+    return budget
+
+
+def spread_points(epochs: int, number: int) -> list[int]:
+    """About so many epochs at equal distances, the last one among them."""
+    interval = math.ceil(epochs / number)
+    return [*range(interval, epochs, interval), epochs]
+
+
+def evenly_spaced(number: int, total: int) -> list[int]:
+    """Indices of so many images of a data set that is sorted by class, as many of each class as can be.
+
+    Raises:
+        ValueError: There are fewer images.
+    """
+    if not 0 < number <= total:
+        raise ValueError(f'--images {number}: the folder train/ has {total}')
+    return [i * total // number for i in range(number)]
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Let a config train for so many epochs, its schedule stretched or shrunk."""
+    ratio = epochs / cfg.train_cfg.max_epochs
+    cfg.train_cfg.max_epochs = epochs
+    for scheduler in cfg.param_scheduler:
+        scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio
+
+
+def write_shapes(work_dir: Path, images: int | None) -> Path:
+    """The embedded data set as a folder: 10,000 images to train with, or so many, and 1,000 to test with."""
+    images = images or 10_000
+    folder = work_dir / f'shapes_{images}'
+    if not folder.is_dir():
+        parts = folder.with_suffix('.part')
+        sizes = ['--train', str(images), '--val', '1000', '--image-size', '32']
+        make_shapes.main([str(parts), '--layout', 'imagenet', *sizes])
+        parts.rename(folder)
+    return folder
+
+
+def find_test_folder(data: Path) -> str:
+    """``test`` or ``val``, whichever lies beside ``train``.
+
+    Raises:
+        FileNotFoundError: ``train``, or both of these are missing.
+    """
+    found = [name for name in ('test', 'val') if (data / name).is_dir()]
+    if not (data / 'train').is_dir() or not found:
+        raise FileNotFoundError(f'--data {data}: needs train/ and test/ or val/, in each one folder a class')
+    return found[0]
+
+
+def measure_cost(cfg: Config) -> dict:
+    """Steps of an epoch, and what one costs: GFLOPs an image, and the peak of the tensors that it makes, in MiB."""
+    cfg = on_this_device(cfg)
+    cfg.model.pop('compile', None)  # the arithmetic is the same, and only operators can be counted
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    batch = next(iter(loader))
+    step = training_step(cfg)
+    step(batch)  # the first calibrates
+    with Tally() as tally:
+        step(batch)
+    return dict(
+        steps=len(loader),
+        gflops_per_image=tally.flops / cfg.train_dataloader.batch_size / 1e9,
+        peak_memory_mib=tally.peak / 2**20,
+    )
+
+
+def measure_speed(cfg: Config, rounds: int = 8) -> float:
+    """Images per second, the median of some steps with the loading of their data."""
+    cfg = on_this_device(cfg)
+    step = training_step(cfg)
+    ends = []
+    for batch in islice(cycle(Runner.build_dataloader(cfg.train_dataloader, seed=0)), rounds):
+        step(batch)
+        ends.append(time.perf_counter())
+    seconds = [end - start for start, end in pairwise(ends)]  # the first step, which compiles, is none of them
+    return cfg.train_dataloader.batch_size / statistics.median(seconds)
+
+
+def on_this_device(cfg: Config) -> Config:
+    """A copy, in float32 where there is no GPU."""
+    cfg = Config(cfg.to_dict())
+    if get_device() == 'cpu':
+        _adapt_to_cpu(cfg)
+    return cfg
+
+
+def training_step(cfg: Config) -> Callable[[dict], None]:
+    """A function that does a training step on a batch, with the config's model and optimiser."""
+    model_cfg = cfg.model
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    model = MODELS.build(model_cfg)
+    model.init_weights()
+    model.to(get_device()).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def step(batch: dict) -> None:
+        losses = model.train_step(batch, wrapper)
+        losses['loss'].item()  # waits for the device
+
+    return step
+
+
+def train(training: Training) -> None:
+    """Train in a process of its own, from where it stopped, unless it has been done.
+
+    Raises:
+        RuntimeError: It failed.
+        ValueError: The folder holds a training with other options.
+    """
+    # Beside the folder, in which mmengine leaves a config of that name with its own additions.
+    config, log = training.folder.with_suffix('.py'), training.folder / 'log.txt'
+    if config.is_file() and config.read_text() != training.cfg.pretty_text:
+        raise ValueError(f'{training.folder} holds a training with other options: name another --work-dir')
+    if (training.folder / f'point_{training.points[-1]}.pth').is_file():
+        return
+    training.folder.mkdir(parents=True, exist_ok=True)
+    training.cfg.dump(config)
+    print(f'{training.name}: {training.points[-1]} epochs', file=sys.stderr, flush=True)
+    command = [sys.executable, '-m', 'mmebm.commands.train', str(config), '--resume']
+    with log.open('a') as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f'exit status {done.returncode}, see {log}')
+
+
+def step_seconds(checkpoint: Path) -> list[float]:
+    """Seconds of every training step up to a checkpoint, data loading included."""
+    # Written by a process of ours, with the history of its log.
+    history = torch.load(checkpoint, map_location='cpu', weights_only=False)['message_hub']['log_scalars']
+    return history['train/time'].data[0].tolist()
+
+
+def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path: Path) -> None:
+    """Save a pretrained backbone with exactly the weights of the one that is evaluated.
+
+    Raises:
+        ValueError: It is another backbone.
+    """
+    backbone = MODELS.build({k: v for k, v in downstream.model.backbone.items() if k != 'init_cfg'})
+    backbone.init_weights()
+    missing, unexpected = backbone.load_state_dict(part(read_checkpoint(checkpoint)), strict=False)
+    if set(missing) != may_lack or set(unexpected) - ONLY_IN_PRETRAINING:
+        raise ValueError(f'{checkpoint}: not the backbone of fine-tuning; missing {missing}, unexpected {unexpected}')
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
+
+
+def frozen_top1(cfg: Config) -> dict[str, float]:
+    """Top-1 of kNN and linear probe on a classifier's features, in percent: test images by training images."""
+    set_random_seed(cfg.randomness.seed)
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    model: nn.Module = MODELS.build(cfg.model)
+    model.init_weights()
+    model.to(get_device())
+    queries = cfg.val_dataloader
+    bank = dict(queries, dataset=dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline))
+    evaluator = Evaluator([dict(type='mmebm.KNNAccuracy'), dict(type='mmebm.LinearProbeAccuracy')])
+    num_images = 0
+    with undisturbed(model):
+        for subset, loader in (('train', bank), ('test', queries)):
+            loader = Runner.build_dataloader(loader)
+            evaluator.process(labelled_features(model, loader, subset))
+            num_images += len(loader.dataset)
+        return evaluator.evaluate(num_images)
+
+
+def finetuned_top1(run: evaluate.Run) -> float:
+    """Top-1 in percent after fine-tuning, which is done unless it has been.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    if evaluate.perform([run], jobs=1, gpus=1):
+        raise RuntimeError(f'{run.name} failed, see {run.folder / "log.txt"}')
+    return evaluate.result_rows(run)[0]['value']
+
+
+def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tuple[float, float, float]]:
+    """A method's points: mean over seeds on the axis, mean and standard deviation of the quality."""
+    points = []
+    for epoch in sorted({row['epoch'] for row in rows if row['method'] == method}):
+        chosen = [row for row in rows if (row['method'], row['epoch']) == (method, epoch) and row[quality] is not None]
+        if chosen:
+            mean, spread = mean_and_spread([row[quality] for row in chosen])
+            points.append((statistics.mean(row[axis] for row in chosen), mean, spread))
+    return points
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; 0 of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def shown(values: Sequence[float], spec: str) -> str:
+    """The mean in a format, or a dash."""
+    return format(statistics.mean(values), spec) if values else '-'
+
+
+def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
+    """What each method has come to in the end, and what its steps cost, as Markdown."""
+    lines = []
+    for method in dict.fromkeys([*(row['method'] for row in rows), *costs]):
+        of_method = [row for row in rows if row['method'] == method]
+        last = [row for row in of_method if row['epoch'] == max(row['epoch'] for row in of_method)]
+        cost = costs.get(method, {})
+        speeds = [row['gflops'] / row['seconds'] / cost['gflops_per_image'] for row in last if cost]
+        points = [point for quality in QUALITIES for point in curve(last, method, 'epoch', quality) or [None]]
+        lines.append(
+            [
+                f'`{method}`',
+                shown([row['epoch'] for row in last], '.0f'),
+                shown([row['seconds'] for row in last], '.0f'),
+                shown(speeds, '.1f'),
+                *(shown([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
+                *(f'{point[1]:.1f} ± {point[2]:.1f}' if point else '-' for point in points),
+            ]
+        )
+    columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP an image', 'peak MiB', *QUALITIES.values()]
+    return markdown_table(columns, lines)
+
+
+def plot(rows: Sequence[dict], axis: str) -> Figure:
+    """Draw each quality against ``epoch``, ``seconds`` or ``gflops``; random weights are a dotted line.
+
+    Args:
+        rows: As in ``compare.json``.
+        axis: Which of their columns lies on the horizontal axis.
+    """
+    figure = Figure(figsize=(14, 4.5), layout='constrained')
+    panels = dict(zip(QUALITIES, figure.subplots(1, len(QUALITIES)), strict=True))
+    for quality, panel in panels.items():
+        for number, method in enumerate(dict.fromkeys(row['method'] for row in rows)):
+            points = curve(rows, method, axis, quality)
+            color = f'C{number}'
+            if method == RANDOM and points:
+                panel.axhline(points[0][1], color=color, ls=':', label=method)
+            elif points:
+                x, mean, spread = zip(*points, strict=True)
+                panel.errorbar(x, mean, spread, color=color, marker='.', capsize=2, label=method)
+        panel.set(title=QUALITIES[quality], xlabel=AXES[axis], ylabel='top-1 (%)')
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False)
+    return figure
+
+
+def _parser() -> argparse.ArgumentParser:
+    known = sorted(path.stem.removesuffix(f'_{SIZE}') for path in (config_folder() / 'peers').glob(f'*_*_{SIZE}.py'))
+    methods = [name.rpartition('_')[0] for name in known if not name.startswith('finetune')]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage='%(prog)s --data FOLDER [...]'
+    )
+    parser.add_argument('--data', required=True, help='a folder of images, or: shapes')
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        choices=[*dict.fromkeys(methods), RANDOM],
+        default=['ebm', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', RANDOM],
+        help='in this order',
+    )
+    parser.add_argument('--backbone', default='vit-w128', help="as in the configs' names: vit-w128, convnext-w32")
+    parser.add_argument('--budget', default='epochs=30', help='epochs=N, seconds=S or flops=F for each training')
+    parser.add_argument('--seeds', type=int, default=3, help='so many trainings of each method')
+    parser.add_argument('--points', type=int, default=4, help='at so many points along the run features are evaluated')
+    parser.add_argument('--finetune-points', type=int, default=1, help='at so many of them, the last ones, fine-tuned')
+    parser.add_argument('--images', type=int, help='train with so many of the images')
+    parser.add_argument('--work-dir', default='work_dirs/compare', help='where everything goes')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='METHOD.KEY=VALUE',
+        help="options of one method's config, of the tokenizer's, or of finetune's",
+    )
+    return parser
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+# What the methods beside this file have in common: images, augmentation, batch, schedule and the size of the backbone.
+#
+# It is one variable, since two base files may not define the same name. The images are a folder with train/ and test/,
+# in each one folder a class; the labels are read for all methods, and used by `supervised` and `finetune`.
+max_epochs = 30
+loader = dict(
+    batch_size=64,
+    num_workers=2,
+    persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    collate_fn=dict(type='default_collate'),
+)
+shared = dict(
+    # mmpretrain's plain ViT, whose names all methods' weights have under `backbone.`
+    vit=dict(
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
+        img_size=32,
+        patch_size=4,
+    ),
+    # A ConvNeXt of four stages whose last map has one position for 8 x 8 pixels.
+    convnext=dict(arch=dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]), stem_patch_size=1),
+    train_loader=dict(
+        **loader,
+        drop_last=True,  # all steps cost the same
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    ),
+    test_loader=dict(**loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+    train_set=dict(type='mmebm.ImageFolder', data_root='data/images', data_prefix='train', with_label=True),
+    test_set=dict(type='mmebm.ImageFolder', data_root='data/images', data_prefix='test', with_label=True),
+    augmentation=[
+        dict(type='mmebm.LoadImage'),
+        dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.5, 1.0), interpolation='bicubic'),
+        dict(type='RandomFlip', prob=0.5),
+    ],
+    test_pipeline=[dict(type='mmebm.LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')],
+    optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),  # without a GPU: float32
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
+        dict(type='CosineAnnealingLR', by_epoch=True, begin=3, end=max_epochs, convert_to_iter_based=True),
+    ],
+    default_hooks=dict(logger=dict(interval=50), checkpoint=dict(max_keep_ckpts=1)),
+    custom_hooks=[dict(type='mmebm.EpochSeedHook'), dict(type='mmebm.NonFiniteLossHook')],
+)

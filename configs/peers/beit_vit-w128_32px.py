@@ -1,0 +1,25 @@
+"""BEiT with a small ViT at 32 pixels and a tokenizer trained on the same images, on equal terms with the EBM config.
+
+Paper:    BEiT, arXiv 2106.08254
+Command:  tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
+          tools/train.py configs/peers/beit_vit-w128_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+"""
+
+_base_ = './beit-dalle_vit-w128_32px.py'
+
+model = dict(
+    head=dict(num_embed=512),
+    target_generator=dict(
+        _delete_=True,
+        type='mmebm.ImageTokenizer',
+        num_embed=512,
+        downsampling=4,
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer_32px/epoch_30.pth'),
+    ),
+)
+# Its tokenizer has a token a patch, and sees the same view.
+_base_.train_dataloader.dataset.pipeline[-2] = dict(type='MultiView', num_views=2, transforms=[[]])

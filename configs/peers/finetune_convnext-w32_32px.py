@@ -1,0 +1,24 @@
+"""Fine-tuning of a small ConvNeXt at 32 pixels, from any of the methods beside it or from random weights.
+
+Paper:    the recipe is MAE's, arXiv 2111.06377, made milder for so small a network
+Command:  tools/train.py configs/peers/finetune_convnext-w32_32px.py --cfg-options data_root=FOLDER
+          model.backbone.init_cfg.checkpoint=FILE; from random weights: model.backbone.init_cfg=None
+          FOLDER holds train/ and test/, in each one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+"""
+
+_base_ = './finetune_vit-w128_32px.py'
+
+checkpoint = 'work_dirs/ebm_convnext-w32_32px/epoch_30.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ConvNeXt',
+        **_base_.shared.convnext,
+        gap_before_final_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+    ),
+    head=dict(in_channels=256),
+)

@@ -1,0 +1,39 @@
+"""MAE with a small ViT at 32 pixels, on equal terms with the EBM config beside it.
+
+Paper:    MAE, arXiv 2111.06377
+Command:  tools/train.py configs/peers/mae_vit-w128_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+
+The decoder has two thirds of the encoder's width and depth, rounded up, as MAE's has beside ViT-B, and heads as wide.
+"""
+
+_base_ = ['mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', './_base_/shared_32px.py']
+
+model = dict(
+    backbone=dict(_delete_=True, type='MAEViT', **_base_.shared.vit, mask_ratio=0.75),
+    neck=dict(
+        num_patches=64,
+        patch_size=4,
+        embed_dim=128,
+        decoder_embed_dim=96,
+        decoder_depth=3,
+        decoder_num_heads=3,
+    ),
+    head=dict(patch_size=4),
+)
+
+data_root = 'data/images'
+train_dataloader = dict(
+    _delete_=True,
+    **_base_.shared.train_loader,
+    dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, dict(type='PackInputs')]),
+)
+optim_wrapper = _base_.shared.optim_wrapper
+param_scheduler = _base_.shared.param_scheduler
+train_cfg = dict(max_epochs=_base_.max_epochs)
+default_hooks = _base_.shared.default_hooks
+custom_hooks = _base_.shared.custom_hooks
+resume = False  # inherited as True, which would go on from whatever the same work_dir holds

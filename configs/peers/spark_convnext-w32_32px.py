@@ -1,0 +1,45 @@
+"""SparK with a small ConvNeXt at 32 pixels, on equal terms with the EBM config beside it.
+
+Paper:    SparK, arXiv 2301.03580
+Command:  tools/train.py configs/peers/spark_convnext-w32_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+
+AdamW as in the others, in place of LAMB with a growing weight decay, which is meant for batches of 4096.
+"""
+
+_base_ = [
+    'mmpretrain::spark/spark_sparse-convnext-small_16xb256-amp-coslr-800e_in1k.py',
+    './_base_/shared_32px.py',
+]
+
+model = dict(
+    input_size=32,
+    downsample_raito=8,  # spelt so in mmpretrain
+    enc_dec_norm_dim=256,
+    backbone=dict(
+        _delete_=True,
+        type='SparseConvNeXt',
+        **_base_.shared.convnext,
+        out_indices=(1, 2, 3),  # the decoder has three levels for 8 x 8 pixels
+        gap_before_output=False,
+    ),
+    neck=dict(feature_dim=192, upsample_ratio=8),  # two thirds of the encoder's width, rounded up, as theirs
+)
+
+data_root = 'data/images'
+train_dataloader = dict(
+    _delete_=True,
+    **_base_.shared.train_loader,
+    dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, dict(type='PackInputs')]),
+)
+optim_wrapper = dict(
+    dtype='bfloat16',
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
+)
+param_scheduler = _base_.shared.param_scheduler
+train_cfg = dict(max_epochs=_base_.max_epochs)
+default_hooks = _base_.shared.default_hooks
+custom_hooks = _base_.shared.custom_hooks

@@ -1,0 +1,16 @@
+"""A small ConvNeXt trained with labels at 32 pixels, on equal terms with the EBM config beside it.
+
+Paper:    the recipe is that of the ViT from scratch in MAE, arXiv 2111.06377
+Command:  tools/train.py configs/peers/supervised_convnext-w32_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+"""
+
+_base_ = './supervised_vit-w128_32px.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ConvNeXt', **_base_.shared.convnext, gap_before_final_norm=False),
+    head=dict(in_channels=256),
+)

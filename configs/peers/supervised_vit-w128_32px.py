@@ -1,0 +1,36 @@
+"""A small ViT trained with labels at 32 pixels, on equal terms with the EBM config beside it.
+
+Paper:    the recipe is that of the ViT from scratch in MAE, arXiv 2111.06377
+Command:  tools/train.py configs/peers/supervised_vit-w128_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+
+It classifies by the mean of the normalised features, which the frozen features of all methods are. No mixup, CutMix or
+moving average of the weights, which the others have not either.
+"""
+
+_base_ = ['mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py', './_base_/shared_32px.py']
+
+model = dict(
+    backbone=dict(_delete_=True, type='VisionTransformer', **_base_.shared.vit, out_type='featmap'),
+    neck=dict(_delete_=True, type='GlobalAveragePooling'),
+    head=dict(_delete_=True, type='LinearClsHead', num_classes=10, in_channels=128),
+    train_cfg=dict(_delete_=True),
+)
+data_preprocessor = dict(num_classes=10)
+
+data_root = 'data/images'
+train_dataloader = dict(
+    _delete_=True,
+    **_base_.shared.train_loader,
+    dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, dict(type='PackInputs')]),
+)
+optim_wrapper = _base_.shared.optim_wrapper
+param_scheduler = _base_.shared.param_scheduler
+train_cfg = dict(max_epochs=_base_.max_epochs)
+default_hooks = _base_.shared.default_hooks
+custom_hooks = _base_.shared.custom_hooks
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None

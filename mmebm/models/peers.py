@@ -1,0 +1,88 @@
+"""What other methods need to run on the plain ViT and at small images, where mmpretrain's parts ask for more.
+
+The backbones keep the names and the meaning of the weights of mmpretrain's ``VisionTransformer`` and add ``mask_token``
+alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's.
+"""
+
+import torch.nn.functional as F
+from mmpretrain.models.selfsup import BEiTPretrainViT, HOGGenerator, MaskFeatViT
+from torch import Tensor
+
+from mmebm.registry import MODELS
+
+
+@MODELS.register_module()
+class SimMIMViT(MaskFeatViT):
+    """The plain ViT for ``SimMIM``, as its Swin: masked patches are replaced by a learned token behind the embedding.
+
+    Args:
+        **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
+    """
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Features of images (N, 3, H, W).
+
+        Args:
+            x: The images.
+            mask: (N, H / p, W / p) for patches of p pixels, 1 = masked; None for the features of whole images.
+
+        Returns:
+            With a mask one map (N, C, H / p, W / p), without one what ``VisionTransformer`` returns.
+        """
+        if mask is None:
+            return super().forward(x, None)
+        tokens = super().forward(x, mask.flatten(1))
+        return (tokens[:, 1:].transpose(1, 2).unflatten(2, mask.shape[1:]),)
+
+
+@MODELS.register_module()
+class BEiTPlainViT(MaskFeatViT):
+    """The plain ViT for ``BEiT``: absolute positions and no layer scale; initialised as BEiT's own.
+
+    Args:
+        **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
+    """
+
+    def init_weights(self) -> None:
+        """Initialise as BEiT does: truncated normal, the later a block the smaller what it adds."""
+        super().init_weights()
+        BEiTPretrainViT.rescale_init_weight(self)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Features of images (N, 3, H, W).
+
+        Args:
+            x: The images.
+            mask: (N, H / p, W / p) for patches of p pixels, 1 = masked; None for the features of whole images.
+
+        Returns:
+            With a mask one sequence of tokens (N, 1 + L, C), the class token first; without one what
+            ``VisionTransformer`` returns.
+        """
+        if mask is None:
+            return super().forward(x, None)
+        return (super().forward(x, mask.flatten(1)),)
+
+
+@MODELS.register_module()
+class HOGOfPatches(HOGGenerator):
+    """MaskFeat's histograms of oriented gradients, for patches of any size; mmpretrain's are for 14 x 14 patches.
+
+    Args:
+        patch_size: In pixels; ``pool`` must divide it.
+        pool: Width of a cell in pixels.
+        **kwargs: The options of :class:`mmpretrain.models.HOGGenerator`.
+
+    Raises:
+        ValueError: ``pool`` does not divide ``patch_size``.
+    """
+
+    def __init__(self, patch_size: int, pool: int, **kwargs) -> None:
+        if patch_size % pool:
+            raise ValueError(f'HOGOfPatches: pool={pool} does not divide patch_size={patch_size}')
+        super().__init__(pool=pool, **kwargs)
+        self.cells = patch_size // pool
+
+    def _reshape(self, hog_feat: Tensor) -> Tensor:
+        """Histograms (N, 3, bins, rows, columns) of cells as targets (N, patches, 3 * bins * cells of a patch)."""
+        return F.unfold(hog_feat.flatten(1, 2), self.cells, stride=self.cells).transpose(1, 2)

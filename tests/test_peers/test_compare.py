@@ -1,0 +1,235 @@
+"""What the comparison counts, converts and writes; and one small comparison from end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+import mmebm.models.image_tokenizer
+import mmebm.models.peers  # noqa: F401
+from mmebm.commands import make_shapes, train
+from mmebm.commands._config import replace_data_root
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / 'configs/peers'
+
+
+@pytest.fixture(scope='module')
+def compare():
+    sys.path.insert(0, str(ROOT / 'benchmarks'))
+    import compare
+
+    yield compare
+    sys.path.remove(str(ROOT / 'benchmarks'))
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    make_shapes.main([str(folder), '--layout', 'imagenet', '--train', '40', '--val', '20', '--image-size', '32'])
+    return folder
+
+
+@pytest.mark.parametrize(
+    'text, epochs',
+    [
+        ('epochs=30', 30),
+        ('seconds=100', 5),  # an epoch of 1,000 images at 50 a second takes 20
+        ('seconds=99.9', 4),
+        ('flops=1e6', 3),  # an epoch of 1,000 images at 300 FLOPs takes 300,000
+        ('flops=3e5', 1),
+    ],
+)
+def test_budgets_in_epochs(compare, text, epochs):
+    assert compare.parse_budget(text).epochs(1000, 300.0, 50.0) == epochs
+
+
+def test_a_budget_that_floats_miss_by_a_hair(compare):
+    assert compare.parse_budget('seconds=0.3').epochs(1, 1.0, 10.0) == 3  # 0.3 / 0.1 < 3 in floating point
+
+
+@pytest.mark.parametrize('text', ['30', 'hours=3', 'epochs=', 'epochs=0', 'seconds=-1', 'flops=inf', 'epochs=nan'])
+def test_refuses_a_budget(compare, text):
+    with pytest.raises(ValueError, match=r'--budget .*epochs=N, seconds=S or flops=F'):
+        compare.parse_budget(text)
+
+
+def test_refuses_less_than_an_epoch(compare):
+    with pytest.raises(ValueError, match='seconds=19 is less than an epoch, which takes 20'):
+        compare.parse_budget('seconds=19').epochs(1000, 300.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    'epochs, number, points', [(30, 4, [8, 16, 24, 30]), (4, 4, [1, 2, 3, 4]), (3, 4, [1, 2, 3]), (1, 4, [1])]
+)
+def test_points_along_a_run(compare, epochs, number, points):
+    assert compare.spread_points(epochs, number) == points
+
+
+def test_some_of_the_images(compare):
+    assert compare.evenly_spaced(4, 10) == [0, 2, 5, 7]
+    assert compare.evenly_spaced(3, 3) == [0, 1, 2]
+    with pytest.raises(ValueError, match='--images 4: the folder train/ has 3'):
+        compare.evenly_spaced(4, 3)
+
+
+def test_schedule_is_stretched(compare):
+    cfg = Config.fromfile(PEERS / 'mae_vit-w128_32px.py')
+    compare.set_epochs(cfg, 10)
+    assert cfg.train_cfg.max_epochs == 10
+    spans = [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler]
+    assert spans == [pytest.approx((0, 1)), pytest.approx((1, 10))]
+
+
+def row(method, seed, epoch, **figures):
+    return dict(
+        dict(method=method, seed=seed, epoch=epoch, seconds=10.0 * epoch, gflops=3.0 * epoch, finetune_top1=None),
+        **figures,
+    )
+
+
+@pytest.fixture
+def rows():
+    rows = [
+        row('ebm', seed, epoch, knn_top1=20.0 + epoch + seed, linear_top1=40.0 + epoch)
+        for seed in (0, 1, 2)
+        for epoch in (2, 4)
+    ]
+    for seed in (0, 1, 2):
+        rows[2 * seed + 1].update(finetune_top1=60.0 + 2 * seed, seconds=40.0 + seed)
+    return [*rows, row('random', 0, 0, knn_top1=15.0, linear_top1=30.0, finetune_top1=50.0)]
+
+
+def test_curve_has_mean_and_deviation_over_seeds(compare, rows):
+    assert compare.curve(rows, 'ebm', 'epoch', 'knn_top1') == [(2, 23.0, 1.0), (4, 25.0, 1.0)]
+    assert compare.curve(rows, 'ebm', 'seconds', 'finetune_top1') == [(41.0, 62.0, 2.0)]
+    assert compare.curve(rows, 'mae', 'epoch', 'knn_top1') == []
+
+
+def test_table(compare, rows):
+    for row in rows[:6]:  # 0.3 GFLOPs a second
+        row['gflops'] = 0.3 * row['seconds']
+    cost = dict(gflops_per_image=0.1234, peak_memory_mib=99.6)
+    assert compare.table(rows, dict(ebm=cost, tokenizer=cost)).splitlines() == [
+        '| method | epochs | seconds | images/s | GFLOP an image | peak MiB | kNN | linear probe | fine-tuned |',
+        '| --- | --: | --: | --: | --: | --: | --: | --: | --: |',
+        '| `ebm` | 4 | 41 | 2.4 | 0.123 | 100 | 25.0 ± 1.0 | 44.0 ± 0.0 | 62.0 ± 2.0 |',
+        '| `random` | 0 | 0 | - | - | - | 15.0 ± 0.0 | 30.0 ± 0.0 | 50.0 ± 0.0 |',
+        '| `tokenizer` | - | - | - | 0.123 | 100 | - | - | - |',
+    ]
+
+
+@pytest.mark.parametrize('axis, expected', [('epoch', [2, 4]), ('seconds', [20, 41]), ('gflops', [6, 12])])
+def test_plot(compare, rows, axis, expected):
+    knn, linear, finetuned = compare.plot(rows, axis).axes
+    (container,) = knn.containers
+    line = container.lines[0]
+    assert line.get_xdata().tolist() == expected
+    assert line.get_ydata().tolist() == [23.0, 25.0]
+    dotted = [line for line in knn.lines if line.get_linestyle() == ':']
+    assert [line.get_ydata()[0] for line in dotted] == [15.0]
+    assert linear.get_xlabel() == compare.AXES[axis]
+    assert finetuned.containers[0].lines[0].get_ydata().tolist() == [62.0]
+
+
+def test_cost_of_a_supervised_step(compare, shapes):
+    cfg = Config.fromfile(PEERS / 'supervised_vit-w128_32px.py')
+    replace_data_root(cfg, cfg.data_root, str(shapes))
+    cfg.train_dataloader.update(batch_size=8, num_workers=0)
+    with pytest.warns(UserWarning, match='float32'):
+        cost = compare.measure_cost(cfg)
+        speed = compare.measure_speed(cfg, rounds=3)
+    tokens, width = 65, 128
+    linear, attention = 2 * 12 * width**2 * tokens, 2 * 2 * tokens**2 * width
+    patches, head = 2 * 64 * width * 48, 2 * width * 10
+    # Backward, fused attention computes its weights anew; the gradient of the image is not needed.
+    expected = 4 * (3 * linear + 3.5 * attention) + 2 * patches + 3 * head
+    assert 1e9 * cost['gflops_per_image'] == pytest.approx(expected, rel=1e-3)
+    assert cost['steps'] == 5
+    assert cost['peak_memory_mib'] > 1
+    assert 1 < speed < 1e5
+
+
+def save(name, path):
+    model = MODELS.build(Config.fromfile(PEERS / f'{name}.py').model)
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return model
+
+
+def test_saved_backbone_has_the_weights_that_are_fine_tuned(compare, tmp_path):
+    downstream = Config.fromfile(PEERS / 'finetune_vit-w128_32px.py')
+    model = save('simmim_vit-w128_32px', tmp_path / 'simmim.pth')
+    compare.save_backbone(tmp_path / 'simmim.pth', downstream, set(), tmp_path / 'backbone.pth')
+    state = torch.load(tmp_path / 'backbone.pth')['state_dict']
+    expected = {f'backbone.{k}': v for k, v in model.backbone.state_dict().items() if k != 'mask_token'}
+    assert state.keys() == expected.keys()
+    assert all(state[key].equal(expected[key]) for key in expected)
+
+
+def test_refuses_another_backbone(compare, tmp_path):
+    downstream = Config.fromfile(PEERS / 'finetune_convnext-w32_32px.py')
+    save('spark_convnext-w32_32px', tmp_path / 'spark.pth')
+    lacks = compare.ONLY_DOWNSTREAM['spark']
+    compare.save_backbone(tmp_path / 'spark.pth', downstream, lacks, tmp_path / 'backbone.pth')
+    with pytest.raises(ValueError, match=r"spark\.pth: not the backbone of fine-tuning; missing \['norm3"):
+        compare.save_backbone(tmp_path / 'spark.pth', downstream, set(), tmp_path / 'backbone.pth')
+
+
+def test_refuses_other_data(compare, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare.main(['--data', str(tmp_path), '--work-dir', str(tmp_path / 'out')])
+    assert f'--data {tmp_path}: needs train/ and test/ or val/' in capsys.readouterr().err
+
+
+def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsys):
+    """Two methods, one of them with its tokenizer, on 40 images; the second call trains nothing."""
+    trained, run = [], subprocess.run
+
+    def run_here(command, **kwargs):
+        if command[1:3] != ['-m', 'mmebm.commands.train']:
+            return run(command, **kwargs)
+        path = Path(command[3]).relative_to(tmp_path)
+        trained.append(str(path.parent if path.name == 'config.py' else path.with_suffix('')))
+        train.main(command[3:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, 'run', run_here)
+    small = [f'{name}.train_dataloader.{key}' for name in ('ebm', 'beit', 'tokenizer', 'finetune')
+             for key in ('batch_size=8', 'num_workers=0')]  # fmt: skip
+    argv = ['--data', str(shapes), '--methods', 'ebm', 'beit', 'random', '--budget', 'epochs=2', '--seeds', '1']
+    argv += ['--points', '2', '--work-dir', str(tmp_path), '--cfg-options', *small, 'ebm.model.compile=False']
+    argv += ['finetune.train_cfg.max_epochs=1', 'finetune.train_cfg.val_interval=1', 'finetune.param_scheduler=None']
+    argv += ['finetune.val_dataloader.num_workers=0']
+    compare.main(argv)
+    folders = ['ebm/seed_0', 'ebm/seed_0/finetune_2', 'tokenizer/seed_0', 'beit/seed_0', 'beit/seed_0/finetune_2']
+    assert trained == [*folders, 'random/seed_0/finetune_0']
+    rows = json.loads((tmp_path / 'compare.json').read_text())
+    assert [row['method'] for row in rows] == ['ebm', 'ebm', 'beit', 'beit', 'random']
+    assert [row['epoch'] for row in rows] == [1, 2, 1, 2, 0]
+    assert [row['finetune_top1'] is None for row in rows] == [True, False, True, False, False]
+    for first, last in (rows[:2], rows[2:4]):
+        assert last['gflops'] == pytest.approx(2 * first['gflops'], rel=1e-3)
+        assert 0 < first['seconds'] < last['seconds']
+        assert (last['learning_rate'], last['backbone']) == (1e-3, 'vit-w128')
+    assert all(0 <= row[key] <= 100 for row in rows for key in ('knn_top1', 'linear_top1'))
+    assert (rows[-1]['seconds'], rows[-1]['learning_rate']) == (0.0, None)
+    assert {path.name for path in tmp_path.glob('compare*')} == {
+        'compare.json', 'compare.md', 'compare_epochs.png', 'compare_seconds.png', 'compare_gflops.png'
+    }  # fmt: skip
+    # A training goes on from the checkpoint with the optimiser, and its seconds are those of all steps so far.
+    assert (tmp_path / 'ebm/seed_0/last_checkpoint').read_text().endswith('/epoch_2.pth')
+    assert [len(compare.step_seconds(tmp_path / f'ebm/seed_0/point_{epoch}.pth')) for epoch in (1, 2)] == [5, 10]
+    before = (tmp_path / 'compare.json').read_text()
+    trained.clear()
+    compare.main(argv)
+    assert trained == []
+    assert (tmp_path / 'compare.json').read_text() == before
+    with pytest.raises(SystemExit):
+        compare.main([*argv, 'ebm.model.num_steps=2'])
+    assert 'ebm/seed_0 holds a training with other options' in capsys.readouterr().err

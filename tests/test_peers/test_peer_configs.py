@@ -1,0 +1,195 @@
+"""The methods beside EBM: on the same images, in the same backbone, by mmpretrain's own classes."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.structures import DataSample
+
+import mmebm.models.image_tokenizer
+import mmebm.models.peers  # noqa: F401
+from mmebm.commands import make_shapes
+from mmebm.commands._config import replace_data_root
+
+FOLDER = Path(__file__).parents[2] / 'configs/peers'
+VIT = ['ebm', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
+CONFIGS = [f'{name}_vit-w128_32px' for name in VIT] + [f'{name}_convnext-w32_32px' for name in CONVNEXT]
+PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
+# Everything but weights and clipping, of which each method keeps its own.
+OPTIMIZER = dict(type='AdamW', lr=1e-3)
+
+EVERYWHERE = [*CONFIGS, 'tokenizer_32px']
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """Ten folders of classes in train/ and val/, 32 pixels."""
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    make_shapes.main([str(folder), '--layout', 'imagenet', '--train', '20', '--val', '10', '--image-size', '32'])
+    return folder
+
+
+def load(name):
+    cfg = Config.fromfile(FOLDER / f'{name}.py')
+    generator = cfg.model.get('target_generator', {})
+    generator.pop('init_cfg', None)
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    if 'compile' in cfg.model:
+        cfg.model.compile = False
+    return cfg
+
+
+def build(name):
+    cfg = load(name)
+    cfg.model.backbone.pop('init_cfg', None) if name.startswith('finetune') else None
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def test_every_config_is_tested():
+    assert sorted(EVERYWHERE) == sorted(path.stem for path in FOLDER.glob('*.py'))
+
+
+@pytest.mark.parametrize('name', EVERYWHERE)
+def test_header_says_what_was_run(name):
+    header = (FOLDER / f'{name}.py').read_text().split('"""')[1]
+    for field in ('Paper:', 'Command:', 'Hardware:', 'Time:', 'Expect:', f'configs/peers/{name}.py'):
+        assert field in header
+
+
+@pytest.mark.parametrize('name', [name for name in EVERYWHERE if 'dalle' not in name])
+def test_one_step_at_full_size(name, shapes, tmp_path):
+    """As shipped, but for a batch of four; DALL-E's tokenizer alone takes half a gigabyte."""
+    cfg = load(name)
+    if name.startswith('finetune'):
+        cfg.model.backbone.init_cfg = None
+        cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
+        cfg.update(test_cfg=None, test_dataloader=None, test_evaluator=None)
+    replace_data_root(cfg, cfg.data_root, str(shapes))
+    cfg.train_dataloader.update(batch_size=4, num_workers=0)
+    cfg.train_dataloader.dataset.indices = 4
+    cfg.optim_wrapper.type = 'OptimWrapper'  # mmengine's AmpOptimWrapper needs a GPU
+    for key in ('dtype', 'loss_scale'):
+        cfg.optim_wrapper.pop(key, None)
+    cfg.train_cfg.max_epochs = 1
+    cfg.update(work_dir=str(tmp_path), experiment_name=f'{tmp_path.name}{name}', log_level='WARNING')
+    cfg.update(randomness=dict(seed=0), test_cfg=None, test_dataloader=None, test_evaluator=None)
+    runner = Runner.from_cfg(cfg)
+    gradients = {}
+    for parameter_name, p in runner.model.named_parameters():
+        if p.requires_grad:
+            p.register_hook(lambda g, name=parameter_name: gradients.__setitem__(name, g))
+    runner.train()
+    wanted = {n for n, p in runner.model.named_parameters() if p.requires_grad and not n.startswith('target_gen')}
+    assert wanted - set(gradients) == set()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    # BEiT's tokenizer is not trained on.
+    assert not [n for n in gradients if n.startswith('target_generator')]
+    assert runner.message_hub.get_scalar('train/loss').current() > 0
+
+
+def test_loss_of_beit_with_dalle():
+    cfg = load('beit-dalle_vit-w128_32px')
+    model = MODELS.build(cfg.model)
+    mask = torch.zeros(8, 8, dtype=torch.long)
+    mask[:3] = 1
+    with torch.no_grad():
+        target = model.target_generator(torch.rand(1, 3, 64, 64))
+        loss = model.loss([torch.rand(1, 3, 32, 32), torch.rand(1, 3, 64, 64)], [DataSample(mask=mask)])['loss']
+    assert tuple(target.shape) == (1, 8192, 8, 8)
+    assert loss.item() == pytest.approx(math.log(8192), rel=0.1)  # before training every token is as likely
+
+
+@pytest.mark.parametrize('name', [name for name in PRETRAINING if 'vit' in name])
+def test_weights_are_those_of_the_vit_that_is_fine_tuned(name):
+    expected = build('finetune_vit-w128_32px').backbone
+    result = expected.load_state_dict(build(name).backbone.state_dict(), strict=False)
+    assert result.missing_keys == []
+    with_token = name.startswith(('simmim', 'beit', 'maskfeat'))
+    assert result.unexpected_keys == (['mask_token'] if with_token else [])
+
+
+@pytest.mark.parametrize('name', [name for name in PRETRAINING if 'convnext' in name])
+def test_weights_are_those_of_the_convnext_that_is_fine_tuned(name):
+    expected = build('finetune_convnext-w32_32px').backbone
+    result = expected.load_state_dict(build(name).backbone.state_dict(), strict=False)
+    # SparK's features leave the backbone without a norm, and its decoder has them instead.
+    assert result.missing_keys == (['norm3.weight', 'norm3.bias'] if name.startswith('spark') else [])
+    assert result.unexpected_keys == []
+
+
+@pytest.mark.parametrize('name', [name for name in PRETRAINING if 'vit' in name])
+def test_unmasked_features_are_those_of_the_vit_that_is_fine_tuned(name):
+    model, vit = build(name).eval(), build('finetune_vit-w128_32px').eval().backbone
+    vit.load_state_dict(model.backbone.state_dict(), strict=False)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        (features,) = model.extract_feat(images)
+        (expected,) = vit(images)
+    if name.startswith('supervised'):  # behind its neck
+        assert features.equal(expected.mean((2, 3)))
+    else:
+        assert features[:, 1:].equal(expected.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_terms_are_equal(name):
+    """Batch, order, data, learning rate and schedule; fine-tuning has a schedule of its own."""
+    cfg, ours = load(name), load(f'ebm_{name.split("_", 1)[1]}')
+    assert {k: v for k, v in cfg.train_dataloader.items() if k != 'dataset'} == {
+        k: v for k, v in ours.train_dataloader.items() if k != 'dataset'
+    }
+    for key in ('type', 'data_root', 'data_prefix', 'with_label'):
+        assert cfg.train_dataloader.dataset[key] == ours.train_dataloader.dataset[key]
+    assert {key: cfg.optim_wrapper.optimizer[key] for key in OPTIMIZER} == OPTIMIZER
+    assert cfg.optim_wrapper.get('accumulative_counts', 1) == 1
+    assert cfg.resume is False
+    if not name.startswith('finetune'):
+        assert cfg.param_scheduler == ours.param_scheduler
+        assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
+        assert [hook['type'] for hook in cfg.custom_hooks] == ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook']
+
+
+@pytest.mark.parametrize('name', EVERYWHERE)
+def test_augmentation_is_the_same_but_for_masks(name, shapes):
+    """At the same seed the same pixels come out, whatever the method draws behind them."""
+    ours = load('ebm_vit-w128_32px')
+    expected = [dict(step) for step in ours.train_dataloader.dataset.pipeline[:-2]]
+    assert [step['type'] for step in expected] == ['mmebm.LoadImage', 'RandomResizedCrop', 'RandomFlip']
+    cfg = load(name)
+    assert [dict(step) for step in cfg.train_dataloader.dataset.pipeline[:3]] == expected
+    images = []
+    for one in (ours, cfg):
+        replace_data_root(one, one.data_root, str(shapes))
+        dataset = DATASETS.build(one.train_dataloader.dataset)
+        set_random_seed(0)
+        images.append(dataset[3]['inputs'])
+    (_, clean), inputs = images
+    if not isinstance(inputs, torch.Tensor):  # EBM has the corrupted image first, BEiT the tokenizer's second
+        inputs = inputs[1 if name.startswith('ebm') else 0]
+    assert inputs.equal(clean)
+
+
+def test_two_views_of_beit(shapes):
+    for name, size in (('beit_vit-w128_32px', 32), ('beit-dalle_vit-w128_32px', 64)):
+        cfg = load(name)
+        replace_data_root(cfg, cfg.data_root, str(shapes))
+        sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+        seen, target = sample['inputs']
+        assert tuple(target.shape) == (3, size, size)
+        assert seen.equal(target) == (size == 32)
+        assert int(sample['data_samples'].mask.sum()) == 25
+
+
+def test_masks_have_the_stated_share(shapes):
+    for name, masked in (('simmim', 40), ('maskfeat', 25), ('beit', 25)):
+        cfg = load(f'{name}_vit-w128_32px')
+        replace_data_root(cfg, cfg.data_root, str(shapes))
+        mask = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples'].mask
+        assert (tuple(mask.shape), int(mask.sum())) == ((8, 8), masked)
