@@ -41,7 +41,7 @@ from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.commands._config import config_folder, find_config, replace_data_root
 from mmebm.commands._step_cost import Tally
-from mmebm.commands._upstream import _adapt_to_cpu
+from mmebm.commands._upstream import adapt_to_cpu
 from mmebm.datasets.image_folder import EXTENSIONS
 from mmebm.engine.undisturbed import undisturbed
 from mmebm.evaluation.frozen_features import labelled_features
@@ -385,7 +385,7 @@ def on_this_device(cfg: Config) -> Config:
     """A copy, in float32 where there is no GPU."""
     cfg = Config(cfg.to_dict())
     if get_device() == 'cpu':
-        _adapt_to_cpu(cfg)
+        adapt_to_cpu(cfg)
     return cfg
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument('--tasks', nargs='+', choices=evaluate.TASKS, default=list(evaluate.TASKS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--train', type=int, default=1000, help='labelled training images')
-    parser.add_argument('--val', type=int, default=500, help='images to score on')
+    parser.add_argument('--val', type=int, default=1000, help='images to score on')
     parser.add_argument('--work-dir', default='work_dirs/downstream', help='where runs, data and checkpoints go')
     args = parser.parse_args()
     work_dir = Path(args.work_dir).resolve()

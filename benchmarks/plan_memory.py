@@ -24,7 +24,7 @@ from mmengine.optim import build_optim_wrapper
 
 from mmebm.commands._config import find_config
 from mmebm.commands._step_cost import build_model, step_cost
-from mmebm.commands._upstream import _adapt_to_cpu
+from mmebm.commands._upstream import adapt_to_cpu
 from mmebm.commands.plan import autocast_type, precision_name
 
 # Config, side of the images in pixels, images in a batch, and what else differs from the config. Peaks above 500 MB, so
@@ -99,7 +99,7 @@ def setting(name: str, device: str) -> tuple[Config, int]:
     if 'img_size' in cfg.model.backbone:
         cfg.model.backbone.img_size = side
     if device == 'cpu':
-        _adapt_to_cpu(cfg)
+        adapt_to_cpu(cfg)
     return cfg, side
 
 

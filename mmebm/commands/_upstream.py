@@ -69,7 +69,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         elif cfg.get('load_from') and '://' not in cfg.load_from:
             read_checkpoint(cfg.load_from)
         if get_device() == 'cpu':
-            _adapt_to_cpu(cfg)
+            adapt_to_cpu(cfg)
         if cfg.get('default_scope') == 'mmdet':
             require_mmcv_ops()
         return cfg
@@ -98,7 +98,7 @@ def _mend_collate(cfg: Config) -> None:
             dataloader.collate_fn.pop('_scope_', None)
 
 
-def _adapt_to_cpu(cfg: Config) -> None:
+def adapt_to_cpu(cfg: Config) -> None:
     """Lets a config for GPUs run without one: in float32, and with gloo between processes."""
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
