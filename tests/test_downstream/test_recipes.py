@@ -310,7 +310,7 @@ def test_input_energy_is_logged_and_training_is_bitwise_the_same(tiny, shapes, e
         hook.update(config=config, checkpoint=checkpoint, interval=2, size=32)
         cfg.custom_hooks = [hook] if with_hook else []
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            runner = one_epoch(cfg, tmp_path, f'{tiny.__name__}{with_hook}')
+            runner = one_epoch(cfg, tmp_path / str(with_hook), f'{tiny.__name__}{tmp_path.name}')
             batches = record_batches(runner)
             runner.train()
         weights.append(runner.model.state_dict())
@@ -320,7 +320,7 @@ def test_input_energy_is_logged_and_training_is_bitwise_the_same(tiny, shapes, e
         assert weight.equal(weights[1][name]), name
     assert len(batches) == 2
     assert energies == pytest.approx([expected_energy(model, batches[1], 32)], rel=1e-4)
-    logs = [json.loads(line) for path in tmp_path.glob('*/vis_data/scalars.json') for line in path.open()]
+    logs = [json.loads(line) for path in tmp_path.glob('True/*/vis_data/scalars.json') for line in path.open()]
     assert [row['input_energy'] for row in logs if 'input_energy' in row] == pytest.approx(energies)
 
 

@@ -107,7 +107,8 @@ def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
         run_script(load_script('train'), [str(path)], ('train_dataloader',))
     script, tested = load_script('test'), []
     script.Runner = SimpleNamespace(from_cfg=lambda cfg: SimpleNamespace(test=lambda: tested.append(cfg.strategy.type)))
-    run_script(script, [str(path), 'a.pth'], ('test_dataloader',))
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
+    run_script(script, [str(path), str(tmp_path / 'a.pth')], ('test_dataloader',))
     assert tested == ['FSDPStrategy']
 
 
