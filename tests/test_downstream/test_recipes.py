@@ -49,6 +49,7 @@ def one_epoch(cfg, work_dir, name):
     cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
     cfg.update(test_cfg=None, test_dataloader=None, test_evaluator=None)
     cfg.update(work_dir=str(work_dir), experiment_name=work_dir.name + name, log_level='WARNING')
+    cfg.visualizer.name = work_dir.name + name  # one of the same name would go on writing to where it began
     cfg.randomness = dict(seed=0)
     return Runner.from_cfg(cfg)
 
