@@ -1,4 +1,4 @@
-"""Mask R-CNN on 200 images of the embedded data set, 64 x 64: mask-rcnn_ebm-vit-b_coco.py in minutes on two cores.
+"""Mask R-CNN on the embedded data set, 64 x 64: mask-rcnn_ebm-vit-b_coco.py in minutes on two cores.
 
 Paper:    Exploring Plain Vision Transformer Backbones for Object Detection, arXiv 2203.16527
 Command:  tools/make_shapes.py data/shapes_coco --layout coco --image-size 64
@@ -65,7 +65,6 @@ train_dataloader = dict(
         dataset=dict(
             data_root=data_root,
             metainfo=metainfo,
-            indices=200,  # few labels, which is where pretraining shows
             filter_cfg=dict(filter_empty_gt=True, min_size=1),
             pipeline=train_pipeline,
         ),
