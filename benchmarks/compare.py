@@ -30,21 +30,18 @@ from _results import markdown_table, stamp, write_rows
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
-from torch import nn
+from mmengine.runner import Runner
 
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.commands._config import config_folder, find_config, replace_data_root
+from mmebm.commands._frozen import frozen_metrics
 from mmebm.commands._step_cost import Tally
 from mmebm.commands._upstream import adapt_to_cpu
 from mmebm.datasets.image_folder import EXTENSIONS
-from mmebm.engine.undisturbed import undisturbed
-from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import MODELS
 
 RANDOM = 'random'
@@ -254,7 +251,7 @@ class Bench:
         folder = training.folder / f'finetune_{epoch}'
         cfg = evaluate.initialised(self.downstream, weights and str(weights), training.seed, folder)
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
-        scores = frozen_top1(Config(cfg.to_dict()))
+        scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
         run = evaluate.Run('finetune', training.method, training.seed, cfg, folder)
         return dict(
             method=training.method,
@@ -447,25 +444,6 @@ def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path
     if set(missing) != may_lack or set(unexpected) - ONLY_IN_PRETRAINING:
         raise ValueError(f'{checkpoint}: not the backbone of fine-tuning; missing {missing}, unexpected {unexpected}')
     torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
-
-
-def frozen_top1(cfg: Config) -> dict[str, float]:
-    """Top-1 of kNN and linear probe on a classifier's features, in percent: test images by training images."""
-    set_random_seed(cfg.randomness.seed)
-    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model: nn.Module = MODELS.build(cfg.model)
-    model.init_weights()
-    model.to(get_device())
-    queries = cfg.val_dataloader
-    bank = dict(queries, dataset=dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline))
-    evaluator = Evaluator([dict(type='mmebm.KNNAccuracy'), dict(type='mmebm.LinearProbeAccuracy')])
-    num_images = 0
-    with undisturbed(model):
-        for subset, loader in (('train', bank), ('test', queries)):
-            loader = Runner.build_dataloader(loader)
-            evaluator.process(labelled_features(model, loader, subset))
-            num_images += len(loader.dataset)
-        return evaluator.evaluate(num_images)
 
 
 def finetuned_top1(run: evaluate.Run) -> float:

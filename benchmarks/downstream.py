@@ -1,7 +1,7 @@
 """What a short pretraining on the embedded data set is worth downstream, against random weights.
 
-    python benchmarks/downstream.py                          all tasks, three seeds: an hour on 2 cores
-    python benchmarks/downstream.py --seeds 0 --tasks seg    one task, one seed
+    python benchmarks/downstream.py    all tasks, three seeds: an hour and more on 2 cores
+    python benchmarks/downstream.py --seeds 0 --tasks seg --dry-run    one of each; writes no results
 
 Pretrains ``configs/ebm_vit-t_shapes-64px.py``, writes Shapes in the layouts of ImageNet, ADE20K and COCO, and runs
 ``tools/evaluate.py``: the same trainings through the configs that inherit mmpretrain's, mmseg's and mmdet's, from the
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument('--train', type=int, default=1000, help='labelled training images')
     parser.add_argument('--val', type=int, default=1000, help='images to score on')
     parser.add_argument('--work-dir', default='work_dirs/downstream', help='where runs, data and checkpoints go')
+    parser.add_argument('--dry-run', action='store_true', help='print the table and write it nowhere else')
     args = parser.parse_args()
     work_dir = Path(args.work_dir).resolve()
     draw(work_dir / 'data', args.train, args.val)
@@ -62,6 +63,8 @@ def main() -> None:
     # Trainings this small use one core best, so two run at a time.
     options = ['--data-root', str(work_dir / 'data'), '--work-dir', str(work_dir / 'evaluation'), '--jobs', '2']
     evaluate.main([f'ebm={checkpoint}', *options, '--tasks', *args.tasks, '--seeds', *map(str, args.seeds)])
+    if args.dry_run:
+        return
 
     rows = json.loads((work_dir / 'evaluation' / 'results.json').read_text())
     write_rows(RESULTS / 'downstream.json', [row | dict(device=hardware()) | stamp() for row in rows])

@@ -217,7 +217,7 @@ def _do(run: Run, jobs: int, gpus: int) -> str:
     run.cfg.dump(config)
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}'] if gpus > 1 else []
     if run.task == 'knn':
-        command = [sys.executable, '-m', 'mmebm.commands._knn', str(config)]
+        command = [sys.executable, '-m', 'mmebm.commands._frozen', str(config)]
     else:
         launcher = ['--launcher', 'pytorch'] if gpus > 1 else []
         command = [sys.executable, *launch, '-m', 'mmebm.commands.train', str(config), '--resume', *launcher]
