@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +38,7 @@ from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.commands._config import config_folder, find_config, replace_data_root
 from mmebm.commands._frozen import frozen_metrics
+from mmebm.commands._process import check_same, run_config
 from mmebm.commands._step_cost import Tally
 from mmebm.commands._upstream import adapt_to_cpu
 from mmebm.datasets.image_folder import EXTENSIONS
@@ -409,20 +409,11 @@ def train(training: Training) -> None:
         RuntimeError: It failed.
         ValueError: The folder holds a training with other options.
     """
-    # Beside the folder, in which mmengine leaves a config of that name with its own additions.
-    config, log = training.folder.with_suffix('.py'), training.folder / 'log.txt'
-    if config.is_file() and config.read_text() != training.cfg.pretty_text:
-        raise ValueError(f'{training.folder} holds a training with other options: name another --work-dir')
+    check_same(training.cfg, training.folder)
     if (training.folder / f'point_{training.points[-1]}.pth').is_file():
         return
-    training.folder.mkdir(parents=True, exist_ok=True)
-    training.cfg.dump(config)
     print(f'{training.name}: {training.points[-1]} epochs', file=sys.stderr, flush=True)
-    command = [sys.executable, '-m', 'mmebm.commands.train', str(config), '--resume']
-    with log.open('a') as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise RuntimeError(f'exit status {done.returncode}, see {log}')
+    run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
 
 
 def step_seconds(checkpoint: Path) -> list[float]:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from rich.table import Table
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
 from mmebm.commands._config import check_data_roots, config_folder, find_config, replace_data_root
 from mmebm.commands._pretrained import check_architecture
+from mmebm.commands._process import check_same, run_config
 from mmebm.environment import require_mmcv_ops
 
 RANDOM = 'random'
@@ -135,17 +135,6 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def check_same(cfg: Config, folder: Path) -> None:
-    """Check that what has run in a folder before, if anything, is what is to run now.
-
-    Raises:
-        ValueError: It is not, so that old figures would be taken for new ones.
-    """
-    earlier = _config_file(folder)
-    if earlier.exists() and earlier.read_text() != cfg.pretty_text:
-        raise ValueError(f'{folder} holds a run of other settings; remove it, or give another --work-dir')
-
-
 def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
     """Backbone and data in the names of the shipped configs that fit a checkpoint, as ``('vit-b', 'in1k')``.
 
@@ -212,20 +201,14 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
 def _do(run: Run, jobs: int, gpus: int) -> str:
     """One run; returns its figures for people."""
     start = time.time()
-    run.folder.mkdir(parents=True, exist_ok=True)
-    config = _config_file(run.folder)
-    run.cfg.dump(config)
-    launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}'] if gpus > 1 else []
-    if run.task == 'knn':
-        command = [sys.executable, '-m', 'mmebm.commands._frozen', str(config)]
-    else:
-        launcher = ['--launcher', 'pytorch'] if gpus > 1 else []
-        command = [sys.executable, *launch, '-m', 'mmebm.commands.train', str(config), '--resume', *launcher]
     threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
-    with (run.folder / 'log.txt').open('a') as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads)
-    if done.returncode:
-        raise RuntimeError(f'exit status {done.returncode}')
+    if run.task == 'knn':
+        run_config(['mmebm.commands._frozen'], run.cfg, run.folder, **threads)
+    elif gpus == 1:
+        run_config(['mmebm.commands.train'], run.cfg, run.folder, ['--resume'], **threads)
+    else:
+        launch = ['torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}', '-m', 'mmebm.commands.train']
+        run_config(launch, run.cfg, run.folder, ['--resume', '--launcher', 'pytorch'], **threads)
     figures = dict(last_validation(run))
     (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
     return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
@@ -294,11 +277,6 @@ def _print(rows: Sequence[dict]) -> None:
     for line in lines:
         shown.add_row(*line)
     Console().print(shown)
-
-
-def _config_file(folder: Path) -> Path:
-    """Beside a run's folder; within, the runner leaves its own copy, to which the train command has added."""
-    return folder.with_suffix('.py')
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -232,4 +232,4 @@ def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsy
     assert (tmp_path / 'compare.json').read_text() == before
     with pytest.raises(SystemExit):
         compare.main([*argv, 'ebm.model.num_steps=2'])
-    assert 'ebm/seed_0 holds a training with other options' in capsys.readouterr().err
+    assert 'ebm/seed_0 holds a run of other settings' in capsys.readouterr().err

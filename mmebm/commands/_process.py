@@ -1,0 +1,48 @@
+"""A config run in a process and a folder of its own, by the command that a user would type."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+def check_same(cfg: Config, folder: Path) -> None:
+    """Check that what has run in a folder before, if anything, is what is to run now.
+
+    Raises:
+        ValueError: It is not, so that old figures would be taken for new ones.
+    """
+    earlier = _config_file(folder)
+    if earlier.exists() and earlier.read_text() != cfg.pretty_text:
+        raise ValueError(f'{folder} holds a run of other settings; remove it, or give another --work-dir')
+
+
+def run_config(module: Sequence[str], cfg: Config, folder: Path, flags: Sequence[str] = (), **environment: str) -> None:
+    """Run ``python -m MODULE CONFIG FLAGS``; what it prints goes to ``log.txt`` in the folder.
+
+    Args:
+        module: The module, behind that of a launcher if there is one.
+        cfg: What it runs; left beside the folder.
+        folder: Its ``work_dir``.
+        flags: Behind the config.
+        **environment: Variables of the process besides those of this one.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, log = _config_file(folder), folder / 'log.txt'
+    cfg.dump(config)
+    with log.open('a') as file:
+        command = [sys.executable, '-m', *module, str(config), *flags]
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment)
+    if done.returncode:
+        raise RuntimeError(f'exit status {done.returncode}, see {log}')
+
+
+def _config_file(folder: Path) -> Path:
+    """Beside a run's folder; within, the runner leaves its own copy, to which the train command has added."""
+    return folder.with_suffix('.py')
