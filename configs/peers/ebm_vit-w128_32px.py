@@ -11,7 +11,7 @@ Expect:   not run in full
 _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 
 model = dict(
-    backbone=dict(_delete_=True, type='VisionTransformer', **_base_.shared.vit, out_type='raw'),
+    backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(in_channels=128),
 )
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4)

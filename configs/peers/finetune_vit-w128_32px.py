@@ -17,7 +17,7 @@ checkpoint = 'work_dirs/ebm_vit-w128_32px/epoch_30.pth'
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='VisionTransformer',
+        type='mmebm.SinCosViT',
         **_base_.shared.vit,
         out_type='featmap',
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),

@@ -14,7 +14,7 @@ patches are masked.
 _base_ = ['mmpretrain::maskfeat/maskfeat_vit-base-p16_8xb256-amp-coslr-300e_in1k.py', './_base_/shared_32px.py']
 
 model = dict(
-    backbone=dict(_delete_=True, type='MaskFeatViT', **_base_.shared.vit),
+    backbone=dict(_delete_=True, type='mmebm.SinCosMaskFeatViT', **_base_.shared.vit),
     neck=dict(in_channels=128),
     target_generator=dict(type='mmebm.HOGOfPatches', patch_size=4, pool=2, gaussian_window=4),
 )

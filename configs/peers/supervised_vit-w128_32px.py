@@ -14,7 +14,7 @@ moving average of the weights, which the others have not either.
 _base_ = ['mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py', './_base_/shared_32px.py']
 
 model = dict(
-    backbone=dict(_delete_=True, type='VisionTransformer', **_base_.shared.vit, out_type='featmap'),
+    backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='featmap'),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),
     head=dict(_delete_=True, type='LinearClsHead', num_classes=10, in_channels=128),
     train_cfg=dict(_delete_=True),

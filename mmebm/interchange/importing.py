@@ -11,7 +11,7 @@ from mmebm.checkpoint import read_checkpoint
 from . import hf_models, timm_models, torchvision_models
 from .name_map import NameMap
 from .source import WHOLE, build
-from .traits import READERS
+from .traits import READERS, kind_of
 
 TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
 HF = {kind: family.names for kind, family in hf_models.FAMILIES.items()}
@@ -54,7 +54,7 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
     out = Path(out)
     if out.exists():
         raise FileExistsError(f'{out} exists; name a new file (--out)')
-    kind = backbone['type'].rpartition('.')[2]
+    kind = kind_of(backbone['type'])
     if kind not in FORMATS[format]:
         raise ValueError(f'The names of {format} are known for {", ".join(FORMATS[format])}, not for a {kind}')
     state = _unwrapped(read_checkpoint(path).state)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
 
-from .traits import READERS, UnsupportedError
+from .traits import READERS, UnsupportedError, kind_of
 
 # The scopes of the backbones that are built from what a checkpoint says about itself.
 KNOWN = {
@@ -96,7 +96,7 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     checkpoint = read_checkpoint(path)
     model = model_config(checkpoint) if config is None else _model_of(config)
     cfg = _backbone_config(model, checkpoint, is_trusted=config is not None)
-    kind = cfg['type'].rpartition('.')[2]
+    kind = kind_of(cfg['type'])
     state = part(checkpoint)
     trained = build(cfg | WHOLE.get(kind, {}))
     others = [key for key in state if OTHER_OUTPUTS.fullmatch(key) and key not in trained.state_dict()]
@@ -157,7 +157,7 @@ def _backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> d
     cfg = {key: value for key, value in cfg.items() if key not in ('init_cfg', '_scope_', 'checkpoint_path')}
     if 'pretrained' in cfg:
         cfg['pretrained'] = False
-    kind = cfg['type'].rpartition('.')[2]
+    kind = kind_of(cfg['type'])
     if kind in KNOWN:
         return cfg | dict(type=f'{KNOWN[kind]}.{kind}') if _is_harmless(cfg) or is_trusted else _refuse(checkpoint)
     if is_trusted:

@@ -168,6 +168,13 @@ def resnet(backbone: nn.Module) -> ResNet:
 
 
 READERS = {'VisionTransformer': vit, 'SwinTransformer': swin, 'ConvNeXt': convnext, 'ResNet': resnet}
+SAME_NETWORK = {'SinCosViT': 'VisionTransformer'}  # they differ in how they begin
+
+
+def kind_of(registered_type: str) -> str:
+    """The type that a backbone has for other libraries, without scope, from the type in its config."""
+    name = registered_type.rpartition('.')[2]
+    return SAME_NETWORK.get(name, name)
 
 
 def refuse(library: str, kind: str, lacking: Mapping[str, bool]) -> None:

@@ -7,9 +7,10 @@ from .energy_classifier import EnergyClassifier
 from .energy_head import EnergyHead
 from .huggingface_backbone import HuggingFaceBackbone
 from .image_tokenizer import ImageTokenizer
-from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT
+from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT, SinCosMaskFeatViT
 from .restoration_loss import RestorationLoss
 from .simple_feature_pyramid import SimpleFeaturePyramid
+from .sincos_vit import SinCosViT
 from .stages import ConvNeXtStages, StageNorms, SwinStages
 from .windowed_vit import WindowedViT
 
@@ -25,6 +26,8 @@ __all__ = [
     'RestorationLoss',
     'SimMIMViT',
     'SimpleFeaturePyramid',
+    'SinCosMaskFeatViT',
+    'SinCosViT',
     'StageNorms',
     'SwinStages',
     'WindowedViT',

@@ -1,7 +1,7 @@
 """What other methods need to run on the plain ViT and at small images, where mmpretrain's parts ask for more.
 
 The backbones keep the names and the meaning of the weights of mmpretrain's ``VisionTransformer`` and add ``mask_token``
-alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's.
+alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's. All begin as MAE's does.
 """
 
 import torch.nn.functional as F
@@ -10,9 +10,20 @@ from torch import Tensor
 
 from mmebm.registry import MODELS
 
+from .sincos_vit import SinCosInit
+
 
 @MODELS.register_module()
-class SimMIMViT(MaskFeatViT):
+class SinCosMaskFeatViT(SinCosInit, MaskFeatViT):
+    """The plain ViT for ``MaskFeat``.
+
+    Args:
+        **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
+    """
+
+
+@MODELS.register_module()
+class SimMIMViT(SinCosMaskFeatViT):
     """The plain ViT for ``SimMIM``, as its Swin: masked patches are replaced by a learned token behind the embedding.
 
     Args:
@@ -36,7 +47,7 @@ class SimMIMViT(MaskFeatViT):
 
 
 @MODELS.register_module()
-class BEiTPlainViT(MaskFeatViT):
+class BEiTPlainViT(SinCosMaskFeatViT):
     """The plain ViT for ``BEiT``: absolute positions and no layer scale; initialised as BEiT's own.
 
     Args:

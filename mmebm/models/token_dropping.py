@@ -33,9 +33,7 @@ class TokenDropping:
         ValueError: The parts are not above 0 and together at most 1, or the backbone has no blocks, or none ``entry``.
     """
 
-    def __init__(
-        self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float, entry: int = 0
-    ) -> None:
+    def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float, entry: int = 0) -> None:
         if not (visible >= 0 and corrupted > 0 and visible + corrupted <= 1):
             raise ValueError(
                 'partial: visible must be at least 0, corrupted above 0, and both together at most 1; '
@@ -57,7 +55,7 @@ class TokenDropping:
         blocks[entry].register_forward_pre_hook(self._join)
 
     def choose(self, corrupted: Tensor, clean: Tensor) -> Tensor:
-        """Indices (N, M) of the patches to keep for a pair of images (N, C, H, W): the uncorrupted ones' share first."""
+        """Indices (N, M) of the patches to keep of pairs of images (N, C, H, W), the uncorrupted ones' share first."""
         p = self.patch_size
         if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
             raise ValueError(f'partial: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}')

@@ -21,6 +21,7 @@ ARCH = VIT['arch']
 
 # Backbones beside the plain ones, and the libraries that have them.
 VARIANTS = {
+    'vit-sincos': (VIT | dict(type='mmebm.SinCosViT'), LIBRARIES),
     'vit-layer-scale': (VIT | dict(layer_scale_init_value=1e-5), ('timm', 'hf')),
     'vit-no-class-token': (VIT | dict(with_cls_token=False), ('timm',)),
     'vit-no-qkv-bias': (VIT | dict(qkv_bias=False), ('timm', 'hf')),

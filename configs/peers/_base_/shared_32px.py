@@ -10,7 +10,7 @@ loader = dict(
     collate_fn=dict(type='default_collate'),
 )
 shared = dict(
-    # mmpretrain's plain ViT, whose names all methods' weights have under `backbone.`
+    # mmpretrain's plain ViT, whose names all methods' weights have under `backbone.`, initialised as MAE's
     vit=dict(
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=32,

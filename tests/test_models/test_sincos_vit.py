@@ -1,0 +1,60 @@
+"""How SinCosViT begins."""
+
+import math
+
+import torch
+from mmpretrain.models.selfsup import MAEViT
+
+from mmebm.models import SinCosViT
+
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+
+
+def initialised(cls, **options):
+    torch.manual_seed(0)
+    vit = cls(arch=ARCH, img_size=(16, 24), patch_size=4, **options)
+    vit.init_weights()
+    return vit
+
+
+def test_positions_are_sines_and_cosines_of_both_coordinates():
+    vit = initialised(SinCosViT)
+    assert vit.pos_embed.requires_grad
+    assert vit.pos_embed.shape == (1, 1 + 4 * 6, 16)
+    assert vit.pos_embed[0, 0].eq(0).all()  # of the class token
+    at = vit.pos_embed[0, 1 + 2 * 6 + 5]  # row 2, column 5
+    # The second of four frequencies is 10000 ** -(1 / 4) = 1 / 10.
+    expected = sorted(f(x / 10) for f in (math.sin, math.cos) for x in (2, 5))
+    torch.testing.assert_close(at[1::4].sort().values, torch.tensor(expected))
+
+
+def test_patches_are_embedded_xavier_uniformly():
+    weight = initialised(SinCosViT).patch_embed.projection.weight
+    bound = math.sqrt(6 / (16 + 3 * 4 * 4))
+    assert 0.95 * bound < weight.abs().max() <= bound
+
+
+def test_begins_as_mae():
+    torch.manual_seed(0)
+    mae = MAEViT(arch=ARCH, img_size=16, patch_size=4)
+    mae.init_weights()
+    torch.manual_seed(0)
+    ours = SinCosViT(arch=ARCH, img_size=16, patch_size=4)
+    ours.init_weights()
+    torch.testing.assert_close(ours.pos_embed, mae.pos_embed, rtol=0, atol=0)
+
+
+def test_loaded_weights_are_kept(tmp_path):
+    source = initialised(SinCosViT)
+    with torch.no_grad():
+        source.pos_embed.fill_(3.0)
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), tmp_path / 'vit.pth')
+    loading = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'), prefix='backbone.')
+    vit = initialised(SinCosViT, init_cfg=loading)
+    assert vit.pos_embed.eq(3.0).all()
+
+
+def test_without_a_class_token():
+    vit = initialised(SinCosViT, with_cls_token=False, out_type='featmap')
+    assert vit.pos_embed.shape == (1, 24, 16)
+    assert vit(torch.zeros(1, 3, 16, 24))[0].shape == (1, 16, 4, 6)
