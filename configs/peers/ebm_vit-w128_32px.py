@@ -12,9 +12,15 @@ _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
-    head=dict(in_channels=128),
+    head=dict(
+        in_channels=128,
+        kind='quadratic',
+        loss=dict(type='mmebm.RestorationLoss', kind='l2', region='corrupted', norm_patch_size=4),
+    ),
+    # Masked patches enter before the last block: the others see what an encoder of MAE sees.
+    partial=dict(patch_size=4, visible=0.25, corrupted=0.75, entry=3),
 )
-corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4)
+corruption = dict(type='mmebm.PatchMask', ratio=0.75, patch_size=4, fill=(103.53, 116.28, 123.675))  # the mean colour
 pair = dict(type='mmebm.CorruptedPair', corruption=corruption)
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
 

@@ -18,9 +18,12 @@ class RestorationLoss(nn.Module):
         kind: The error of one value; ``smooth_l1`` has beta = 1.
         region: Average over the ``whole`` image, or over the ``corrupted`` pixels only: those where the corrupted and
             the clean image differ in any channel.
-        norm_patch_size: If given, both images are standardised by the mean and the deviation of the clean image's
-            patches of this many pixels: every patch then counts alike, however little contrast it has (the target
-            normalisation of MAE, arXiv 2111.06377, for a network that predicts in pixels).
+        norm_patch_size: If given, what counts is the pattern within patches of this many pixels: each image's patches
+            lose their own mean, and both are divided by the deviation of the clean image's patch, so that every patch
+            counts alike, however little contrast it has (the target normalisation of MAE, arXiv 2111.06377, for a
+            network that predicts in pixels).
+        pixel_weight: With ``norm_patch_size``, the weight of the plain error of pixels beside that of patterns; at 0,
+            the mean colour of patches is not restored.
 
     Raises:
         ValueError: Unknown ``kind`` or ``region``, or an image that the patch size does not divide.
@@ -31,6 +34,7 @@ class RestorationLoss(nn.Module):
         kind: Literal['smooth_l1', 'l2', 'l1'] = 'smooth_l1',
         region: Literal['whole', 'corrupted'] = 'whole',
         norm_patch_size: int | None = None,
+        pixel_weight: float = 0.0,
     ):
         super().__init__()
         if kind not in PIXEL_LOSSES:
@@ -40,6 +44,7 @@ class RestorationLoss(nn.Module):
         self.pixel_loss = PIXEL_LOSSES[kind]
         self.region = region
         self.norm_patch_size = norm_patch_size
+        self.pixel_weight = pixel_weight
 
     def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None) -> Tensor:
         """Scalar loss, the mean over the images, of restored against clean images.
@@ -50,11 +55,11 @@ class RestorationLoss(nn.Module):
             corrupted: (N, C, H, W).
             where: Mask (N, H, W) of the pixels that count within the region, True = counts; None for all.
         """
-        target = clean
+        error = self._error(restored, clean)
         if self.norm_patch_size is not None:
-            mean, deviation = patch_statistics(clean, self.norm_patch_size)
-            restored, target = (restored - mean) / deviation, (clean - mean) / deviation
-        error = self.pixel_loss(restored, target, reduction='none').mean(dim=1)  # (N, H, W)
+            clean_mean, deviation = patch_statistics(clean, self.norm_patch_size)
+            pattern = (restored - patch_mean(restored, self.norm_patch_size)) / deviation
+            error = self.pixel_weight * error + self._error(pattern, (clean - clean_mean) / deviation)
         if self.region == 'corrupted':
             changed = (corrupted != clean).any(dim=1)  # (N, H, W), True = corrupted
             where = changed if where is None else where & changed
@@ -63,14 +68,29 @@ class RestorationLoss(nn.Module):
         # A mean of each image first: a batch's loss is then the mean of its parts' losses, however it is split.
         return ((error * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1)).mean()
 
+    def _error(self, images: Tensor, targets: Tensor) -> Tensor:
+        return self.pixel_loss(images, targets, reduction='none').mean(dim=1)  # (N, H, W)
 
-def patch_statistics(images: Tensor, patch_size: int, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch over its pixels and channels, as maps of shape (N, 1, H, W)."""
+
+def patch_statistics(images: Tensor, patch_size: int, min_deviation: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every patch over its pixels and channels, as maps of shape (N, 1, H, W).
+
+    To the deviation, ``min_deviation`` is added in quadrature: a flat patch must not outweigh all others.
+    """
+    mean = patch_mean(images, patch_size)
+    variance = patch_mean(images.square(), patch_size) - mean.square()
+    return mean, variance.clamp(min=0).add(min_deviation**2).sqrt()
+
+
+def patch_mean(images: Tensor, patch_size: int) -> Tensor:
+    """Mean of every patch of images (N, C, H, W) over its pixels and channels, as a map (N, 1, H, W).
+
+    Raises:
+        ValueError: The patch size does not divide the image size.
+    """
     if images.shape[-1] % patch_size or images.shape[-2] % patch_size:
         raise ValueError(
             f'RestorationLoss: norm_patch_size {patch_size} does not divide the image size {tuple(images.shape[-2:])}'
         )
-    mean = F.avg_pool2d(images.mean(dim=1, keepdim=True), patch_size)
-    square = F.avg_pool2d(images.square().mean(dim=1, keepdim=True), patch_size)
-    deviation = (square - mean.square()).clamp(min=0).add(eps).sqrt()
-    return tuple(F.interpolate(m, scale_factor=patch_size, mode='nearest') for m in (mean, deviation))
+    means = F.avg_pool2d(images.mean(dim=1, keepdim=True), patch_size)
+    return F.interpolate(means, scale_factor=patch_size, mode='nearest')

@@ -25,13 +25,32 @@ def test_an_image_that_is_not_corrupted_adds_nothing():
     assert RestorationLoss(region='corrupted')(clean + 1, clean, clean) == 0
 
 
-def test_patch_normalisation_weighs_an_error_by_the_patch_deviation():
-    # Patches of 2 x 2 pixels: left values +-1 (deviation 1), right values +-10 (deviation 10).
+def two_patches():
+    """Patches of 2 x 2 pixels: left values +-1 (deviation 1), right values +-10 (deviation 10)."""
     left, right = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), torch.tensor([[10.0, -10.0], [-10.0, 10.0]])
-    clean = torch.cat([left, right], dim=1).expand(1, 3, 2, 4)
-    restored = clean + torch.tensor([1.0, 1.0, 10.0, 10.0])
-    loss = RestorationLoss('l1', norm_patch_size=2)(restored, clean, clean)
-    torch.testing.assert_close(loss, torch.tensor(1.0), rtol=1e-5, atol=0)
+    return torch.cat([left, right], dim=1).expand(1, 3, 2, 4)
+
+
+def test_patterns_count_in_units_of_the_patch_deviation():
+    clean = two_patches()
+    loss = RestorationLoss('l1', norm_patch_size=2)(3 * clean, clean, clean)
+    # Twice too large in both; a deviation of 1 is taken for one of sqrt(1.01), one of 10 for sqrt(100.01).
+    torch.testing.assert_close(loss, torch.tensor((2 / 1.01**0.5 + 20 / 100.01**0.5) / 2), rtol=1e-5, atol=0)
+
+
+def test_patterns_leave_the_mean_of_patches_free_and_pixels_do_not():
+    clean = two_patches()
+    restored = clean + torch.tensor([1.0, 1.0, 7.0, 7.0])
+    assert RestorationLoss('l1', norm_patch_size=2)(restored, clean, clean) < 1e-5
+    loss = RestorationLoss('l1', norm_patch_size=2, pixel_weight=0.5)(restored, clean, clean)
+    torch.testing.assert_close(loss, torch.tensor(0.5 * (1 + 7) / 2), rtol=1e-5, atol=0)
+
+
+def test_flat_patches_do_not_outweigh_the_others():
+    clean = torch.zeros(1, 3, 2, 2)
+    restored = torch.tensor([[0.1, -0.1], [-0.1, 0.1]]).expand(1, 3, 2, 2)
+    loss = RestorationLoss('l2', norm_patch_size=2)(restored, clean, clean)
+    torch.testing.assert_close(loss, torch.tensor(1.0))
 
 
 def test_bad_settings_are_named():
