@@ -69,6 +69,7 @@ SETTINGS = {
 def ebm_variants(setting: Setting) -> dict[str, dict]:
     """What each variant changes in the shipped config's model."""
     quarter = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.25)
+    late = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.75, entry=9)  # of 12 blocks
     return {
         'ebm': {},
         'ebm-eager-sdpa-math': dict(compile=False),
@@ -79,6 +80,7 @@ def ebm_variants(setting: Setting) -> dict[str, dict]:
         'ebm-low-memory': dict(compile=False, low_memory=True),
         'ebm-2-steps': dict(compile=False, num_steps=2),
         'ebm-partial': dict(partial=quarter),
+        'ebm-late-entry': dict(partial=late),
     }
 
 

@@ -16,7 +16,7 @@ _base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
 model = dict(
     _delete_=True,
     type='mmebm.EBMAlgorithm',
-    backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
+    backbone=dict(type='mmebm.SinCosViT', arch='base', img_size=224, patch_size=16, out_type='raw'),
     head=dict(type='mmebm.EnergyHead', in_channels=768),
     compile=True,
 )

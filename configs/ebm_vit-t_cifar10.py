@@ -13,7 +13,7 @@ _base_ = './ebm_vit-t_shapes.py'
 
 data_root = 'data/cifar10'
 model = dict(
-    backbone=dict(_delete_=True, type='VisionTransformer', arch='deit-tiny', img_size=32, patch_size=4, out_type='raw'),
+    backbone=dict(_delete_=True, type='mmebm.SinCosViT', arch='deit-tiny', img_size=32, patch_size=4, out_type='raw'),
     head=dict(in_channels=192),
     compile=True,
     # CIFAR-10's own mean and deviation; its images are RGB already.

@@ -8,7 +8,8 @@ TINY_BACKBONES = {
     'ConvNeXt': dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 16, 32])),
     'ResNet': dict(base_channels=8, stem_channels=8),
 }
-TINY_WIDTHS = {'VisionTransformer': 32, 'SwinTransformer': 64, 'ConvNeXt': 32, 'ResNet': 256}
+TINY_BACKBONES['mmebm.SinCosViT'] = TINY_BACKBONES['VisionTransformer']
+TINY_WIDTHS = {'VisionTransformer': 32, 'SwinTransformer': 64, 'ConvNeXt': 32, 'ResNet': 256, 'mmebm.SinCosViT': 32}
 
 
 def shrink(cfg: Config, work_dir: str, image_size: int = 64) -> Config:

@@ -325,7 +325,7 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
     if can_be_split and not cfg.model.get('low_memory'):
         eager = 'model.compile=False ' if cfg.model.get('compile') else ''
         ways.append(f'{eager}model.low_memory=True: the same gradients, slower')
-    if cfg.model.backbone.type.endswith('VisionTransformer') and not cfg.model.get('partial'):
+    if cfg.model.backbone.type.endswith(('VisionTransformer', 'SinCosViT')) and not cfg.model.get('partial'):
         patch_size = cfg.model.backbone.get('patch_size', 16)
         shares = 'model.partial.visible=0.25 model.partial.corrupted=0.25'
         ways.append(f'model.partial.patch_size={patch_size} {shares}: half of each image, and other gradients')
