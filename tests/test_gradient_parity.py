@@ -72,7 +72,10 @@ BACKBONES = {
 }
 
 
-def build(name, **options):
+RESIDUAL = dict(type='mmebm.ResidualEnergyHead', patch_size=8)
+
+
+def build(name, head=None, **options):
     """The same weights at every call. Every parameter is moved off the values that hide mistakes: 0 and 1."""
     torch.manual_seed(0)
     backbone, channels = BACKBONES[name]
@@ -80,7 +83,7 @@ def build(name, **options):
         dict(
             type='mmebm.EBMAlgorithm',
             backbone=backbone,
-            head=dict(type='mmebm.EnergyHead', in_channels=channels),
+            head=dict(head or dict(type='mmebm.EnergyHead'), in_channels=channels),
             step_size=STEP_SIZE,
             **options,
         )
@@ -107,7 +110,7 @@ def attention_by_definition(query, key, value, *args, **kwargs):
 def reference_loss(model, images, clean):
     """One restoration step and its loss, in nothing but torch."""
     images = images.detach().requires_grad_()
-    energy = model.head(model.backbone(images)).sum()
+    energy = model.energy(images).sum()
     (gradient,) = torch.autograd.grad(energy, images, create_graph=True)
     restored = images.detach() - model.log_step_size.exp() * gradient
     return F.smooth_l1_loss(restored, clean), restored.detach()
@@ -129,8 +132,8 @@ def make_smooth(model):
                 setattr(module, name, torch.nn.Softplus())
 
 
-def reference_gradients(name, num_steps=1):
-    model = build(name).double()
+def reference_gradients(name, num_steps=1, head=None):
+    model = build(name, head).double()
     use_reference_attention(model)
     images, clean = (view.double() for view in pair())
     for _ in range(num_steps):
@@ -267,6 +270,15 @@ def test_gradients_in_half_precision(options, dtype, without_code_generation):
 
 
 @pytest.mark.parametrize(
+    'options', [dict(), dict(low_memory=True), dict(micro_batch=3), dict(num_steps=2), dict(compile=True)], ids=str
+)
+@pytest.mark.parametrize('name', ['vit', 'timm-vit', 'convnext'])
+def test_gradients_of_the_residual_energy(name, options, without_code_generation):
+    found = gradients_of_step(build(name, RESIDUAL, **options))
+    assert_same_gradients(found, reference_gradients(name, options.get('num_steps', 1), RESIDUAL), 1e-5)
+
+
+@pytest.mark.parametrize(
     'options',
     [
         dict(),
@@ -278,10 +290,10 @@ def test_gradients_in_half_precision(options, dtype, without_code_generation):
     ids=str,
 )
 @pytest.mark.parametrize('entry', [0, 1])
-@pytest.mark.parametrize('name', ['vit', 'timm-vit'])
-def test_gradients_of_a_part(name, entry, options, without_code_generation):
+@pytest.mark.parametrize(('name', 'head'), [('vit', None), ('timm-vit', None), ('vit', RESIDUAL)])
+def test_gradients_of_a_part(name, head, entry, options, without_code_generation):
     """Dropped tokens are as if the image had never had them: the reference gathers them by hand."""
-    model = build(name, partial=PARTIAL | dict(entry=entry), **options)
+    model = build(name, head, partial=PARTIAL | dict(entry=entry), **options)
     kept = {}
     choose = model.token_dropping.choose
     for _ in range(2):  # the second time, other tokens: a compiled step must not keep the first ones
@@ -293,11 +305,11 @@ def test_gradients_of_a_part(name, entry, options, without_code_generation):
         model.token_dropping.choose = choose_and_note
         model.zero_grad()
         found = gradients_of_step(model)
-        assert_same_gradients(found, partial_reference_gradients(name, kept['tokens'], entry), 1e-5)
+        assert_same_gradients(found, partial_reference_gradients(name, head, kept['tokens'], entry), 1e-5)
 
 
-def partial_reference_gradients(name, kept, entry):
-    model = build(name).double()
+def partial_reference_gradients(name, head, kept, entry):
+    model = build(name, head).double()
     use_reference_attention(model)
     corrupted, clean = (view.double() for view in pair())
     blocks = model.backbone.layers if name == 'vit' else model.backbone.timm_model.blocks
@@ -317,7 +329,9 @@ def partial_reference_gradients(name, kept, entry):
         lambda _, args: torch.cat([args[0], gather(embedded[0], with_class_token[:, first:])], dim=1)
     )
     images = corrupted.requires_grad_()
-    (gradient,) = torch.autograd.grad(model.energy(images).sum(), images, create_graph=True)
+    arguments = (images, kept) if head else ()
+    energy = model.head(model.backbone(images), *arguments).sum()
+    (gradient,) = torch.autograd.grad(energy, images, create_graph=True)
     restored = images.detach() - model.log_step_size.exp() * gradient
     losses = []
     for image, target, indices in zip(restored, clean, kept, strict=True):

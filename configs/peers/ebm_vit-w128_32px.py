@@ -13,10 +13,13 @@ _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(
+        _delete_=True,
+        type='mmebm.ResidualEnergyHead',
         in_channels=128,
-        kind='quadratic',
+        patch_size=4,
         loss=dict(type='mmebm.RestorationLoss', kind='l2', region='corrupted', norm_patch_size=4),
     ),
+    step_size=1.0,
     # Masked patches enter before the last block: the others see what an encoder of MAE sees.
     partial=dict(patch_size=4, visible=0.25, corrupted=0.75, entry=3),
 )

@@ -8,6 +8,7 @@ from .energy_head import EnergyHead
 from .huggingface_backbone import HuggingFaceBackbone
 from .image_tokenizer import ImageTokenizer
 from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT, SinCosMaskFeatViT
+from .residual_energy import ResidualEnergyHead
 from .restoration_loss import RestorationLoss
 from .simple_feature_pyramid import SimpleFeaturePyramid
 from .sincos_vit import SinCosViT
@@ -23,6 +24,7 @@ __all__ = [
     'HOGOfPatches',
     'HuggingFaceBackbone',
     'ImageTokenizer',
+    'ResidualEnergyHead',
     'RestorationLoss',
     'SimMIMViT',
     'SimpleFeaturePyramid',

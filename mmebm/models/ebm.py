@@ -37,7 +37,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
     Args:
         backbone: Config of a backbone: mmpretrain's, ``mmpretrain.TIMMBackbone``, ``mmebm.HuggingFaceBackbone``, or
             another package's.
-        head: Config of an ``EnergyHead``.
+        head: Config of an ``EnergyHead`` or a ``ResidualEnergyHead``.
         neck: Config of a neck between the two.
         num_steps: K, restoration steps.
         step_size: a > 0, in normalised pixels; or ``auto``: on the first training batch, a is set such that one step
@@ -114,7 +114,8 @@ class EBMAlgorithm(BaseSelfSupervisor):
             feats = self.backbone(images)
         if self.with_neck:
             feats = self.neck(feats)
-        return self.head(feats)
+        # An energy may be of an image and its features.
+        return self.head(feats, images, kept) if getattr(self.head, 'reads_images', False) else self.head(feats)
 
     def restore(self, corrupted: Tensor, *, create_graph: bool = False) -> Restoration:
         """Restore normalised images (N, C, H, W); see ``mmebm.energy.restore``."""

@@ -1,0 +1,67 @@
+"""An energy that measures how far an image is from what its features say it is."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmebm.registry import MODELS
+
+from .energy_head import EnergyHead, as_tokens
+
+
+@MODELS.register_module()
+class ResidualEnergyHead(EnergyHead):
+    """Half the squared distance between an image and a linear prediction of its pixels: E(x) = |x - P f(x)|^2 / 2.
+
+    P maps each of the last features to the pixels of its own patch. A step of size 1 down the gradient goes to P f(x),
+    but for the term in which the features themselves change with the image. Hurault, Leclaire and Papadakis (Gradient
+    Step Denoiser, arXiv 2110.03220) found that a network whose energy has this form denoises as well as one that
+    predicts the clean image directly.
+
+    ``EBMAlgorithm`` needs ``step_size=1.0`` for it: ``auto`` begins with shorter steps.
+
+    Args:
+        in_channels: C of the last stage.
+        patch_size: Pixels that one feature stands for, in each direction: a ViT's patch size, a CNN's total stride.
+        image_channels: Channels of the image.
+        loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
+        init_cfg: As in mmengine's BaseModule.
+    """
+
+    reads_images = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        patch_size: int,
+        image_channels: int = 3,
+        loss: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(in_channels, loss=loss, init_cfg=init_cfg)
+        self.patch_size = patch_size
+        self.energies = nn.ModuleList([nn.Linear(in_channels, image_channels * patch_size**2)])
+
+    def forward(self, feats: Tensor | tuple[Tensor, ...], images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Energies (N,), in at least float32.
+
+        Args:
+            feats: As in ``EnergyHead``; the last stage is read. Tokens that stand for no patch come before the others.
+            images: What the features are of, (N, C, H, W).
+            kept: Indices (N, M) of the patches that the last M tokens stand for; None for all, row by row.
+
+        Raises:
+            ValueError: There are fewer features than patches, or features of another width.
+        """
+        tokens = as_tokens(feats if isinstance(feats, Tensor) else feats[-1], self.in_channels[-1])
+        patches = F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)  # (N, L, C p p)
+        if kept is not None:
+            patches = patches.gather(1, kept.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        if tokens.shape[1] < patches.shape[1]:
+            raise ValueError(
+                f'ResidualEnergyHead: the backbone returns {tokens.shape[1]} features for {patches.shape[1]} patches '
+                f'of {self.patch_size} pixels: patch_size must be its total stride'
+            )
+        predicted = self.energies[0](tokens[:, -patches.shape[1] :])
+        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+        return (patches - predicted).square().sum(dim=(1, 2)) / 2
