@@ -12,7 +12,10 @@ _base_ = './ebm_vit-w128_32px.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ConvNeXt', **_base_.shared.convnext, gap_before_final_norm=False),
-    head=dict(in_channels=256),
+    head=dict(_delete_=True, type='mmebm.EnergyHead', in_channels=256),
+    step_size='auto',
+    partial=None,  # a CNN has no tokens to drop
 )
-_base_.train_dataloader.dataset.pipeline[-2].corruption.patch_size = 8  # as SparK's
-_base_.test_dataloader.dataset.pipeline[-2].corruption.patch_size = 8
+for loader in (_base_.train_dataloader, _base_.test_dataloader):
+    loader.dataset.pipeline[-2].corruption.update(patch_size=8, ratio=0.6, fill='mean')  # size and ratio of SparK's
+del loader
