@@ -13,7 +13,7 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 model = dict(
     type='mmebm.EBMAlgorithm',
     backbone=dict(
-        type='mmebm.SinCosViT',
+        type='VisionTransformer',
         arch=dict(embed_dims=64, num_layers=3, num_heads=2, feedforward_channels=256),
         img_size=32,
         patch_size=4,
