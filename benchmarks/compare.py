@@ -460,8 +460,16 @@ def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tu
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; 0 of a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    """Mean and sample standard deviation; NaN of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def mean_with_spread(point: tuple[float, float, float] | None) -> str:
+    """A point of a curve for people; without a spread where there is a single seed."""
+    if point is None:
+        return '-'
+    _, mean, spread = point
+    return f'{mean:.1f}' if math.isnan(spread) else f'{mean:.1f} ± {spread:.1f}'
 
 
 def shown(values: Sequence[float], spec: str) -> str:
@@ -485,7 +493,7 @@ def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
                 shown([row['seconds'] for row in last], '.0f'),
                 shown(speeds, '.1f'),
                 *(shown([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
-                *(f'{point[1]:.1f} ± {point[2]:.1f}' if point else '-' for point in points),
+                *(mean_with_spread(point) for point in points),
             ]
         )
     columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP an image', 'peak MiB', *QUALITIES.values()]
