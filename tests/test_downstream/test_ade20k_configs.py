@@ -95,7 +95,7 @@ def small(config, data_root, work_dir, checkpoint=None):
 def pretrained(config, work_dir):
     """Runs one step of the pretraining with a tiny backbone; returns its config and its checkpoint."""
     cfg = shrink(pretraining(config), work_dir, image_size=224)
-    if cfg.model.backbone.type == 'mmebm.SinCosViT':
+    if 'num_layers' in cfg.model.backbone.get('arch', {}):  # a ViT
         cfg.model.backbone.arch.num_layers = 4
     Runner.from_cfg(cfg).train()
     return cfg, f'{work_dir}/epoch_1.pth'
