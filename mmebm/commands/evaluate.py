@@ -26,6 +26,7 @@ from mmebm.commands._config import check_data_roots, config_folder, find_config,
 from mmebm.commands._pretrained import check_architecture
 from mmebm.commands._process import check_same, run_config
 from mmebm.environment import require_mmcv_ops
+from mmebm.interchange.traits import kind_of
 
 RANDOM = 'random'
 
@@ -65,8 +66,8 @@ TASKS = {
     ),
 }
 
-# What a shipped config's backbone and a checkpoint's must have in common, for the config to be taken.
-ARCHITECTURE = ('type', 'arch', 'depth', 'patch_size', 'patch_cfg')
+# What a shipped config's backbone and a checkpoint's must have in common beside their kind, for the config to be taken.
+ARCHITECTURE = ('arch', 'depth', 'patch_size', 'patch_cfg')
 
 
 class Run(NamedTuple):
@@ -148,7 +149,8 @@ def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
         if '-' not in data:  # a share of the labels
             known[backbone, data] = Config.fromfile(path).model.backbone
     for name, candidate in known.items():
-        if all(_plain(candidate.get(key)) == _plain(trained.get(key)) for key in ARCHITECTURE):
+        is_of_kind = kind_of(candidate.type) == kind_of(trained['type'])
+        if is_of_kind and all(_plain(candidate.get(key)) == _plain(trained.get(key)) for key in ARCHITECTURE):
             return name
     raise ValueError(
         f'{checkpoint.path}: no shipped config is for its backbone, {trained["type"]} {trained.get("arch", "")}. There '
