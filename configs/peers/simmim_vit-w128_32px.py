@@ -4,8 +4,8 @@ Paper:    SimMIM, arXiv 2111.09886
 Command:  tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
+Expect:   after these, on CIFAR-10: linear probe 44.8%, fine-tuned 50.6% (docs/recipe.md)
 
 mmpretrain has SimMIM for Swin alone; mmebm.SimMIMViT does the same in the plain ViT. Masked units are two patches wide.
 """
