@@ -16,6 +16,7 @@ from mmebm.energy import Restoration, energy_gradient, restore
 from mmebm.registry import MODELS
 from mmebm.supported_engines import check_model
 
+from .energy_head import energy_by
 from .token_dropping import TokenDropping
 from .training_step import TrainingPair, TrainingStep
 
@@ -114,8 +115,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
             feats = self.backbone(images)
         if self.with_neck:
             feats = self.neck(feats)
-        # An energy may be of an image and its features.
-        return self.head(feats, images, kept) if getattr(self.head, 'reads_images', False) else self.head(feats)
+        return energy_by(self.head, feats, images, kept)
 
     def restore(self, corrupted: Tensor, *, create_graph: bool = False) -> Restoration:
         """Restore normalised images (N, C, H, W); see ``mmebm.energy.restore``."""

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from mmebm.registry import MODELS
 
+from .energy_head import energy_by
+
 
 @MODELS.register_module()
 class EnergyClassifier(ImageClassifier):
@@ -39,6 +41,6 @@ class EnergyClassifier(ImageClassifier):
         feats = self.extract_feat(inputs, stage='backbone')
         pooled = self.neck(feats) if self.with_neck else feats
         data_samples = self.head.predict(pooled, data_samples, **kwargs)
-        for sample, energy in zip(data_samples, self.energy_head(feats), strict=True):
+        for sample, energy in zip(data_samples, energy_by(self.energy_head, feats, inputs), strict=True):
             sample.set_field(energy, 'energy')
         return data_samples

@@ -127,6 +127,18 @@ class EnergyHead(BaseModule):
         return dict(loss=torch.stack(losses).sum())
 
 
+def energy_by(head: nn.Module, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Energies (N,) by any head: one with ``reads_images`` is given more than the features.
+
+    Args:
+        head: An ``EnergyHead``, or a module that maps features to energies.
+        feats: As in ``EnergyHead``.
+        images: What the features are of, (N, C, H, W).
+        kept: Indices (N, M) of the patches that the features are of; None for all.
+    """
+    return head(feats, images, kept) if getattr(head, 'reads_images', False) else head(feats)
+
+
 def as_tokens(features: Tensor, channels: int) -> Tensor:
     """Features of any of the layouts that ``EnergyHead`` takes, as tokens (N, L, C).
 

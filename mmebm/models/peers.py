@@ -48,14 +48,14 @@ class SimMIMViT(SinCosMaskFeatViT):
 
 @MODELS.register_module()
 class BEiTPlainViT(SinCosMaskFeatViT):
-    """The plain ViT for ``BEiT``: absolute positions and no layer scale; initialised as BEiT's own.
+    """The plain ViT for ``BEiT``: absolute positions and no layer scale; blocks are scaled as BEiT's own.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
     """
 
     def init_weights(self) -> None:
-        """Initialise as BEiT does: truncated normal, the later a block the smaller what it adds."""
+        """Initialise; as in BEiT, the later a block, the smaller what it adds."""
         super().init_weights()
         BEiTPretrainViT.rescale_init_weight(self)
 

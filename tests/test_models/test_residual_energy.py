@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmebm.models import ResidualEnergyHead
+from mmebm.models import EnergyClassifier, ResidualEnergyHead
 
 
 def head(**options):
@@ -45,3 +45,18 @@ def test_of_some_patches():
 def test_a_wrong_patch_size_is_named():
     with pytest.raises(ValueError, match='1 features for 4 patches of 2 pixels'):
         head()(torch.randn(2, 4), torch.randn(2, 3, 4, 4))
+
+
+def test_beside_a_classifier():
+    torch.manual_seed(0)
+    arch = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+    vit = dict(arch=arch, img_size=16, patch_size=4)
+    model = EnergyClassifier(
+        energy_head=dict(type='mmebm.ResidualEnergyHead', in_channels=16, patch_size=4),
+        backbone=dict(type='mmpretrain.VisionTransformer', out_type='featmap', frozen_stages=1, **vit),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', in_channels=16, num_classes=2),
+    ).eval()
+    images = torch.randn(2, 3, 16, 16)
+    found = torch.stack([sample.energy for sample in model(images, mode='predict')])
+    torch.testing.assert_close(found, model.energy_head(model.backbone(images), images))
