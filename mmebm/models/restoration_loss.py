@@ -20,8 +20,8 @@ class RestorationLoss(nn.Module):
             the clean image differ in any channel.
         norm_patch_size: If given, what counts is the pattern within patches of this many pixels: each image's patches
             lose their own mean, and both are divided by the deviation of the clean image's patch, so that every patch
-            counts alike, however little contrast it has (the target normalisation of MAE, arXiv 2111.06377, for a
-            network that predicts in pixels).
+            of a deviation above 0.1 counts alike (the target normalisation of MAE, arXiv 2111.06377, for a network that
+            predicts in pixels).
         pixel_weight: With ``norm_patch_size``, the weight of the plain error of pixels beside that of patterns; at 0,
             the mean colour of patches is not restored.
 
