@@ -7,6 +7,9 @@ from .energy_classifier import EnergyClassifier
 from .energy_head import EnergyHead
 from .huggingface_backbone import HuggingFaceBackbone
 from .image_tokenizer import ImageTokenizer
+from .patch_ebm import PatchEBM
+from .patch_energy import PatchEnergyHead
+from .patch_subset_vit import PatchSubsetViT
 from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT, SinCosMaskFeatViT
 from .residual_energy import ResidualEnergyHead
 from .restoration_loss import RestorationLoss
@@ -24,6 +27,9 @@ __all__ = [
     'HOGOfPatches',
     'HuggingFaceBackbone',
     'ImageTokenizer',
+    'PatchEBM',
+    'PatchEnergyHead',
+    'PatchSubsetViT',
     'ResidualEnergyHead',
     'RestorationLoss',
     'SimMIMViT',

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from mmengine.dist import all_reduce
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from mmebm.registry import MODELS
 from mmebm.supported_engines import check_model
 
 from .energy_head import energy_by
+from .restorer import Restorer, fill
 from .token_dropping import TokenDropping
 from .training_step import TrainingPair, TrainingStep
 
@@ -26,7 +26,7 @@ AUTO_REACH = 0.1
 
 
 @MODELS.register_module()
-class EBMAlgorithm(BaseSelfSupervisor):
+class EBMAlgorithm(Restorer):
     """Pretrains any backbone by energy-inspired restoration (arXiv 2302.01384).
 
     The forward pass of backbone, neck and head is an image's energy; K steps down the gradient of that energy restore
@@ -85,9 +85,6 @@ class EBMAlgorithm(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ):
-        if not isinstance(data_preprocessor, nn.Module):
-            # By its full name: mmpretrain's bare one is unknown under the default scopes of mmseg and mmdet.
-            data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if num_steps < 1:
             raise ValueError(f'EBMAlgorithm: num_steps must be at least 1, not {num_steps}')
@@ -174,17 +171,6 @@ class EBMAlgorithm(BaseSelfSupervisor):
         images = as_pair(inputs)[1] if isinstance(inputs, (list, tuple)) else inputs
         return self.backbone(images)
 
-    def forward(
-        self,
-        inputs: Tensor | list[Tensor],
-        data_samples: list[DataSample] | None = None,
-        mode: Literal['loss', 'tensor', 'predict'] = 'tensor',
-    ):
-        """As in mmengine's models: ``loss`` for training, ``tensor`` for features, ``predict`` for data samples."""
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
-
     @torch.no_grad()
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
         """Restore images and score them.
@@ -209,17 +195,7 @@ class EBMAlgorithm(BaseSelfSupervisor):
             fields |= dict(
                 corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
             )
-        data_samples = data_samples or [DataSample() for _ in restored]
-        for i, sample in enumerate(data_samples):
-            for name, values in fields.items():
-                sample.set_field(values[i], name)
-        return data_samples
-
-    def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo the data preprocessor's normalisation; values outside 0 to 255 are clipped."""
-        if hasattr(self.data_preprocessor, 'mean'):
-            images = images * self.data_preprocessor.std + self.data_preprocessor.mean
-        return images.clamp(0, 255)
+        return fill(data_samples, fields)
 
 
 def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

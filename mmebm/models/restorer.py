@@ -1,0 +1,55 @@
+"""What pretraining by restoration has in common: it predicts restored images."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+
+class Restorer(BaseSelfSupervisor):
+    """A self-supervised model with a ``predict`` mode.
+
+    Args:
+        *args: As in mmpretrain's ``BaseSelfSupervisor``.
+        data_preprocessor: The same; of type ``SelfSupDataPreprocessor`` if its config has none.
+        **kwargs: As in mmpretrain's ``BaseSelfSupervisor``.
+    """
+
+    def __init__(self, *args, data_preprocessor: dict | nn.Module | None = None, **kwargs):
+        if not isinstance(data_preprocessor, nn.Module):
+            # By its full name: mmpretrain's bare one is unknown under the default scopes of mmseg and mmdet.
+            data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
+        super().__init__(*args, data_preprocessor=data_preprocessor, **kwargs)
+
+    def forward(
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: list[DataSample] | None = None,
+        mode: Literal['loss', 'tensor', 'predict'] = 'tensor',
+    ):
+        """As in mmengine's models: ``loss`` for training, ``tensor`` for features, ``predict`` for data samples."""
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    @abstractmethod
+    def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
+        """Restore normalised images (N, C, H, W) and score them."""
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Undo the data preprocessor's normalisation; values outside 0 to 255 are clipped."""
+        if hasattr(self.data_preprocessor, 'mean'):
+            images = images * self.data_preprocessor.std + self.data_preprocessor.mean
+        return images.clamp(0, 255)
+
+
+def fill(data_samples: list[DataSample] | None, fields: Mapping[str, Tensor]) -> list[DataSample]:
+    """Give each of N data samples, new ones if there are none, its part of the fields, which are (N, ...)."""
+    data_samples = data_samples or [DataSample() for _ in next(iter(fields.values()))]
+    for i, sample in enumerate(data_samples):
+        for name, values in fields.items():
+            sample.set_field(values[i], name)
+    return data_samples
