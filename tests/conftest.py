@@ -1,4 +1,5 @@
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -31,3 +32,9 @@ def quiet():
     """mmengine logs every initialised weight at INFO."""
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_code_generation(monkeypatch):
+    """The compiler's tracing and differentiation, but not its code generation, which takes minutes."""
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))

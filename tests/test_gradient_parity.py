@@ -4,8 +4,6 @@ Several plausible ways to differentiate twice give wrong gradients and no error.
 the reference on every parameter, and the reference with finite differences.
 """
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -210,12 +208,6 @@ def test_gradients_in_float32(name, options):
     if name == 'resnet' and options.keys() & {'low_memory', 'micro_batch'}:
         pytest.skip('batch normalisation is refused there')
     assert_same_gradients(gradients_of_step(build(name, **options)), reference_gradients(name), 1e-5)
-
-
-@pytest.fixture
-def without_code_generation(monkeypatch):
-    """The compiler's tracing and differentiation, but not its code generation, which takes minutes."""
-    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
 
 
 @pytest.fixture(autouse=True)

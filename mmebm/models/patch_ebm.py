@@ -60,9 +60,10 @@ class PatchEBM(Restorer):
         self.step = Compiled(self._step, self) if compile else self._step
         self._is_checked = False
 
-    def draw(self, num_images: int, device: torch.device) -> PatchDraw:
+    def draw(self, num_images: int, generator: torch.Generator | None = None) -> PatchDraw:
         """Draw which patches of so many images are seen, lost and masked."""
-        order = torch.rand(num_images, len(self.head.places), device=device).argsort(dim=1)
+        places = self.head.places
+        order = torch.rand(num_images, len(places), device=places.device, generator=generator).argsort(dim=1)
         num_shown = self.num_seen + self.num_lost
         return PatchDraw(order[:, : self.num_seen], order[:, self.num_seen : num_shown], order[:, num_shown:])
 
@@ -72,7 +73,7 @@ class PatchEBM(Restorer):
         if not self._is_checked:
             check_model(self)
             self._is_checked = True
-        draw = self.draw(len(images), images.device)
+        draw = self.draw(len(images))
         # Made here: what is differentiated has to be an input of what is compiled.
         return self.step(self.head.start(draw).requires_grad_(), images, draw)
 
@@ -121,7 +122,8 @@ class PatchEBM(Restorer):
             patterns; masked patches keep their true mean and deviation.
         """
         images = self._images(inputs)
-        draw = self.draw(len(images), images.device)
+        # Every batch alike, so that two evaluations compare and training is not disturbed.
+        draw = self.draw(len(images), torch.Generator(images.device).manual_seed(0))
         patterns = self.head.patterns(images)
         start = self.head.start(draw)
         energy_fn = self._energy_fn(images, patterns, draw)

@@ -1,0 +1,238 @@
+"""Restoring the contents of masked patches and the places of lost ones."""
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch.autograd import gradcheck
+
+from mmebm.energy import energy_gradient
+from mmebm.models.patch_energy import PatchDraw
+from mmebm.models.patch_subset_vit import PatchSubsetViT, take
+
+SIZE, PATCH = 16, 4  # 16 patches
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+BACKBONE = dict(type='mmebm.PatchSubsetViT', arch=ARCH, img_size=SIZE, patch_size=PATCH, out_type='raw')
+HEAD = dict(
+    type='mmebm.PatchEnergyHead', in_channels=16, grid_size=(4, 4), patch_size=PATCH, embed_dims=16, num_heads=2
+)
+PREPROCESSOR = dict(mean=[120.0, 120.0, 120.0], std=[60.0, 60.0, 60.0])
+
+
+def build(**options):
+    """The same weights at every call, all moved off the values that hide mistakes: 0 and 1."""
+    torch.manual_seed(0)
+    config = dict(type='mmebm.PatchEBM', backbone=BACKBONE, head=HEAD, data_preprocessor=PREPROCESSOR)
+    model = MODELS.build(config | options)
+    model.init_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def images(num=3):
+    return torch.randn(num, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def energy_fn(model, batch, draw):
+    return model._energy_fn(batch, model.head.patterns(batch), draw)
+
+
+def test_features_of_all_patches_are_the_vits():
+    vit, batch = build().backbone, images()
+    everything = torch.arange(16).expand(3, -1)
+    torch.testing.assert_close(vit(batch, everything, everything[:, :0]), vit(batch)[0])
+
+
+def test_a_lost_patch_has_no_place_and_a_masked_one_no_influence():
+    model, batch = build(), images()
+    draw = model.draw(3)
+    features = model.backbone(batch, draw.seen, draw.lost)
+    assert tuple(features.shape) == (3, 1 + 4 + 4, 16)
+    zeros = batch.new_zeros(3, 8, 48)
+    exchanged = draw.lost.flip(1)
+    # The lost patches change places among themselves, and the masked ones become flat.
+    moved = model.head.compose(batch, draw, zeros, exchanged)
+    assert not moved.equal(batch)
+    torch.testing.assert_close(model.backbone(moved, draw.seen, exchanged), features)
+
+
+def test_every_patch_is_drawn_once():
+    draw = build(seen=0.5, lost=0.125).draw(5)
+    assert [indices.shape[1] for indices in draw] == [8, 2, 6]
+    assert torch.cat(draw, dim=1).sort(dim=1).values.equal(torch.arange(16).expand(5, -1))
+    assert not draw.seen[0].equal(draw.seen[1])
+
+
+def test_energy_of_what_predicts_nothing_is_half_the_square():
+    """With P = Q = 0 the energy is |x|^2 / 2 + |p|^2 / 2 + |s|^2 / 2, and its gradient x and p."""
+    model, batch = build(), images()
+    for predictor in (model.head.content, model.head.place):
+        torch.nn.init.zeros_(predictor.weight)
+        torch.nn.init.zeros_(predictor.bias)
+    draw = model.draw(3)
+    missing = torch.randn_like(model.head.start(draw))
+    assert tuple(missing.shape) == (3, 8 * 48 + 4 * 16)
+    energy, gradient = energy_gradient(energy_fn(model, batch, draw), missing, create_graph=False)
+    seen = take(model.head.patterns(batch), draw.seen)
+    torch.testing.assert_close(energy, (missing.square().sum(1) + seen.square().sum((1, 2))) / 2)
+    torch.testing.assert_close(gradient, missing)
+
+
+def test_patterns_have_mean_0_and_deviation_1():
+    patterns = build().head.patterns(5 + 3 * images())
+    torch.testing.assert_close(patterns.mean(2), torch.zeros(3, 16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patterns.std(2), torch.ones(3, 16), atol=1e-4, rtol=0)
+
+
+def test_the_truth_restored_costs_nothing():
+    model, batch = build(), images()
+    head, draw = model.head, model.draw(3)
+    patterns = head.patterns(batch)
+    torch.nn.init.constant_(head.log_sharpness, 4.0)
+    truth = head.truth(patterns, draw)
+    losses = head.loss(truth, patterns, draw)
+    assert losses['loss_content'].item() == 0
+    assert losses['loss_place'].item() < 0.01
+    assert losses['place_accuracy'].item() == 1
+    contents, places = head.split(truth, draw)
+    assert head.assign(places, draw).equal(draw.lost)
+    torch.testing.assert_close(head.compose(batch, draw, contents, draw.lost), batch, atol=1e-5, rtol=0)
+
+
+def test_places_are_listed_row_by_row_and_equally_long():
+    head = MODELS.build(dict(HEAD, grid_size=(2, 3)))
+    squares = head.places.square().sum(1)
+    torch.testing.assert_close(squares, squares[:1].expand(6))
+    # Half of the values tell the row, the other half the column.
+    rows, columns = head.places[:, :8], head.places[:, 8:]
+    assert columns[0].equal(columns[3]) and not columns[0].equal(columns[1])
+    assert rows[0].equal(rows[2]) and not rows[0].equal(rows[3])
+
+
+def test_gradients_agree_with_finite_differences():
+    """Of the loss, which itself contains the gradient of the energy, by a weight of each part."""
+    model, batch = build().double(), images(2).double()
+    draw = model.draw(2)
+    parts = [
+        model.backbone.patch_embed.projection.weight,
+        model.head.layers[0].attn.qkv.weight,
+        model.head.place.weight,
+    ]
+
+    def loss(*changes):
+        kept = [part.detach().clone() for part in parts]
+        for part, change in zip(parts, changes, strict=True):
+            part.data.copy_(part.data + change.detach())
+        losses = model._step(model.head.start(draw).requires_grad_(), batch, draw)
+        total = losses['loss_content'] + losses['loss_place']
+        gradients = torch.autograd.grad(total, parts)
+        for part, value in zip(parts, kept, strict=True):
+            part.data.copy_(value)
+        return total.detach(), gradients
+
+    zeros = [torch.zeros_like(part) for part in parts]
+    _, gradients = loss(*zeros)
+    torch.manual_seed(2)
+    for i, gradient in enumerate(gradients):
+        direction = [zero.clone() for zero in zeros]
+        direction[i] = torch.randn_like(gradient)
+        ahead, _ = loss(*[1e-5 * d for d in direction])
+        behind, _ = loss(*[-1e-5 * d for d in direction])
+        slope = (ahead - behind).item() / 2e-5
+        assert (gradient * direction[i]).sum().item() == pytest.approx(slope, rel=1e-5)
+
+
+def test_the_energy_itself_passes_gradcheck():
+    model, batch = build().double(), images(2).double()
+    draw = model.draw(2)
+    missing = (0.1 * torch.randn(model.head.start(draw).shape, dtype=torch.float64)).requires_grad_()
+    assert gradcheck(energy_fn(model, batch, draw), missing, fast_mode=True)
+
+
+@pytest.mark.parametrize('compile', [False, True])
+def test_a_step_reaches_every_parameter(compile, without_code_generation):
+    model = build(compile=compile)
+    torch.manual_seed(3)
+    losses = model.loss([images()])
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert not compile or model.step.is_compiled
+    dead = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert dead == []
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ['backbone.pos_embed']
+
+
+def test_compiled_and_eager_gradients_agree(without_code_generation):
+    gradients = []
+    for compile in (False, True):
+        model = build(compile=compile)
+        torch.manual_seed(3)
+        losses = model.loss([images()])
+        (losses['loss_content'] + losses['loss_place']).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(
+            gradients[1][name], expected, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f'{n}: {m}'
+        )
+
+
+def test_predictions_are_pictures_and_energies():
+    model, batch = build().eval(), images()
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        samples = model([batch], mode='predict')
+    again = model(batch, mode='predict')
+    assert torch.get_rng_state().equal(before)
+    for sample, same in zip(samples, again, strict=True):
+        for field in ('clean', 'corrupted', 'restored'):
+            assert tuple(sample.get(field).shape) == (3, SIZE, SIZE)
+            assert sample.get(field).equal(same.get(field))
+        assert tuple(sample.energies.shape) == (2,)
+        assert sample.clean_energy.dim() == 0
+    pixels = (batch * 60 + 120).clamp(0, 255)
+    torch.testing.assert_close(torch.stack([sample.clean for sample in samples]), pixels)
+    # A quarter of the patches is seen, and stays.
+    draw = model.draw(3, torch.Generator().manual_seed(0))
+    for field in ('corrupted', 'restored'):
+        patches = [model.head._patches(torch.stack([s.get(name) for s in samples])) for name in (field, 'clean')]
+        kept = (patches[0] - patches[1]).abs().amax(2) < 1e-3
+        assert kept.gather(1, draw.seen).all() and not kept.gather(1, draw.masked).any()
+
+
+def test_restoration_is_learned():
+    model = build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    batch = torch.linspace(-1, 1, SIZE).expand(8, 3, SIZE, SIZE) * torch.randn(8, 3, 1, 1)
+    torch.manual_seed(0)
+    history = []
+    for _ in range(60):
+        losses = model.loss([batch])
+        optimizer.zero_grad()
+        (losses['loss_content'] + losses['loss_place']).backward()
+        optimizer.step()
+        history.append(losses['loss_content'].item())
+    assert sum(history[-5:]) < 0.7 * sum(history[:5])
+
+
+@pytest.mark.parametrize('shares', [dict(seen=0.0), dict(lost=0.0), dict(seen=0.5, lost=0.5)])
+def test_refuses_shares_that_leave_nothing(shares):
+    with pytest.raises(ValueError, match='PatchEBM: seen='):
+        build(**shares)
+
+
+def test_refuses_other_sizes_and_pairs():
+    model = build()
+    with pytest.raises(ValueError, match='needs one view of 16 x 16 pixels .* not 1 of 8 x 8'):
+        model.loss([torch.zeros(2, 3, 8, 8)])
+    with pytest.raises(ValueError, match='not 2 of 16 x 16'):
+        model.loss([images(), images()])
+
+
+def test_refuses_overlapping_patches():
+    with pytest.raises(ValueError, match='patches of 8 pixels, 4 apart, overlap'):
+        PatchSubsetViT(arch=ARCH, img_size=SIZE, patch_size=PATCH, patch_cfg=dict(kernel_size=8, padding=2))
+
+
+def test_a_draw_names_its_parts():
+    assert PatchDraw._fields == ('seen', 'lost', 'masked')
