@@ -8,8 +8,10 @@ TINY_BACKBONES = {
     'ConvNeXt': dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 16, 32])),
     'ResNet': dict(base_channels=8, stem_channels=8),
 }
-TINY_BACKBONES['mmebm.SinCosViT'] = TINY_BACKBONES['VisionTransformer']
-TINY_WIDTHS = {'VisionTransformer': 32, 'SwinTransformer': 64, 'ConvNeXt': 32, 'ResNet': 256, 'mmebm.SinCosViT': 32}
+TINY_WIDTHS = {'VisionTransformer': 32, 'SwinTransformer': 64, 'ConvNeXt': 32, 'ResNet': 256}
+for name in ('mmebm.SinCosViT', 'mmebm.PatchSubsetViT'):
+    TINY_BACKBONES[name] = TINY_BACKBONES['VisionTransformer']
+    TINY_WIDTHS[name] = TINY_WIDTHS['VisionTransformer']
 
 
 def shrink(cfg: Config, work_dir: str, image_size: int = 64) -> Config:
@@ -20,6 +22,8 @@ def shrink(cfg: Config, work_dir: str, image_size: int = 64) -> Config:
     if 'img_size' in backbone:
         image_size = backbone.img_size = min(image_size, backbone.img_size)
     cfg.model.head.in_channels = TINY_WIDTHS[backbone.type]
+    if 'grid_size' in cfg.model.head:
+        cfg.model.head.update(grid_size=[image_size // backbone.patch_size] * 2, embed_dims=32, num_heads=2)
     pipeline = [step for step in cfg.train_dataloader.dataset.pipeline if not step['type'].endswith('LoadImage')]
     for step in pipeline:
         if step['type'] == 'RandomResizedCrop':

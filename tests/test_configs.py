@@ -15,9 +15,11 @@ from mmebm.commands._config import replace_data_root
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(FOLDER.glob('*.py'))
+# Those that restore patches have neither pairs nor an energy of whole images nor a step size.
+PATCHES = [path for path in CONFIGS if Config.fromfile(path).model.type == 'mmebm.PatchEBM']
+PAIRS = [path for path in CONFIGS if path not in PATCHES]
 
-# Parameters that provably never train, by config; all others must get a gradient.
-FROZEN: dict[str, list[str]] = {}
+FIXED = ['backbone.pos_embed']  # where patches are restored, as in MAE; all other parameters must get a gradient
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
@@ -28,6 +30,7 @@ def config(request):
 def test_the_list_of_configs():
     assert {path.stem for path in CONFIGS} >= {
         'ebm_vit-b_in1k',
+        'ebm-patches_vit-b_in1k',
         'ebm-sort_vit-b_in1k',
         'ebm-sr_vit-b_in1k',
         'ebm-denoise_vit-b_in1k',
@@ -54,11 +57,23 @@ def test_header_says_what_was_run(path):
     assert f'configs/{path.relative_to(FOLDER)}' in header or 'make demo' in header
 
 
+@pytest.mark.parametrize('config', PAIRS, ids=lambda path: path.stem)
 def test_builds_at_full_size_and_scores_an_image(config):
     cfg = Config.fromfile(config)
     size = cfg.model.backbone.get('img_size', 224)
     model = MODELS.build(cfg.model).to('meta')  # shapes without arithmetic
     assert model.energy(torch.zeros(2, 3, size, size, device='meta')).shape == (2,)
+
+
+@pytest.mark.parametrize('config', PATCHES, ids=lambda path: path.stem)
+def test_builds_at_full_size_and_restores_patches(config):
+    cfg = Config.fromfile(config)
+    size = cfg.model.backbone.img_size
+    model = MODELS.build(cfg.model).to('meta')
+    images, draw = torch.zeros(2, 3, size, size, device='meta'), model.draw(2)
+    features, patterns = model.backbone(images, draw.seen, draw.lost), model.head.patterns(images)
+    assert model.head(model.head.start(draw), features, patterns, draw).shape == (2,)
+    assert sum(indices.shape[1] for indices in draw) == (size // cfg.model.backbone.patch_size) ** 2
 
 
 def test_one_training_step_reaches_every_parameter(config, tmp_path):
@@ -68,11 +83,12 @@ def test_one_training_step_reaches_every_parameter(config, tmp_path):
     for name, p in runner.model.named_parameters():
         p.register_hook(lambda gradient, name=name: gradients.__setitem__(name, gradient)) if p.requires_grad else None
     runner.train()
-    assert sorted(set(before) - set(gradients)) == FROZEN.get(config.stem, [])
+    assert sorted(set(before) - set(gradients)) == (FIXED if config in PATCHES else [])
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
+@pytest.mark.parametrize('config', PAIRS, ids=lambda path: path.stem)
 def test_the_step_size_has_no_weight_decay(config, tmp_path):
     runner = Runner.from_cfg(shrink(Config.fromfile(config), str(tmp_path)))
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -84,7 +100,7 @@ def test_the_step_size_has_no_weight_decay(config, tmp_path):
     assert decay == 0
 
 
-@pytest.mark.parametrize('name', [path.name for path in CONFIGS if path.stem.endswith(('_in1k', '_folder'))])
+@pytest.mark.parametrize('name', [path.name for path in PAIRS if path.stem.endswith(('_in1k', '_folder'))])
 def test_test_set_repeats_its_corruptions(name, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(image).save(tmp_path / 'a.png')

@@ -20,10 +20,9 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=64,
         patch_size=8,
-        patch_cfg=dict(kernel_size=16, padding=4),  # patches overlap, as in pretraining
         out_indices=[0, 1, 2, 3],
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_7.pth'),
+        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_16.pth'),
     ),
     neck=dict(embed_dim=128),
     decode_head=dict(in_channels=[128, 128, 128, 128], channels=64, num_classes=10),

@@ -22,9 +22,8 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=64,
         patch_size=8,
-        patch_cfg=dict(kernel_size=16, padding=4),  # patches overlap, as in pretraining
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_7.pth'),
+        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_16.pth'),
     ),
     neck=dict(in_channels=128, out_channels=width),
     rpn_head=dict(

@@ -11,13 +11,12 @@ Expect:   see benchmarks/results/downstream.json
 
 _base_ = './finetune_ebm-vit-b_in1k.py'
 
-checkpoint = 'work_dirs/ebm_vit-t_shapes-64px/epoch_7.pth'
+checkpoint = 'work_dirs/ebm_vit-t_shapes-64px/epoch_16.pth'
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=64,
         patch_size=8,
-        patch_cfg=dict(kernel_size=16, padding=4),
         drop_path_rate=0.0,
         init_cfg=dict(checkpoint=checkpoint),
     ),

@@ -168,7 +168,10 @@ def resnet(backbone: nn.Module) -> ResNet:
 
 
 READERS = {'VisionTransformer': vit, 'SwinTransformer': swin, 'ConvNeXt': convnext, 'ResNet': resnet}
-SAME_NETWORK = {'SinCosViT': 'VisionTransformer'}  # they differ in how they begin
+SAME_NETWORK = {
+    'SinCosViT': 'VisionTransformer',
+    'PatchSubsetViT': 'VisionTransformer',
+}  # they differ in how they begin
 
 
 def kind_of(registered_type: str) -> str:
