@@ -69,7 +69,6 @@ SETTINGS = {
 def ebm_variants(setting: Setting) -> dict[str, dict]:
     """What each variant changes in the shipped config's model."""
     quarter = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.25)
-    late = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.75, entry=9)  # of 12 blocks
     return {
         'ebm': {},
         'ebm-eager-sdpa-math': dict(compile=False),
@@ -80,7 +79,6 @@ def ebm_variants(setting: Setting) -> dict[str, dict]:
         'ebm-low-memory': dict(compile=False, low_memory=True),
         'ebm-2-steps': dict(compile=False, num_steps=2),
         'ebm-partial': dict(partial=quarter),
-        'ebm-late-entry': dict(partial=late),
     }
 
 
@@ -89,6 +87,16 @@ def build_ebm(setting: Setting, options: dict) -> nn.Module:
     cfg = Config.fromfile(REPOSITORY / 'configs' / f'{setting.config}.py').model
     cfg.update(step_size=1.0, **options)
     return MODELS.build(cfg)
+
+
+def build_patches(setting: Setting, compile: bool) -> nn.Module:
+    """The model that restores patches; its energy has two thirds of the backbone's width."""
+    grid, width = setting.image_size // setting.patch_size, setting.width * 2 // 3
+    size = dict(img_size=setting.image_size, patch_size=setting.patch_size)
+    backbone = dict(type='mmebm.PatchSubsetViT', arch=setting.arch, **size)
+    head = dict(type='mmebm.PatchEnergyHead', in_channels=setting.width, grid_size=(grid, grid))
+    head.update(patch_size=setting.patch_size, embed_dims=width, num_heads=width // 32)
+    return MODELS.build(dict(type='mmebm.PatchEBM', backbone=backbone, head=head, compile=compile))
 
 
 def build_supervised(setting: Setting) -> nn.Module:
@@ -129,6 +137,7 @@ def build_simmim(setting: Setting) -> nn.Module:
     )
 
 
+PATCHES = 'ebm-patches'
 PEERS = {
     'supervised': build_supervised,
     'mae': build_mae,
@@ -165,6 +174,8 @@ def make_batch(setting: Setting, size: int, device: str) -> Batch:
 def inputs_of(variant: str, setting: Setting, batch: Batch) -> tuple:
     """Inputs and data samples as the method's model takes them."""
     size, device = len(batch.clean), batch.clean.device
+    if variant == PATCHES:
+        return ([batch.clean],)
     if variant.startswith('ebm'):
         return ([batch.corrupted, batch.clean],)
     if variant.startswith('mae'):
@@ -186,9 +197,14 @@ def make_step(variant: str, setting: Setting, batch: Batch, may_compile: bool = 
     """A forward and backward pass of the variant; for ``forward``, a forward pass of the EBM's energy."""
     device = batch.clean.device.type
     dtype = AUTOCAST[setting.precision]
-    is_ebm = variant.startswith(('ebm', 'forward'))
-    options = ebm_variants(setting).get(variant, {}) | ({} if may_compile else dict(compile=False))
-    model = build_ebm(setting, options) if is_ebm else PEERS[variant](setting)
+    if variant == PATCHES:
+        model = build_patches(setting, may_compile)
+    elif variant.startswith(('ebm', 'forward')):
+        model = build_ebm(
+            setting, ebm_variants(setting).get(variant, {}) | ({} if may_compile else dict(compile=False))
+        )
+    else:
+        model = PEERS[variant](setting)
     model = model.to(device).train()
     inputs = inputs_of(variant, setting, batch)
     scale = FP16_LOSS_SCALE if setting.precision == 'fp16' else 1.0
@@ -389,7 +405,7 @@ def main() -> None:
         return
     rows = []
     for name, setting in settings.items():
-        known = ['forward', *PEERS, *ebm_variants(setting)]
+        known = ['forward', PATCHES, *PEERS, *ebm_variants(setting)]
         if setting.image_size < 192:
             known.remove('simmim')  # at this size its Swin has no grid left
         wanted = {'forward', 'supervised', 'mae', *(args.variants or known)}

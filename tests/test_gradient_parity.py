@@ -281,11 +281,10 @@ def test_gradients_of_the_residual_energy(name, options, without_code_generation
     ],
     ids=str,
 )
-@pytest.mark.parametrize('entry', [0, 1])
 @pytest.mark.parametrize(('name', 'head'), [('vit', None), ('timm-vit', None), ('vit', RESIDUAL)])
-def test_gradients_of_a_part(name, head, entry, options, without_code_generation):
+def test_gradients_of_a_part(name, head, options, without_code_generation):
     """Dropped tokens are as if the image had never had them: the reference gathers them by hand."""
-    model = build(name, head, partial=PARTIAL | dict(entry=entry), **options)
+    model = build(name, head, partial=PARTIAL, **options)
     kept = {}
     choose = model.token_dropping.choose
     for _ in range(2):  # the second time, other tokens: a compiled step must not keep the first ones
@@ -297,28 +296,17 @@ def test_gradients_of_a_part(name, head, entry, options, without_code_generation
         model.token_dropping.choose = choose_and_note
         model.zero_grad()
         found = gradients_of_step(model)
-        assert_same_gradients(found, partial_reference_gradients(name, head, kept['tokens'], entry), 1e-5)
+        assert_same_gradients(found, partial_reference_gradients(name, head, kept['tokens']), 1e-5)
 
 
-def partial_reference_gradients(name, head, kept, entry):
+def partial_reference_gradients(name, head, kept):
     model = build(name, head).double()
     use_reference_attention(model)
     corrupted, clean = (view.double() for view in pair())
     blocks = model.backbone.layers if name == 'vit' else model.backbone.timm_model.blocks
     with_class_token = torch.cat([torch.zeros(len(kept), 1, dtype=torch.long), kept + 1], dim=1)
-    first = 1 + round(PARTIAL['visible'] * (SIZE // 8) ** 2)  # with the class token
-    embedded = []
-
-    def gather(tokens, indices):
-        return torch.stack([image[index] for image, index in zip(tokens, indices, strict=True)])
-
-    def drop(_, args):
-        embedded[:] = args
-        return gather(args[0], with_class_token[:, :first])
-
-    blocks[0].register_forward_pre_hook(drop)
-    blocks[entry].register_forward_pre_hook(
-        lambda _, args: torch.cat([args[0], gather(embedded[0], with_class_token[:, first:])], dim=1)
+    blocks[0].register_forward_pre_hook(
+        lambda _, args: torch.stack([image[index] for image, index in zip(args[0], with_class_token, strict=True)])
     )
     images = corrupted.requires_grad_()
     arguments = (images, kept) if head else ()

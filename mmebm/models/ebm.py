@@ -55,8 +55,7 @@ class EBMAlgorithm(Restorer):
         micro_batch: How many images' activations exist at a time; a batch is differentiated in such parts. None: all.
         partial: Restore a random part of each image and drop the other tokens before the first block, for ViTs:
             ``dict(patch_size=16, visible=0.25, corrupted=0.25)`` keeps a quarter of the sequence from the uncorrupted
-            patches and a quarter from the corrupted ones; ``entry=9`` lets the latter enter before block 9. The loss
-            counts the kept patches. Training only.
+            patches and a quarter from the corrupted ones. The loss counts the kept patches. Training only.
         frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
             they are frozen so that distributed training does not wait for their gradients. With a linear energy these
             are biases that only shift the last features, such as ``backbone.ln1.bias``.

@@ -15,25 +15,20 @@ class TokenDropping:
     For backbones whose blocks take token sequences (N, extra + L, C), with L patches in raster order behind any class
     and register tokens, and positions added before the first block: ViT, DeiT and their like.
 
-    Every image keeps as many tokens, so that a batch remains a batch: where it has too few uncorrupted patches for
-    their share, corrupted ones take the free places, and the other way round.
-
-    With ``entry``, corrupted patches enter late: the first blocks see uncorrupted ones alone, as an encoder of MAE
-    does (arXiv 2111.06377), and those that follow see all that is kept. Restoration then differentiates no more than
-    the following blocks.
+    Every image keeps as many tokens, so that a batch remains a batch: corrupted patches up to their share, then
+    uncorrupted ones, then, where an image has too few of these, more corrupted ones.
 
     Args:
         backbone: The network.
         patch_size: Side of a patch in pixels.
         visible: Uncorrupted patches to keep, as a part of L.
         corrupted: Corrupted patches to keep and restore, as a part of L.
-        entry: Number of the block, from 0, before which the corrupted patches enter.
 
     Raises:
-        ValueError: The parts are not above 0 and together at most 1, or the backbone has no blocks, or none ``entry``.
+        ValueError: The parts are not above 0 and together at most 1, or the backbone has no blocks.
     """
 
-    def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float, entry: int = 0) -> None:
+    def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
         if not (visible >= 0 and corrupted > 0 and visible + corrupted <= 1):
             raise ValueError(
                 'partial: visible must be at least 0, corrupted above 0, and both together at most 1; '
@@ -42,34 +37,30 @@ class TokenDropping:
         blocks = residual_blocks(backbone)
         if not blocks:
             raise ValueError(f'partial: found no blocks in {type(backbone).__name__} to drop tokens before')
-        if not 0 <= entry < len(blocks):
-            raise ValueError(f'partial: entry must be 0 to {len(blocks) - 1}, a block of the backbone, not {entry}')
         self.patch_size = patch_size
         self.visible = visible
         self.corrupted = corrupted
         self.kept: Tensor | None = None
         self.num_patches = 0
-        self._waiting: Tensor | None = None
         # Once, and not in each step: the compiler takes a module's hooks for constant.
         blocks[0].register_forward_pre_hook(self._drop)
-        blocks[entry].register_forward_pre_hook(self._join)
 
     def choose(self, corrupted: Tensor, clean: Tensor) -> Tensor:
-        """Indices (N, M) of the patches to keep of pairs of images (N, C, H, W), the uncorrupted ones' share first."""
+        """Indices (N, M), ascending, of the patches to keep for a pair of images (N, C, H, W)."""
         p = self.patch_size
         if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
             raise ValueError(f'partial: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}')
         changed = (corrupted != clean).any(dim=1).unfold(1, p, p).unfold(2, p, p)  # (N, H / p, W / p, p, p)
         changed = changed.flatten(3).any(dim=3).flatten(1)  # (N, L), True = corrupted
         num_patches = changed.shape[1]
-        # At random, the uncorrupted ones before the corrupted ones: shares are taken from the two ends.
-        order = (torch.rand(changed.shape, device=changed.device) + changed).argsort(dim=1)
-        num_visible, num_corrupted = self._shares(num_patches)
-        return torch.cat([order[:, :num_visible], order[:, num_patches - num_corrupted :]], dim=1)
-
-    def _shares(self, num_patches: int) -> tuple[int, int]:
         num_corrupted = max(1, round(self.corrupted * num_patches))
-        return min(round(self.visible * num_patches), num_patches - num_corrupted), num_corrupted
+        num_kept = num_corrupted + round(self.visible * num_patches)
+        order = torch.rand(changed.shape, device=changed.device)
+        # Rank of each corrupted patch among its image's corrupted ones.
+        rank = (order + (~changed)).argsort(dim=1).argsort(dim=1)
+        wanted = changed & (rank < num_corrupted)
+        kept = (order + 2.0 * (changed & ~wanted) + 1.0 * ~changed).argsort(dim=1)[:, :num_kept]
+        return kept.sort(dim=1).values
 
     def pixels(self, kept: Tensor, images: Tensor) -> Tensor:
         """The kept patches' pixels as a mask (N, H, W), True = kept."""
@@ -99,13 +90,4 @@ class TokenDropping:
                 f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of partial.patch_size'
             )
         patches = tokens[:, num_extra:].gather(1, self.kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        num_visible, _ = self._shares(self.num_patches)
-        self._waiting = patches[:, num_visible:]
-        return torch.cat([tokens[:, :num_extra], patches[:, :num_visible]], dim=1), *others
-
-    def _join(self, block: nn.Module, args: tuple) -> tuple | None:
-        if self.kept is None:
-            return None
-        tokens, *others = args
-        waiting, self._waiting = self._waiting, None
-        return torch.cat([tokens, waiting], dim=1), *others
+        return torch.cat([tokens[:, :num_extra], patches], dim=1), *others

@@ -26,12 +26,10 @@ def test_shares_of_visible_and_corrupted_patches():
     dropping = TokenDropping(backbone(), patch_size=4, visible=0.25, corrupted=0.125)
     kept = dropping.choose(*masked_images(40, 60, 4, 0))
     assert kept.shape == (4, 24)
-    assert (kept.sort(dim=1).values.diff(dim=1) > 0).all()  # none twice
+    assert (kept.diff(dim=1) > 0).all()  # ascending, none twice
     corrupted = [(indices < count).sum().item() for indices, count in zip(kept, (40, 60, 4, 0), strict=True)]
     # 8 corrupted and 16 visible; too few visible ones are made up for by corrupted ones, and the other way round.
     assert corrupted == [8, 20, 4, 0]
-    first = [(indices[:16] < count).sum().item() for indices, count in zip(kept, (40, 60, 4, 0), strict=True)]
-    assert first == [0, 12, 0, 0]  # the visible ones' share comes first
 
 
 def test_each_patch_is_as_likely():
@@ -57,28 +55,6 @@ def test_network_sees_the_kept_tokens_and_its_class_token_only():
     with dropping.keeping(torch.tensor([[0, 5, 9], [1, 2, 3]]), images):
         assert vit(images)[0].shape == (2, 1 + 3, 16)
     assert vit(images)[0].shape == (2, 1 + 64, 16)
-
-
-def test_corrupted_patches_enter_late():
-    torch.manual_seed(0)
-    vit = backbone()
-    corrupted = torch.randn(2, 3, 32, 32)
-    dropping = TokenDropping(vit, patch_size=4, visible=0.25, corrupted=0.5, entry=1)
-    kept = torch.stack([torch.randperm(64)[:48] for _ in corrupted])
-    with dropping.keeping(kept, corrupted):
-        tokens = vit(corrupted)[0]
-    # By hand: the first block without the last 32 of the kept patches, the second block with all.
-    embedded = vit.patch_embed(corrupted)[0] + vit.pos_embed[:, 1:]
-    embedded = embedded.gather(1, kept.unsqueeze(-1).expand(-1, -1, 16))
-    class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(2, -1, -1)
-    first = vit.layers[0](torch.cat([class_token, embedded[:, :16]], dim=1))
-    expected = vit.ln1(vit.layers[1](torch.cat([first, embedded[:, 16:]], dim=1)))
-    torch.testing.assert_close(tokens, expected)
-
-
-def test_entry_must_be_a_block():
-    with pytest.raises(ValueError, match='entry must be 0 to 1'):
-        TokenDropping(backbone(), patch_size=4, visible=0.25, corrupted=0.5, entry=2)
 
 
 @pytest.mark.parametrize('shares', [dict(visible=0.5, corrupted=0), dict(visible=0.8, corrupted=0.3)])
