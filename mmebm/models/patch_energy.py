@@ -68,7 +68,7 @@ class PatchEnergyHead(BaseModule):
         embed_dims: int = 96,
         num_layers: int = 1,
         num_heads: int = 3,
-        place_weight: float = 1.0,
+        place_weight: float = 0.3,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
