@@ -1,0 +1,57 @@
+"""Restoration of whole images, corrupted in one of five ways, by a small ViT at 32 pixels: for the energy of images.
+
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
+Command:  tools/train.py configs/peers/ebm-images_vit-w128_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class; the same with tools/test.py and a checkpoint for test/
+Hardware: 1 GPU, or some CPU cores
+Time:     not run
+Expect:   not run
+"""
+
+_base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
+
+model = dict(
+    backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
+    head=dict(in_channels=128),
+)
+corruptions = [
+    dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4),
+    dict(type='mmebm.PatchShuffle', patch_size=4, share=0.5),
+    dict(type='mmebm.Downsample', factor=4, interpolation='bicubic'),
+    dict(type='mmebm.GaussianNoise', sigma=(25.0, 75.0)),
+    dict(type='mmebm.Grayscale'),
+]
+pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
+drawn = dict(type='RandomChoice', transforms=[[corruption] for corruption in corruptions])
+pair = dict(type='mmebm.CorruptedPair', corruption=drawn)
+
+data_root = 'data/images'
+train_dataloader = dict(
+    _delete_=True,
+    **_base_.shared.train_loader,
+    dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, pair, pack]),
+)
+optim_wrapper = dict(accumulative_counts=1, **_base_.shared.optim_wrapper)
+param_scheduler = _base_.shared.param_scheduler
+train_cfg = dict(max_epochs=_base_.max_epochs)
+default_hooks = _base_.shared.default_hooks
+custom_hooks = _base_.shared.custom_hooks
+test_dataloader = dict(
+    _delete_=True,
+    **_base_.shared.test_loader,
+    dataset=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                **_base_.shared.test_set,
+                test_mode=True,
+                pipeline=[
+                    *_base_.shared.test_pipeline[:-1],
+                    dict(type='mmebm.CorruptedPair', corruption=dict(**corruption, seed=0)),
+                    pack,
+                ],
+            )
+            for corruption in corruptions
+        ],
+    ),
+)
