@@ -8,32 +8,13 @@ Time:     not run in full
 Expect:   not run in full
 """
 
-_base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
+_base_ = './ebm-images_vit-w128_32px.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ConvNeXt', **_base_.shared.convnext, gap_before_final_norm=False),
     head=dict(in_channels=256),
 )
-corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=8)  # size and ratio of SparK's
-pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
-pair = dict(type='mmebm.CorruptedPair', corruption=corruption)
-held_out = dict(type='mmebm.CorruptedPair', corruption=dict(**corruption, seed=0))
-
-data_root = 'data/images'
-train_dataloader = dict(
-    _delete_=True,
-    **_base_.shared.train_loader,
-    dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, pair, pack]),
-)
-optim_wrapper = dict(accumulative_counts=1, **_base_.shared.optim_wrapper)
-param_scheduler = _base_.shared.param_scheduler
-train_cfg = dict(max_epochs=_base_.max_epochs)
-default_hooks = _base_.shared.default_hooks
-custom_hooks = _base_.shared.custom_hooks
-test_dataloader = dict(
-    _delete_=True,
-    **_base_.shared.test_loader,
-    dataset=dict(
-        **_base_.shared.test_set, test_mode=True, pipeline=[*_base_.shared.test_pipeline[:-1], held_out, pack]
-    ),
-)
+mask = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=8)  # size and ratio of SparK's
+_base_.train_dataloader.dataset.pipeline[-2].corruption = mask
+_base_.test_dataloader.dataset = _base_.test_dataloader.dataset.datasets[0]
+_base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**mask, seed=0)
