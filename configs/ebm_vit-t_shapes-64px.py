@@ -3,8 +3,8 @@
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/train.py configs/ebm_vit-t_shapes-64px.py
 Hardware: 2 CPU cores
-Time:     not run
-Expect:   not run
+Time:     25 minutes on one thread of a busy machine; on 2 free cores not run
+Expect:   frozen features: kNN 23%, linear probe 46% (random initialisation 18% and 38%)
 """
 
 _base_ = './ebm_vit-t_shapes.py'
@@ -19,7 +19,7 @@ model = dict(
         patch_size=8,
         out_type='raw',
     ),
-    head=dict(type='mmebm.PatchEnergyHead', in_channels=128, grid_size=(8, 8), patch_size=8),
+    head=dict(type='mmebm.PatchEnergyHead', in_channels=128, grid_size=(8, 8), patch_size=8, place_weight=1.0),
     compile=True,
     data_preprocessor=_base_.model.data_preprocessor,
 )
