@@ -22,7 +22,7 @@ from mmebm.commands._config import find_config, replace_data_root
 
 def energies(model: nn.Module, loader_config: dict, dataset: dict) -> Tensor:
     """Energies (N,) of the clean images of a data set."""
-    loader = Runner.build_dataloader(loader_config | dict(dataset=dataset))
+    loader = Runner.build_dataloader(dict(loader_config, dataset=dataset))  # the union of two ConfigDicts is deep
     scores = []
     with torch.no_grad():
         for batch in loader:

@@ -19,7 +19,7 @@ def test_energies_are_those_of_clean_images(monkeypatch):
     cfg = Config.fromfile(CONFIG)
     cfg.model.compile = False
     model = MODELS.build(cfg.model).eval()
-    loader = cfg.test_dataloader | dict(num_workers=0, persistent_workers=False, batch_size=2)
+    loader = dict(cfg.test_dataloader) | dict(num_workers=0, persistent_workers=False, batch_size=2)
     plain = dict(type='mmebm.Shapes', size=3, split='val', image_size=32, pipeline=[dict(type='PackInputs')])
     pair = dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.Grayscale'))
     pairs = plain | dict(pipeline=[pair, dict(type='PackInputs')])
