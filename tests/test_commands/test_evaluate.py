@@ -38,6 +38,7 @@ def shapes(tmp_path_factory):
     'config, expected',
     [
         ('ebm_vit-b_in1k', ('vit-b', 'in1k')),
+        ('ebm-patches_vit-l_in1k', ('vit-l', 'in1k')),
         ('ebm_swin-b_in1k', ('swin-b', 'in1k')),
         ('ebm_resnet50_in1k', ('resnet50', 'in1k')),
         ('ebm_vit-t_shapes-64px', ('vit-t', 'shapes')),
