@@ -26,11 +26,11 @@ VIT = TINY_BACKBONES['VisionTransformer']['arch']
 # the detector's backbone computes the same (a ViT's window covers the map; a Swin of 7 x 7 patches would not shift).
 TINY = {
     'VisionTransformer': (dict(arch=dict(VIT, num_layers=4)), dict(in_channels=32, out_channels=8), 224),
-    'mmebm.SinCosViT': (dict(arch=dict(VIT, num_layers=4)), dict(in_channels=32, out_channels=8), 224),
     'SwinTransformer': (dict(arch=TINY_BACKBONES['SwinTransformer']['arch']), [8, 16, 32, 64], 256),
     'ConvNeXt': (TINY_BACKBONES['ConvNeXt'], [8, 16, 16, 32], 256),
     'ResNet': (TINY_BACKBONES['ResNet'], [32, 64, 128, 256], 256),
 }
+TINY |= {f'mmebm.{name}': TINY['VisionTransformer'] for name in ('SinCosViT', 'PatchSubsetViT')}
 # As mmdet's recipe for ResNet has it.
 FROZEN = {'mask-rcnn_ebm-resnet50_coco': ('backbone.conv1.', 'backbone.bn1.', 'backbone.layer1.')}
 
