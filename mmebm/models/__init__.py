@@ -1,4 +1,4 @@
-"""The algorithm, its head and its loss; backbones from HuggingFace, those that dense prediction needs; and
+"""The algorithms, their heads and the loss; backbones from HuggingFace, those that dense prediction needs; and
 what other pretraining methods need to be compared on equal terms.
 """
 
