@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     'numpy>=2.0,<3',
     'safetensors>=0.4',
     'scikit-learn>=1.5,<2',
+    'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',
     'matplotlib>=3.8,<4',
     'rich>=13',

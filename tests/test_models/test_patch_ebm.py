@@ -6,7 +6,6 @@ from mmpretrain.registry import MODELS
 from torch.autograd import gradcheck
 
 from mmebm.energy import energy_gradient
-from mmebm.models.patch_energy import PatchDraw
 from mmebm.models.patch_subset_vit import PatchSubsetViT, take
 
 SIZE, PATCH = 16, 4  # 16 patches
@@ -232,7 +231,3 @@ def test_refuses_other_sizes_and_pairs():
 def test_refuses_overlapping_patches():
     with pytest.raises(ValueError, match='patches of 8 pixels, 4 apart, overlap'):
         PatchSubsetViT(arch=ARCH, img_size=SIZE, patch_size=PATCH, patch_cfg=dict(kernel_size=8, padding=2))
-
-
-def test_a_draw_names_its_parts():
-    assert PatchDraw._fields == ('seen', 'lost', 'masked')
