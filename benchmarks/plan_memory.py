@@ -37,6 +37,7 @@ SETTINGS = {
     'ViT-S, partial': ('ebm_vit-s_in1k', 112, 32, {'model.partial': dict(patch_size=16, visible=0.25, corrupted=0.25)}),
     'ViT-S, recomputed attention': ('ebm_vit-s_in1k', 112, 16, {'model.attention': 'recomputed'}),
     'ViT-S, accumulating': ('ebm_vit-s_in1k', 64, 16, {'optim_wrapper.accumulative_counts': 2}),
+    'ViT-S, patches': ('ebm-patches_vit-s_in1k', 224, 32, {}),
     'Swin-B': ('ebm_swin-b_in1k', 224, 2, {}),
     'ConvNeXt-T': ('ebm_convnext-t_in1k', 112, 8, {}),
     'ResNet-50': ('ebm_resnet50_in1k', 112, 8, {}),
@@ -123,7 +124,7 @@ def train(cfg: Config, side: int, batch_size: int, device: str) -> None:
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     num_steps = 2 * cfg.optim_wrapper.accumulative_counts
     optim_wrapper.initialize_count_status(model, 0, num_steps)
-    views = torch.randint(256, (2, batch_size, 3, side, side), dtype=torch.uint8)
+    views = torch.randint(256, (model.num_inputs, batch_size, 3, side, side), dtype=torch.uint8)
     for _ in range(num_steps):
         model.train_step(dict(inputs=[*views], data_samples=None), optim_wrapper)
 

@@ -27,6 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from mmebm.energy import trainable
 from mmebm.models import EBMAlgorithm
+from mmebm.models.restorer import Restorer
 from mmebm.registry import MODELS
 
 aten = torch.ops.aten
@@ -54,7 +55,8 @@ class StepCost(NamedTuple):
         gradients: Of the trained parameters.
         optimizer_states: All of them, as if nothing were sharded.
         peak: All memory at the moment when there is most.
-        can_be_split: Whether a batch may be computed in parts: batch normalisation would see other images.
+        can_be_split: Whether a batch may be computed in parts or recomputed: ``EBMAlgorithm`` can, but batch
+            normalisation would see other images.
     """
 
     parameters: int
@@ -77,7 +79,7 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         on_gpu: Whether autocast and optimiser do as on a GPU.
 
     Raises:
-        TypeError: The config's model is no ``EBMAlgorithm``.
+        TypeError: The config's model is none of ours.
     """
     rehearsal = Rehearsal(cfg, image_size, precision, on_gpu)
     batch_size, micro_batch = cfg.train_dataloader.batch_size, cfg.model.get('micro_batch')
@@ -97,7 +99,8 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         gradients=rehearsal.gradients,
         optimizer_states=rehearsal.optimizer_states,
         peak=peak,
-        can_be_split=not any(isinstance(module, _BatchNorm) for module in model.modules()),
+        can_be_split=isinstance(model, EBMAlgorithm)
+        and not any(isinstance(module, _BatchNorm) for module in model.modules()),
     )
 
 
@@ -136,11 +139,11 @@ class Rehearsal:
             self.optimizer.zero_grad()
         self.tally.flops, self.tally.peak = 0, self.tally.now
         with self.fake, self.tally:
-            corrupted, clean = torch.empty(2, batch_size, self.channels, *self.image_size).unbind()
+            inputs = list(torch.empty(self.model.num_inputs, batch_size, self.channels, *self.image_size).unbind())
             with self._autocast():
-                losses = self.model.loss([corrupted, clean])
+                losses = self.model.loss(inputs)
             sum(value for name, value in losses.items() if 'loss' in name).backward()
-            del losses, corrupted, clean
+            del losses, inputs
         self._update()
         return self.tally.flops, self.tally.peak
 
@@ -225,19 +228,21 @@ class GPUAutocast(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def build_model(cfg: Config) -> EBMAlgorithm:
+def build_model(cfg: Config) -> Restorer:
     """A config's model, in training mode, as it is after its first batch; eager where the config says ``compile``.
 
     Raises:
-        TypeError: It is no ``EBMAlgorithm``.
+        TypeError: It is none of ours.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         model_cfg = copy.deepcopy(cfg.model)
         model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model_cfg.pop('compile', None)
         model = MODELS.build(model_cfg)
-    if not isinstance(model, EBMAlgorithm):
-        raise TypeError(f"only models of type 'mmebm.EBMAlgorithm' can be planned, not {cfg.model.type!r}")
+    if not isinstance(model, Restorer):
+        raise TypeError(
+            f"only models of type 'mmebm.EBMAlgorithm' or 'mmebm.PatchEBM' can be planned, not {cfg.model.type!r}"
+        )
     model._is_first_batch = False  # which looks at values
     return model.train()
 

@@ -132,7 +132,7 @@ def make_plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
     Raises:
         FileNotFoundError: There is no such config.
-        TypeError: The config's model is no ``EBMAlgorithm``.
+        TypeError: The config's model is none of ours.
         ValueError: The config does not say how large the images are, or how many GPUs there are makes no sense.
     """
     if args.gpus < 1:
@@ -146,9 +146,10 @@ def make_plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
     cost = step_cost(cfg, size, dtype, on_gpu)
     gflops = cost.flops_per_image / 1e9
     rows = measurements(args.results, on_gpu, precision)
-    ratio = compiled_memory_ratio(rows, gflops) if cfg.model.get('compile') else 1.0
+    variants = variants_of(cfg)
+    ratio = compiled_memory_ratio(rows, variants[0], gflops) if cfg.model.get('compile') else 1.0
     memory = memory_of(cfg, cost, args.gpus, ratio or 1.0, available_memory(args.gpu))
-    speed = measured_speed(rows, args.gpu, precision, variants_of(cfg), gflops)
+    speed = measured_speed(rows, args.gpu, precision, variants, gflops)
     if args.images_per_second is not None:
         speed = Speed(args.images_per_second, source=AS_GIVEN)
     images = args.images or known_length(cfg)
@@ -158,7 +159,7 @@ def make_plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         device=args.gpu,
         devices=args.gpus,
         precision=precision,
-        variant=variants_of(cfg)[0],
+        variant=variants[0],
         image_size=size,
         parameters=cost.parameters,
         trained_parameters=cost.trained,
@@ -308,7 +309,7 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
         cfg: The config.
         memory: What it needs.
         gpus: How many devices there are.
-        can_be_split: Whether a batch may be computed in parts.
+        can_be_split: Whether a batch may be computed in parts or recomputed.
     """
     usable = USABLE_MEMORY * memory.available
     batch_size = cfg.train_dataloader.batch_size
@@ -341,6 +342,8 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
 
 def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
+    if cfg.model.type.endswith('PatchEBM'):
+        return ('ebm-patches' if cfg.model.get('compile') else 'ebm-patches-eager',)
     if cfg.model.get('compile'):
         return ('ebm-compiled', 'ebm-partial') if cfg.model.get('partial') else ('ebm-compiled',)
     if cfg.model.get('low_memory'):
@@ -382,11 +385,12 @@ def measured_speed(
     )
 
 
-def compiled_memory_ratio(rows: Sequence[dict], gflops: float) -> float | None:
-    """Memory of a compiled step as a part of that of an eager one, for the nearest step that was measured as both."""
+def compiled_memory_ratio(rows: Sequence[dict], variant: str, gflops: float) -> float | None:
+    """Memory of a compiled variant as a part of the eager one's, for the nearest step that was measured as both."""
     setting = ('device', 'backbone', 'image_size', 'batch')
-    eager = {tuple(row[key] for key in setting): row for row in rows if row['variant'] == 'ebm-eager'}
-    compiled = [row for row in rows if row['variant'] == 'ebm-compiled' and tuple(row[key] for key in setting) in eager]
+    eager_variant = f'{variant.removesuffix("-compiled")}-eager'
+    eager = {tuple(row[key] for key in setting): row for row in rows if row['variant'] == eager_variant}
+    compiled = [row for row in rows if row['variant'] == variant and tuple(row[key] for key in setting) in eager]
     row = _nearest(compiled, gflops)
     if row is None:
         return None

@@ -67,6 +67,8 @@ class EBMAlgorithm(Restorer):
             backbone has a layer that cannot be differentiated twice.
     """
 
+    num_inputs = 2  # corrupted and clean
+
     def __init__(
         self,
         backbone: dict | nn.Module,
@@ -94,7 +96,6 @@ class EBMAlgorithm(Restorer):
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
         )
         self.register_buffer('step_size_is_set', torch.tensor(step_size != 'auto'))
-        self._is_first_batch = True  # on the host, so that only the first batch waits for the device
         check_twice_differentiable(self)
         freeze(self, frozen)
         self.token_dropping = TokenDropping(self.backbone, **partial) if partial else None

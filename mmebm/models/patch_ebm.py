@@ -39,6 +39,8 @@ class PatchEBM(Restorer):
         ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask.
     """
 
+    num_inputs = 1
+
     def __init__(
         self,
         backbone: dict | nn.Module,
@@ -58,7 +60,6 @@ class PatchEBM(Restorer):
                 'one to mask'
             )
         self.step = Compiled(self._step, self) if compile else self._step
-        self._is_checked = False
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> PatchDraw:
         """Draw which patches of so many images are seen, lost and masked."""
@@ -70,9 +71,9 @@ class PatchEBM(Restorer):
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of contents and places, for a list of one batch of normalised images (N, C, H, W)."""
         images = self._images(inputs)
-        if not self._is_checked:
+        if self._is_first_batch:
             check_model(self)
-            self._is_checked = True
+            self._is_first_batch = False
         draw = self.draw(len(images))
         # Made here: what is differentiated has to be an input of what is compiled.
         return self.step(self.head.start(draw).requires_grad_(), images, draw)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
@@ -16,13 +16,19 @@ class Restorer(BaseSelfSupervisor):
         *args: As in mmpretrain's ``BaseSelfSupervisor``.
         data_preprocessor: The same; of type ``SelfSupDataPreprocessor`` if its config has none.
         **kwargs: As in mmpretrain's ``BaseSelfSupervisor``.
+
+    Attributes:
+        num_inputs: Batches of images that ``loss`` takes in a list.
     """
+
+    num_inputs: ClassVar[int]
 
     def __init__(self, *args, data_preprocessor: dict | nn.Module | None = None, **kwargs):
         if not isinstance(data_preprocessor, nn.Module):
             # By its full name: mmpretrain's bare one is unknown under the default scopes of mmseg and mmdet.
             data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
         super().__init__(*args, data_preprocessor=data_preprocessor, **kwargs)
+        self._is_first_batch = True  # on the host, so that only the first batch waits for the device
 
     def forward(
         self,

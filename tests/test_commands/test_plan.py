@@ -116,15 +116,39 @@ def test_frozen_parameters_have_neither_gradients_nor_states(cfg):
     assert before.weights == after.weights
 
 
-def test_fake_steps_use_what_real_ones_use(cfg):
+@pytest.fixture
+def patches_cfg(cfg):
+    """The same ViT, which restores patches."""
+    arch = cfg.model.backbone.arch
+    cfg.model = dict(
+        type='mmebm.PatchEBM',
+        backbone=dict(type='mmebm.PatchSubsetViT', arch=arch, img_size=SIDE, patch_size=PATCH),
+        head=dict(
+            type='mmebm.PatchEnergyHead',
+            in_channels=WIDTH,
+            grid_size=(SIDE // PATCH, SIDE // PATCH),
+            patch_size=PATCH,
+            embed_dims=16,
+            num_heads=2,
+        ),
+        data_preprocessor=cfg.model.data_preprocessor,
+    )
+    return cfg
+
+
+@pytest.mark.parametrize('name', ['cfg', 'patches_cfg'])
+def test_fake_steps_use_what_real_ones_use(name, request):
+    cfg = request.getfixturevalue(name)
     rehearsal = Rehearsal(cfg, (SIDE, SIDE), torch.float32, on_gpu=False)
     flops, peak = rehearsal.step(4)
 
     with Tally() as tally:
         model = build_model(cfg)
-        images = torch.randn(2, 4, 3, SIDE, SIDE).unbind()
+        images = torch.randn(model.num_inputs, 4, 3, SIDE, SIDE).unbind()
         tally.flops, tally.peak = 0, tally.now
-        model.loss([*images])['loss'].backward()
+        losses = model.loss([*images])
+        sum(value for name, value in losses.items() if 'loss' in name).backward()
+        del losses
     assert tally.flops == flops
     assert tally.peak + rehearsal.optimizer_states == pytest.approx(peak, rel=0.01)
 
@@ -175,6 +199,19 @@ def test_autocast_of_a_gpu_keeps_normalisations_in_float32():
         assert F.layer_norm(x, (8,)).dtype == torch.bfloat16
 
 
+def test_restoring_patches_reads_half_of_them_and_is_not_split(patches_cfg):
+    cost = cost_of(patches_cfg)
+    patches, shown = (SIDE // PATCH) ** 2, (SIDE // PATCH) ** 2 // 2 + 1
+    # The backbone alone, forward and backward: half of the patches and the class token. All patches are embedded.
+    embedding = patches * 3 * PATCH**2 * WIDTH
+    linear = shown * LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * HIDDEN)
+    attention = LAYERS * 2 * shown * shown * WIDTH
+    backbone = 2 * (2 * embedding + 3 * linear + 3 * attention)
+    assert backbone < cost.flops_per_image < 2 * backbone
+    assert cost.flops_per_image < cost_of(patches_cfg, seen=0.5).flops_per_image
+    assert not cost.can_be_split
+
+
 def test_other_methods_are_refused(cfg):
     cfg.model = dict(
         type='SimMIM',
@@ -182,7 +219,7 @@ def test_other_methods_are_refused(cfg):
         neck=dict(type='SimMIMLinearDecoder', in_channels=192, encoder_stride=16),
         head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1')),
     )
-    with pytest.raises(TypeError, match="EBMAlgorithm.*not 'SimMIM'"):
+    with pytest.raises(TypeError, match="EBMAlgorithm.*PatchEBM.*not 'SimMIM'"):
         step_cost(cfg, (224, 224), torch.float32, on_gpu=False)
 
 
@@ -287,8 +324,9 @@ def test_speed_is_not_invented():
 
 
 def test_ratio_of_compiled_memory():
-    assert compiled_memory_ratio(ROWS, gflops=4.0) == pytest.approx(0.6)
-    assert compiled_memory_ratio(ROWS[:1], gflops=4.0) is None
+    assert compiled_memory_ratio(ROWS, 'ebm-compiled', gflops=4.0) == pytest.approx(0.6)
+    assert compiled_memory_ratio(ROWS[:1], 'ebm-compiled', gflops=4.0) is None
+    assert compiled_memory_ratio(ROWS, 'ebm-patches', gflops=4.0) is None
 
 
 def test_precision_names(cfg):
