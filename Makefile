@@ -19,7 +19,7 @@ test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
 	.venv/bin/python benchmarks/step_time.py
 
-evaluate: .venv/.test-ready ## pretrain and evaluate downstream on the embedded data (an hour on 2 cores)
+evaluate: .venv/.test-ready ## pretrain and evaluate downstream on the embedded data (45 minutes on 2 cores)
 	.venv/bin/python benchmarks/downstream.py
 
 lint: .venv/.demo-ready ## check style and formatting

@@ -1,6 +1,6 @@
 """What a short pretraining on the embedded data set is worth downstream, against random weights.
 
-    python benchmarks/downstream.py    all tasks, three seeds: an hour and more on 2 cores
+    python benchmarks/downstream.py    all tasks, three seeds: three quarters of an hour on 2 cores
     python benchmarks/downstream.py --seeds 0 --tasks seg --dry-run    one of each; writes no results
 
 Pretrains ``configs/ebm_vit-t_shapes-64px.py``, writes Shapes in the layouts of ImageNet, ADE20K and COCO, and runs

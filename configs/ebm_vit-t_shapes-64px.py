@@ -3,8 +3,8 @@
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/train.py configs/ebm_vit-t_shapes-64px.py
 Hardware: 2 CPU cores
-Time:     not run at this length
-Expect:   not run at this length; after 16 epochs kNN 23%, linear probe 46% (random initialisation 18% and 38%)
+Time:     7.4 minutes
+Expect:   frozen features: kNN 22%, linear probe 41% (random initialisation 18% and 38%); downstream: see README.md
 """
 
 _base_ = './ebm_vit-t_shapes.py'
