@@ -23,7 +23,7 @@ corruptions = [
 ]
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
 drawn = dict(type='RandomChoice', transforms=[[corruption] for corruption in corruptions])
-pair = dict(type='mmebm.CorruptedPair', corruption=drawn)
+pair = dict(type='mmebm.CorruptedPair', corruption=drawn, strength=(0.0, 1.0))
 
 data_root = 'data/images'
 train_dataloader = dict(

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from mmcv.transforms import BaseTransform, Compose
+from numpy.typing import NDArray
 
 from mmebm.registry import TRANSFORMS
 
@@ -17,13 +19,20 @@ class CorruptedPair(BaseTransform):
     Args:
         corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
             ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``.
+        strength: How far the pair's first image is on the line from the clean (0) to the corrupted one (1); of a range,
+            drawn for each image. With (0, 1) the energy is trained all along that line, on which it has to fall.
 
     Raises:
         KeyError: A transform is not registered; the message names ours.
-        ValueError: The corruption changes the image's shape.
+        ValueError: The corruption changes the image's shape, or ``strength`` is not within 0 to 1.
     """
 
-    def __init__(self, corruption: dict | Callable | Sequence[dict | Callable]):
+    def __init__(
+        self, corruption: dict | Callable | Sequence[dict | Callable], strength: float | tuple[float, float] = 1.0
+    ):
+        self.strength = tuple(strength) if isinstance(strength, (list, tuple)) else (strength, strength)
+        if len(self.strength) != 2 or not 0 <= self.strength[0] <= self.strength[1] <= 1:
+            raise ValueError(f'CorruptedPair: strength must be in [0, 1], or a range within, not {strength!r}')
         steps = corruption if isinstance(corruption, (list, tuple)) else [corruption]
         try:
             self.corruption = Compose(steps)
@@ -42,6 +51,11 @@ class CorruptedPair(BaseTransform):
                 f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
                 f'{corrupted["img"].shape}; it must keep it'
             )
-        results['img'] = [as_type_of(clean, corrupted['img']), clean]
+        results['img'] = [as_type_of(clean, self._weaken(clean, corrupted['img'])), clean]
         results['corruption'] = corrupted.get('corruption', 'custom')
         return results
+
+    def _weaken(self, clean: NDArray, corrupted: NDArray) -> NDArray:
+        if self.strength == (1.0, 1.0):
+            return corrupted
+        return clean + np.float32(np.random.uniform(*self.strength)) * (corrupted - clean.astype(np.float32))

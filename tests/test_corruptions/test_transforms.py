@@ -169,6 +169,21 @@ def test_any_other_transform_is_a_corruption():
     assert results['corruption'] == 'custom'
 
 
+def test_strength_is_where_on_the_line_to_the_corrupted_image():
+    img = picture()
+
+    def invert(results):
+        return results | dict(img=255 - results['img'])
+
+    half = CorruptedPair(invert, strength=0.25)(dict(img=img))['img'][0]
+    np.testing.assert_allclose(half, 0.75 * img + 0.25 * (255.0 - img), atol=0.5)
+    np.random.seed(0)
+    drawn = CorruptedPair(invert, strength=(0.2, 0.6))
+    strengths = [(drawn(dict(img=np.zeros((1, 1, 3), np.uint8)))['img'][0] / 255).mean() for _ in range(200)]
+    assert min(strengths) == pytest.approx(0.2, abs=0.01) and max(strengths) == pytest.approx(0.6, abs=0.01)
+    assert np.mean(strengths) == pytest.approx(0.4, abs=0.03)
+
+
 def test_a_transform_that_leaves_the_range_is_clipped():
     pair = CorruptedPair(lambda results: results | dict(img=results['img'].astype(np.float32) + 40.4))
     corrupted, clean = pair(dict(img=np.array([[[240, 10, 100]]], np.uint8)))['img']
@@ -203,6 +218,7 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: Downsample(0.5), 'Downsample: factor must be at least 1'),
         (lambda: Downsample(2, 'cubic'), "interpolation must be one of .*'bicubic'.* not 'cubic'"),
         (lambda: GaussianNoise((9.0, 3.0)), 'GaussianNoise: sigma must be at least 0, or a range'),
+        (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
         (lambda: PatchMask(patch_size=16)(dict(img=picture(30))), 'patch_size 16 does not divide the image size 30x24'),
         (lambda: PatchShuffle(patch_size=5)(dict(img=picture())), 'patch_size 5 does not divide the image size 16x24'),
     ],
