@@ -22,8 +22,17 @@ corruptions = [
     dict(type='mmebm.Grayscale'),
 ]
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
-drawn = dict(type='RandomChoice', transforms=[[corruption] for corruption in corruptions])
-pair = dict(type='mmebm.CorruptedPair', corruption=drawn, strength=(0.0, 1.0))
+# Along the line from the clean to the corrupted image, so that the energy falls on it; but two patches in one place are
+# no image, and noise has its own range.
+strengths = ((0.0, 1.0), 1.0, (0.0, 1.0), 1.0, (0.0, 1.0))
+pair = dict(
+    type='RandomChoice',
+    transforms=[
+        [dict(type='mmebm.CorruptedPair', corruption=corruption, strength=strength)]
+        for corruption, strength in zip(corruptions, strengths, strict=True)
+    ],
+    prob=[0.25, 0.375, 0.125, 0.125, 0.125],  # sorting is learned last
+)
 
 data_root = 'data/images'
 train_dataloader = dict(
