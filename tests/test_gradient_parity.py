@@ -105,13 +105,14 @@ def attention_by_definition(query, key, value, *args, **kwargs):
     return torch.einsum('bhqk,bhkc->bhqc', weights, value)
 
 
-def reference_loss(model, images, clean):
-    """One restoration step and its loss, in nothing but torch."""
+def reference_loss(model, images, clean, contrast=0.0):
+    """One restoration step and its losses, in nothing but torch."""
     images = images.detach().requires_grad_()
-    energy = model.energy(images).sum()
-    (gradient,) = torch.autograd.grad(energy, images, create_graph=True)
+    energy = model.energy(images)
+    (gradient,) = torch.autograd.grad(energy.sum(), images, create_graph=True)
     restored = images.detach() - model.log_step_size.exp() * gradient
-    return F.smooth_l1_loss(restored, clean), restored.detach()
+    logit_loss = torch.log1p(model.energy(clean).exp()).mean() + torch.log1p((-energy).exp()).mean()
+    return F.smooth_l1_loss(restored, clean) + contrast * logit_loss, restored.detach()
 
 
 def use_reference_attention(model):
@@ -130,12 +131,12 @@ def make_smooth(model):
                 setattr(module, name, torch.nn.Softplus())
 
 
-def reference_gradients(name, num_steps=1, head=None):
+def reference_gradients(name, num_steps=1, head=None, contrast=0.0):
     model = build(name, head).double()
     use_reference_attention(model)
     images, clean = (view.double() for view in pair())
     for _ in range(num_steps):
-        loss, images = reference_loss(model, images, clean)
+        loss, images = reference_loss(model, images, clean, contrast)
         loss.backward()
     return gradients(model)
 
@@ -146,7 +147,8 @@ def gradients(model):
 
 def gradients_of_step(model, dtype=torch.float32):
     with torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32):
-        loss = model([*pair()], mode='loss')['loss']
+        losses = model([*pair()], mode='loss')
+        loss = sum(value for name, value in losses.items() if 'loss' in name)
     scale = 2.0**16 if dtype == torch.float16 else 1.0  # what AmpOptimWrapper's scaler begins with
     (loss * scale).backward()
     return {name: None if grad is None else grad / scale for name, grad in gradients(model).items()}
@@ -235,6 +237,18 @@ def test_gradients_of_the_compiled_step_with_code_generation():
 def test_gradients_of_several_steps(options, without_code_generation):
     found = gradients_of_step(build('vit', num_steps=3, **options))
     assert_same_gradients(found, reference_gradients('vit', num_steps=3), 1e-5)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(), dict(micro_batch=3), dict(compile=True), dict(attention='recomputed'), dict(num_steps=2)],
+    ids=str,
+)
+def test_gradients_of_contrasted_energies(options, without_code_generation):
+    found = gradients_of_step(build('vit', contrast=0.3, **options))
+    expected = reference_gradients('vit', num_steps=options.get('num_steps', 1), contrast=0.3)
+    assert_same_gradients(found, expected, 1e-5)
+    assert relative_error(found, reference_gradients('vit', num_steps=options.get('num_steps', 1))) > 0.01
 
 
 def test_low_memory_drops_the_same_paths():

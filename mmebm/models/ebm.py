@@ -56,6 +56,11 @@ class EBMAlgorithm(Restorer):
         partial: Restore a random part of each image and drop the other tokens before the first block, for ViTs:
             ``dict(patch_size=16, visible=0.25, corrupted=0.25)`` keeps a quarter of the sequence from the uncorrupted
             patches and a quarter from the corrupted ones. The loss counts the kept patches. Training only.
+        contrast: Weight of a second loss, by which the energy is the logit of an image being corrupted: the mean of
+            log(1 + exp(E)) over clean images and of log(1 + exp(-E)) over those that a step starts from
+            (noise-contrastive estimation, Gutmann and Hyvärinen, AISTATS 2010). Restoration shapes differences of
+            energy near an image; this makes energies comparable between images. It costs a pass over the clean images,
+            and excludes ``low_memory``.
         frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
             they are frozen so that distributed training does not wait for their gradients. With a linear energy these
             are biases that only shift the last features, such as ``backbone.ln1.bias``.
@@ -82,6 +87,7 @@ class EBMAlgorithm(Restorer):
         attention: Literal['explicit', 'recomputed'] = 'explicit',
         micro_batch: int | None = None,
         partial: dict | None = None,
+        contrast: float = 0.0,
         frozen: Sequence[str] = (),
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -99,7 +105,7 @@ class EBMAlgorithm(Restorer):
         check_twice_differentiable(self)
         freeze(self, frozen)
         self.token_dropping = TokenDropping(self.backbone, **partial) if partial else None
-        self.training_step = TrainingStep(self, compile, low_memory, attention, micro_batch)
+        self.training_step = TrainingStep(self, compile, low_memory, attention, micro_batch, contrast)
 
     @property
     def step_size(self) -> Tensor:

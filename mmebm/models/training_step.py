@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmebm.energy import LowMemoryGradient, energy_gradient, restoration_step, sum_in_parts, trainable
@@ -51,13 +52,21 @@ class TrainingStep:
         low_memory: Recompute, block by block, instead of keeping activations.
         attention: ``explicit``, or ``recomputed``, which saves no L x L matrix.
         micro_batch: Images whose activations exist at a time; None for the whole batch.
+        contrast: Weight of the contrast of energies.
 
     Raises:
-        ValueError: Unknown ``attention``, ``micro_batch`` below 1, or choices that exclude each other.
+        ValueError: Unknown ``attention``, ``micro_batch`` below 1, negative ``contrast``, or choices that exclude each
+            other.
     """
 
     def __init__(
-        self, model: nn.Module, compile: bool, low_memory: bool, attention: str, micro_batch: int | None
+        self,
+        model: nn.Module,
+        compile: bool,
+        low_memory: bool,
+        attention: str,
+        micro_batch: int | None,
+        contrast: float,
     ) -> None:
         if attention not in ATTENTIONS:
             raise ValueError(f'EBMAlgorithm: attention must be one of {list(ATTENTIONS)}, not {attention!r}')
@@ -68,9 +77,16 @@ class TrainingStep:
                 "EBMAlgorithm: compile=True excludes low_memory=True and attention='recomputed', which the compiler "
                 'would not differentiate correctly'
             )
+        if contrast < 0:
+            raise ValueError(f'EBMAlgorithm: contrast must be at least 0, not {contrast}')
+        if contrast and low_memory:
+            raise ValueError(
+                'EBMAlgorithm: low_memory=True excludes contrast, since it differentiates no energy; use micro_batch'
+            )
         self.model = model
         self.compile = compile
         self.micro_batch = micro_batch
+        self.contrast = contrast
         self.low_memory = low_memory
         self.gradient_fn = (
             LowMemoryGradient(model) if low_memory else partial(energy_gradient, attention=ATTENTIONS[attention])
@@ -132,7 +148,7 @@ class TrainingStep:
     def _step(
         self, images: Tensor, corrupted: Tensor, clean: Tensor, kept: Tensor | None, where: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor]:
-        restored, _ = restoration_step(
+        restored, energy = restoration_step(
             partial(self.model.energy, kept=kept),
             images,
             self.model.step_size,
@@ -140,7 +156,11 @@ class TrainingStep:
             gradient_fn=self.gradient_fn,
         )
         masked = () if where is None else (where,)  # other heads need not know of masks
-        return self.model.head.loss([restored], clean, corrupted, *masked), restored
+        losses = self.model.head.loss([restored], clean, corrupted, *masked)
+        if self.contrast:
+            contrast = F.softplus(self.model.energy(clean, kept)).mean() + F.softplus(-energy).mean()
+            losses['loss_contrast'] = self.contrast * contrast
+        return losses, restored
 
 
 class Compiled:
