@@ -36,6 +36,8 @@ def pair(num_images=4):
         (dict(attention='flash'), "attention must be one of .*'explicit'"),
         (dict(micro_batch=0), 'micro_batch must be at least 1'),
         (dict(compile=True, low_memory=True), 'compile=True excludes low_memory'),
+        (dict(contrast=-0.1), 'contrast must be at least 0, not -0.1'),
+        (dict(contrast=0.1, low_memory=True), 'low_memory=True excludes contrast'),
         (dict(compile=True, attention='recomputed'), 'compile=True excludes'),
         (dict(partial=dict(patch_size=4, visible=0.9, corrupted=0.9)), 'partial: visible'),
     ],
