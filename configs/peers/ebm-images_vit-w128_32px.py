@@ -13,7 +13,7 @@ _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(in_channels=128),
-    contrast=0.05,
+    contrast=0.01,
 )
 corruptions = [
     dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4),
@@ -23,12 +23,17 @@ corruptions = [
     dict(type='mmebm.Grayscale'),
 ]
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
-drawn = dict(
+# Along the line from the clean to the corrupted image, so that the energy falls on it; but two patches in one place are
+# no image, and noise has a range of its own.
+strengths = ((0.0, 1.0), 1.0, (0.0, 1.0), 1.0, (0.0, 1.0))
+pair = dict(
     type='RandomChoice',
-    transforms=[[corruption] for corruption in corruptions],
-    prob=[0.1875, 0.375, 0.1875, 0.0625, 0.1875],  # sorting is learned last, noise first
+    transforms=[
+        [dict(type='mmebm.CorruptedPair', corruption=corruption, strength=strength)]
+        for corruption, strength in zip(corruptions, strengths, strict=True)
+    ],
+    prob=[0.25, 0.375, 0.125, 0.125, 0.125],  # sorting is learned last
 )
-pair = dict(type='mmebm.CorruptedPair', corruption=drawn)
 
 data_root = 'data/images'
 train_dataloader = dict(
