@@ -111,8 +111,11 @@ def reference_loss(model, images, clean, contrast=0.0):
     energy = model.energy(images)
     (gradient,) = torch.autograd.grad(energy.sum(), images, create_graph=True)
     restored = images.detach() - model.log_step_size.exp() * gradient
-    logit_loss = torch.log1p(model.energy(clean).exp()).mean() + torch.log1p((-energy).exp()).mean()
-    return F.smooth_l1_loss(restored, clean) + contrast * logit_loss, restored.detach()
+    cross_entropy = sum(
+        F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, is_corrupted))
+        for logits, is_corrupted in ((model.energy(clean), 0.0), (energy, 1.0))
+    )
+    return F.smooth_l1_loss(restored, clean) + contrast * cross_entropy, restored.detach()
 
 
 def use_reference_attention(model):
