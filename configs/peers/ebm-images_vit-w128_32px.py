@@ -4,8 +4,8 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  tools/train.py configs/peers/ebm-images_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
-Time:     not run
-Expect:   not run
+Time:     8 epochs of 10,000 images, schedule of that length: 25 minutes on one CPU core
+Expect:   after these, on CIFAR-10, AUROC of the energy: 0.999 (masks), 0.983 (sorting), 1.000 (noise); docs/recipe.md
 """
 
 _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
@@ -13,7 +13,7 @@ _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(in_channels=128),
-    contrast=0.01,
+    contrast=0.05,
 )
 corruptions = [
     dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4),
@@ -23,17 +23,8 @@ corruptions = [
     dict(type='mmebm.Grayscale'),
 ]
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption'))
-# Along the line from the clean to the corrupted image, so that the energy falls on it; but two patches in one place are
-# no image, and noise has a range of its own.
-strengths = ((0.0, 1.0), 1.0, (0.0, 1.0), 1.0, (0.0, 1.0))
-pair = dict(
-    type='RandomChoice',
-    transforms=[
-        [dict(type='mmebm.CorruptedPair', corruption=corruption, strength=strength)]
-        for corruption, strength in zip(corruptions, strengths, strict=True)
-    ],
-    prob=[0.25, 0.375, 0.125, 0.125, 0.125],  # sorting is learned last
-)
+drawn = dict(type='RandomChoice', transforms=[[corruption] for corruption in corruptions])
+pair = dict(type='mmebm.CorruptedPair', corruption=drawn)
 
 data_root = 'data/images'
 train_dataloader = dict(

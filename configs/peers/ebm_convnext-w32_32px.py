@@ -16,6 +16,6 @@ model = dict(
     contrast=0.0,
 )
 mask = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=8)  # size and ratio of SparK's
-_base_.train_dataloader.dataset.pipeline[-2] = dict(type='mmebm.CorruptedPair', corruption=mask)
+_base_.train_dataloader.dataset.pipeline[-2].corruption = mask
 _base_.test_dataloader.dataset = _base_.test_dataloader.dataset.datasets[0]
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**mask, seed=0)
