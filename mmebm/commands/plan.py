@@ -323,7 +323,7 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
     elif images:
         counts = math.ceil(accumulated(cfg) * batch_size / images)
         ways.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
-    if can_be_split and not cfg.model.get('low_memory'):
+    if can_be_split and not (cfg.model.get('low_memory') or cfg.model.get('contrast')):
         eager = 'model.compile=False ' if cfg.model.get('compile') else ''
         ways.append(f'{eager}model.low_memory=True: the same gradients, slower')
     if cfg.model.backbone.type.endswith(('VisionTransformer', 'SinCosViT')) and not cfg.model.get('partial'):
