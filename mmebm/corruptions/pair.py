@@ -20,7 +20,8 @@ class CorruptedPair(BaseTransform):
         corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
             ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``.
         strength: How far the pair's first image is on the line from the clean (0) to the corrupted one (1); of a range,
-            drawn for each image. With (0, 1) the energy is trained all along that line, on which it has to fall.
+            drawn for each image, from NumPy's global state even if the corruption has a seed. With (0, 1) the energy is
+            trained all along that line, on which it has to fall.
 
     Raises:
         KeyError: A transform is not registered; the message names ours.
