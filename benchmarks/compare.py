@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _results import markdown_table, stamp, write_rows
-from matplotlib.figure import Figure
+from _comparison import AXES, RANDOM, plot, progress, table
+from _results import stamp, write_rows
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
@@ -44,13 +44,9 @@ from mmebm.commands._upstream import adapt_to_cpu
 from mmebm.datasets.image_folder import EXTENSIONS
 from mmebm.registry import MODELS
 
-RANDOM = 'random'
 TOKENIZER = 'tokenizer'
 TOKENIZED = 'beit'  # the method that needs it
 SIZE = '32px'
-QUALITIES = {'knn_top1': 'kNN', 'linear_top1': 'linear probe', 'finetune_top1': 'fine-tuned'}
-COSTS = {'gflops_per_image': '.3g', 'peak_memory_mib': '.0f'}  # and how the table shows them
-AXES = {'epoch': 'epochs', 'seconds': 'seconds', 'gflops': 'GFLOPs'}
 # What of a backbone the other methods do not have: the token in place of masked patches, and the norm behind the last
 # map, which SparK's has not and which begins as the identity of normalised features.
 ONLY_IN_PRETRAINING = {'mask_token'}
@@ -279,7 +275,7 @@ class Bench:
             if (self.work_dir / method / 'cost.json').is_file()
         }
         write_rows(self.work_dir / 'compare.json', rows)
-        (self.work_dir / 'compare.md').write_text(table(rows, costs) + '\n')
+        (self.work_dir / 'compare.md').write_text(f'{table(rows, costs)}\n\nAlong the run:\n\n{progress(rows)}\n')
         for axis in AXES:
             plot(rows, axis).savefig(self.work_dir / f'compare_{AXES[axis].lower()}.png', dpi=110)
 
@@ -446,82 +442,6 @@ def finetuned_top1(run: evaluate.Run) -> float:
     if evaluate.perform([run], jobs=1, gpus=1):
         raise RuntimeError(f'{run.name} failed, see {run.folder / "log.txt"}')
     return evaluate.result_rows(run)[0]['value']
-
-
-def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tuple[float, float, float]]:
-    """A method's points: mean over seeds on the axis, mean and standard deviation of the quality."""
-    points = []
-    for epoch in sorted({row['epoch'] for row in rows if row['method'] == method}):
-        chosen = [row for row in rows if (row['method'], row['epoch']) == (method, epoch) and row[quality] is not None]
-        if chosen:
-            mean, spread = mean_and_spread([row[quality] for row in chosen])
-            points.append((statistics.mean(row[axis] for row in chosen), mean, spread))
-    return points
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN of a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def mean_with_spread(point: tuple[float, float, float] | None) -> str:
-    """A point of a curve for people; without a spread where there is a single seed."""
-    if point is None:
-        return '-'
-    _, mean, spread = point
-    return f'{mean:.1f}' if math.isnan(spread) else f'{mean:.1f} ± {spread:.1f}'
-
-
-def shown(values: Sequence[float], spec: str) -> str:
-    """The mean in a format, or a dash."""
-    return format(statistics.mean(values), spec) if values else '-'
-
-
-def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
-    """What each method has come to in the end, and what its steps cost, as Markdown."""
-    lines = []
-    for method in dict.fromkeys([*(row['method'] for row in rows), *costs]):
-        of_method = [row for row in rows if row['method'] == method]
-        last = [row for row in of_method if row['epoch'] == max(row['epoch'] for row in of_method)]
-        cost = costs.get(method, {})
-        speeds = [row['gflops'] / row['seconds'] / cost['gflops_per_image'] for row in last if cost]
-        points = [point for quality in QUALITIES for point in curve(last, method, 'epoch', quality) or [None]]
-        lines.append(
-            [
-                f'`{method}`',
-                shown([row['epoch'] for row in last], '.0f'),
-                shown([row['seconds'] for row in last], '.0f'),
-                shown(speeds, '.1f'),
-                *(shown([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
-                *(mean_with_spread(point) for point in points),
-            ]
-        )
-    columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP an image', 'peak MiB', *QUALITIES.values()]
-    return markdown_table(columns, lines)
-
-
-def plot(rows: Sequence[dict], axis: str) -> Figure:
-    """Draw each quality against ``epoch``, ``seconds`` or ``gflops``; random weights are a dotted line.
-
-    Args:
-        rows: As in ``compare.json``.
-        axis: Which of their columns lies on the horizontal axis.
-    """
-    figure = Figure(figsize=(14, 4.5), layout='constrained')
-    panels = dict(zip(QUALITIES, figure.subplots(1, len(QUALITIES)), strict=True))
-    for quality, panel in panels.items():
-        for number, method in enumerate(dict.fromkeys(row['method'] for row in rows)):
-            points = curve(rows, method, axis, quality)
-            color = f'C{number}'
-            if method == RANDOM and points:
-                panel.axhline(points[0][1], color=color, ls=':', label=method)
-            elif points:
-                x, mean, spread = zip(*points, strict=True)
-                panel.errorbar(x, mean, spread, color=color, marker='.', capsize=2, label=method)
-        panel.set(title=QUALITIES[quality], xlabel=AXES[axis], ylabel='top-1 (%)')
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False)
-    return figure
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,6 +30,13 @@ def compare():
 
 
 @pytest.fixture(scope='module')
+def comparison(compare):
+    import _comparison
+
+    return _comparison
+
+
+@pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     make_shapes.main([str(folder), '--layout', 'imagenet', '--train', '40', '--val', '20', '--image-size', '32'])
@@ -106,17 +113,17 @@ def rows():
     return [*rows, row('random', 0, 0, knn_top1=15.0, linear_top1=30.0, finetune_top1=50.0)]
 
 
-def test_curve_has_mean_and_deviation_over_seeds(compare, rows):
-    assert compare.curve(rows, 'ebm', 'epoch', 'knn_top1') == [(2, 23.0, 1.0), (4, 25.0, 1.0)]
-    assert compare.curve(rows, 'ebm', 'seconds', 'finetune_top1') == [(41.0, 62.0, 2.0)]
-    assert compare.curve(rows, 'mae', 'epoch', 'knn_top1') == []
+def test_curve_has_mean_and_deviation_over_seeds(comparison, rows):
+    assert comparison.curve(rows, 'ebm', 'epoch', 'knn_top1') == [(2, 23.0, 1.0), (4, 25.0, 1.0)]
+    assert comparison.curve(rows, 'ebm', 'seconds', 'finetune_top1') == [(41.0, 62.0, 2.0)]
+    assert comparison.curve(rows, 'mae', 'epoch', 'knn_top1') == []
 
 
-def test_table(compare, rows):
+def test_table(comparison, rows):
     for row in rows[:6]:  # 0.3 GFLOPs a second
         row['gflops'] = 0.3 * row['seconds']
     cost = dict(gflops_per_image=0.1234, peak_memory_mib=99.6)
-    assert compare.table(rows, dict(ebm=cost, tokenizer=cost)).splitlines() == [
+    assert comparison.table(rows, dict(ebm=cost, tokenizer=cost)).splitlines() == [
         '| method | epochs | seconds | images/s | GFLOP an image | peak MiB | kNN | linear probe | fine-tuned |',
         '| --- | --: | --: | --: | --: | --: | --: | --: | --: |',
         '| `ebm` | 4 | 41 | 2.4 | 0.123 | 100 | 25.0 ± 1.0 | 44.0 ± 0.0 | 62.0 ± 2.0 |',
@@ -125,16 +132,26 @@ def test_table(compare, rows):
     ]
 
 
+def test_progress(comparison, rows):
+    assert comparison.progress(rows).splitlines() == [
+        '| top-1 (%) after epoch | 2 | 4 |',
+        '| --- | --: | --: |',
+        '| kNN, `ebm` | 23.0 ± 1.0 | 25.0 ± 1.0 |',
+        '| linear probe, `ebm` | 42.0 ± 0.0 | 44.0 ± 0.0 |',
+        '| fine-tuned, `ebm` | - | 62.0 ± 2.0 |',
+    ]
+
+
 @pytest.mark.parametrize('axis, expected', [('epoch', [2, 4]), ('seconds', [20, 41]), ('gflops', [6, 12])])
-def test_plot(compare, rows, axis, expected):
-    knn, linear, finetuned = compare.plot(rows, axis).axes
+def test_plot(comparison, rows, axis, expected):
+    knn, linear, finetuned = comparison.plot(rows, axis).axes
     (container,) = knn.containers
     line = container.lines[0]
     assert line.get_xdata().tolist() == expected
     assert line.get_ydata().tolist() == [23.0, 25.0]
     dotted = [line for line in knn.lines if line.get_linestyle() == ':']
     assert [line.get_ydata()[0] for line in dotted] == [15.0]
-    assert linear.get_xlabel() == compare.AXES[axis]
+    assert linear.get_xlabel() == comparison.AXES[axis]
     assert finetuned.containers[0].lines[0].get_ydata().tolist() == [62.0]
 
 
