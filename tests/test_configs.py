@@ -71,8 +71,8 @@ def test_builds_at_full_size_and_restores_patches(config):
     size = cfg.model.backbone.img_size
     model = MODELS.build(cfg.model).to('meta')
     images, draw = torch.zeros(2, 3, size, size, device='meta'), model.draw(2)
-    features, patterns = model.backbone(images, draw.seen, draw.lost), model.head.patterns(images)
-    assert model.head(model.head.start(draw), features, patterns, draw).shape == (2,)
+    features, contents = model.backbone(images, draw.seen, draw.lost), model.head.contents(images)
+    assert model.head(model.head.start(draw), features, contents, draw).shape == (2,)
     assert sum(indices.shape[1] for indices in draw) == (size // cfg.model.backbone.patch_size) ** 2
 
 

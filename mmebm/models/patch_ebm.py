@@ -69,7 +69,7 @@ class PatchEBM(Restorer):
         return PatchDraw(order[:, : self.num_seen], order[:, self.num_seen : num_shown], order[:, num_shown:])
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
-        """Losses of contents and places, for a list of one batch of normalised images (N, C, H, W)."""
+        """Losses of patterns, statistics and places, for a list of one batch of normalised images (N, C, H, W)."""
         images = self._images(inputs)
         if self._is_first_batch:
             check_model(self)
@@ -79,13 +79,13 @@ class PatchEBM(Restorer):
         return self.step(self.head.start(draw).requires_grad_(), images, draw)
 
     def _step(self, start: Tensor, images: Tensor, draw: PatchDraw) -> dict[str, Tensor]:
-        patterns = self.head.patterns(images)
-        restored, _ = restoration_step(self._energy_fn(images, patterns, draw), start, 1.0, create_graph=True)
-        return self.head.loss(restored, patterns, draw)
+        contents = self.head.contents(images)
+        restored, _ = restoration_step(self._energy_fn(images, contents, draw), start, 1.0, create_graph=True)
+        return self.head.loss(restored, contents, draw)
 
-    def _energy_fn(self, images: Tensor, patterns: Tensor, draw: PatchDraw):
+    def _energy_fn(self, images: Tensor, contents: Tensor, draw: PatchDraw):
         features = self.backbone(images, draw.seen, draw.lost)
-        return partial(self.head, features=features, patterns=patterns, draw=draw)
+        return partial(self.head, features=features, contents=contents, draw=draw)
 
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
         """Check that inputs are one batch of images that the head's grid covers.
@@ -118,26 +118,25 @@ class PatchEBM(Restorer):
         Returns:
             N data samples with ``energies`` (2,), of flat patches without a place and of what was restored, and
             ``clean_energy``, of the true contents and places; and in pixel units, 0 to 255, each (C, H, W), ``clean``,
-            ``corrupted``, where masked patches have their mean colour and lost ones one another's places, and
-            ``restored``, where lost patches are assigned to the places nearest to the restored ones. Restored are
-            patterns; masked patches keep their true mean and deviation.
+            ``corrupted``, where masked patches have the mean colour of all images and lost ones one another's places,
+            and ``restored``, where lost patches are assigned to the places nearest to the restored ones.
         """
         images = self._images(inputs)
         # Every batch alike, so that two evaluations compare and training is not disturbed.
         draw = self.draw(len(images), torch.Generator(images.device).manual_seed(0))
-        patterns = self.head.patterns(images)
+        contents = self.head.contents(images)
         start = self.head.start(draw)
-        energy_fn = self._energy_fn(images, patterns, draw)
+        energy_fn = self._energy_fn(images, contents, draw)
         restored, energy = restoration_step(energy_fn, start, 1.0, create_graph=False)
-        contents, places = self.head.split(restored, draw)
+        masked, places = self.head.split(restored, draw)
         pictures = dict(
-            corrupted=self.head.compose(images, draw, torch.zeros_like(contents), draw.lost.roll(1, dims=1)),
-            restored=self.head.compose(images, draw, contents, self.head.assign(places, draw)),
+            corrupted=self.head.compose(images, draw, torch.zeros_like(masked), draw.lost.roll(1, dims=1)),
+            restored=self.head.compose(images, draw, masked, self.head.assign(places, draw)),
             clean=images,
         )
         fields = {name: self.to_pixels(picture) for name, picture in pictures.items()}
         fields |= dict(
             energies=torch.stack([energy, energy_fn(restored)], dim=1),
-            clean_energy=energy_fn(self.head.truth(patterns, draw)),
+            clean_energy=energy_fn(self.head.truth(contents, draw)),
         )
         return fill(data_samples, fields)

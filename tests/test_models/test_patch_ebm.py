@@ -34,7 +34,11 @@ def images(num=3):
 
 
 def energy_fn(model, batch, draw):
-    return model._energy_fn(batch, model.head.patterns(batch), draw)
+    return model._energy_fn(batch, model.head.contents(batch), draw)
+
+
+def total(losses):
+    return sum(value for name, value in losses.items() if 'loss' in name)
 
 
 def test_features_of_all_patches_are_the_vits():
@@ -48,7 +52,7 @@ def test_a_lost_patch_has_no_place_and_a_masked_one_no_influence():
     draw = model.draw(3)
     features = model.backbone(batch, draw.seen, draw.lost)
     assert tuple(features.shape) == (3, 1 + 4 + 4, 16)
-    zeros = batch.new_zeros(3, 8, 48)
+    zeros = batch.new_zeros(3, 8, 52)
     exchanged = draw.lost.flip(1)
     # The lost patches change places among themselves, and the masked ones become flat.
     moved = model.head.compose(batch, draw, zeros, exchanged)
@@ -71,32 +75,59 @@ def test_energy_of_what_predicts_nothing_is_half_the_square():
         torch.nn.init.zeros_(predictor.bias)
     draw = model.draw(3)
     missing = torch.randn_like(model.head.start(draw))
-    assert tuple(missing.shape) == (3, 8 * 48 + 4 * 16)
+    assert tuple(missing.shape) == (3, 8 * (48 + 3 + 1) + 4 * 16)
     energy, gradient = energy_gradient(energy_fn(model, batch, draw), missing, create_graph=False)
-    seen = take(model.head.patterns(batch), draw.seen)
+    seen = take(model.head.contents(batch), draw.seen)
     torch.testing.assert_close(energy, (missing.square().sum(1) + seen.square().sum((1, 2))) / 2)
     torch.testing.assert_close(gradient, missing)
 
 
-def test_patterns_have_mean_0_and_deviation_1():
-    patterns = build().head.patterns(5 + 3 * images())
+def test_contents_are_patterns_and_statistics():
+    batch = 5 + 3 * images()
+    patterns, colors, log_deviations = build().head.contents(batch).split([48, 3, 1], dim=2)
     torch.testing.assert_close(patterns.mean(2), torch.zeros(3, 16), atol=1e-5, rtol=0)
-    torch.testing.assert_close(patterns.std(2), torch.ones(3, 16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(patterns.std(2), torch.ones(3, 16), atol=1e-3, rtol=0)
+    first = batch[:, :, :PATCH, PATCH : 2 * PATCH]  # the second patch of the first row
+    torch.testing.assert_close(colors[:, 1], first.mean((2, 3)))
+    torch.testing.assert_close(log_deviations[:, 1, 0].exp(), first.flatten(1).std(1), atol=0, rtol=1e-3)
+
+
+def test_a_flat_patch_has_no_pattern():
+    contents = build().head.contents(torch.tensor([0.5, -1.0, 2.0]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE).clone())
+    color = contents[0, 0, 48:51]
+    torch.testing.assert_close(color, torch.tensor([0.5, -1.0, 2.0]))
+    grey = build().head.contents(torch.full((1, 3, SIZE, SIZE), 0.7))
+    assert not grey[..., :48].any()
+    torch.testing.assert_close(grey[..., 51].exp(), torch.full((1, 16), 1e-3).sqrt())
 
 
 def test_the_truth_restored_costs_nothing():
     model, batch = build(), images()
     head, draw = model.head, model.draw(3)
-    patterns = head.patterns(batch)
+    contents = head.contents(batch)
     torch.nn.init.constant_(head.log_sharpness, 4.0)
-    truth = head.truth(patterns, draw)
-    losses = head.loss(truth, patterns, draw)
-    assert losses['loss_content'].item() == 0
+    truth = head.truth(contents, draw)
+    losses = head.loss(truth, contents, draw)
+    assert losses['loss_pattern'].item() == losses['loss_statistics'].item() == 0
     assert losses['loss_place'].item() < 0.01
     assert losses['place_accuracy'].item() == 1
-    contents, places = head.split(truth, draw)
+    masked, places = head.split(truth, draw)
     assert head.assign(places, draw).equal(draw.lost)
-    torch.testing.assert_close(head.compose(batch, draw, contents, draw.lost), batch, atol=1e-5, rtol=0)
+    torch.testing.assert_close(head.compose(batch, draw, masked, draw.lost), batch, atol=1e-5, rtol=0)
+
+
+def test_losses_are_means_over_patterns_and_over_statistics():
+    model, batch = build(), images()
+    head, draw = model.head, model.draw(3)
+    contents = head.contents(batch)
+    truth = head.truth(contents, draw)
+    masked, _ = head.split(truth.clone(), draw)
+    masked[..., :48] += 2.0
+    masked[..., 48:] -= 3.0
+    restored = torch.cat([masked.flatten(1), truth[:, 8 * 52 :]], dim=1)
+    losses = head.loss(restored, contents, draw)
+    assert losses['loss_pattern'].item() == pytest.approx(4.0, rel=1e-5)
+    assert losses['loss_statistics'].item() == pytest.approx(0.3 * 9.0, rel=1e-5)
 
 
 def test_places_are_listed_row_by_row_and_equally_long():
@@ -124,11 +155,11 @@ def test_gradients_agree_with_finite_differences():
         for part, change in zip(parts, changes, strict=True):
             part.data.copy_(part.data + change.detach())
         losses = model._step(model.head.start(draw).requires_grad_(), batch, draw)
-        total = losses['loss_content'] + losses['loss_place']
-        gradients = torch.autograd.grad(total, parts)
-        for part, value in zip(parts, kept, strict=True):
-            part.data.copy_(value)
-        return total.detach(), gradients
+        value = total(losses)
+        gradients = torch.autograd.grad(value, parts)
+        for part, before in zip(parts, kept, strict=True):
+            part.data.copy_(before)
+        return value.detach(), gradients
 
     zeros = [torch.zeros_like(part) for part in parts]
     _, gradients = loss(*zeros)
@@ -154,7 +185,7 @@ def test_a_step_reaches_every_parameter(compile, without_code_generation):
     model = build(compile=compile)
     torch.manual_seed(3)
     losses = model.loss([images()])
-    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    total(losses).backward()
     assert not compile or model.step.is_compiled
     dead = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert dead == []
@@ -167,7 +198,7 @@ def test_compiled_and_eager_gradients_agree(without_code_generation):
         model = build(compile=compile)
         torch.manual_seed(3)
         losses = model.loss([images()])
-        (losses['loss_content'] + losses['loss_place']).backward()
+        total(losses).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, expected in gradients[0].items():
@@ -208,9 +239,9 @@ def test_restoration_is_learned():
     for _ in range(60):
         losses = model.loss([batch])
         optimizer.zero_grad()
-        (losses['loss_content'] + losses['loss_place']).backward()
+        total(losses).backward()
         optimizer.step()
-        history.append(losses['loss_content'].item())
+        history.append(losses['loss_pattern'].item())
     assert sum(history[-5:]) < 0.7 * sum(history[:5])
 
 
