@@ -8,7 +8,6 @@ import argparse
 import json
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,38 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.commands._config import PACKAGE, find_config, replace_data_root, warn_unknown_options
+from mmebm.commands._gpus import GPUS
+from mmebm.commands._measured_steps import (
+    Speed,
+    compiled_memory_ratio,
+    measured_speed,
+    measurements,
+    variants_of,
+)
 from mmebm.commands._step_cost import StepCost, is_sharded, step_cost
 
 GIB = 2**30
 
-
-@dataclass(frozen=True)
-class GPU:
-    """A kind of GPU.
-
-    Attributes:
-        name: Words of the name that its driver gives.
-        memory: GiB. Data sheets say GB, and drivers then show about as many GiB.
-        matrix_rate: TFLOP/s in bfloat16 without sparsity; half of what data sheets give with it.
-    """
-
-    name: str
-    memory: float
-    matrix_rate: float
-
-
-# From the makers' data sheets and, for the RTX 4090, NVIDIA's white paper on the Ada architecture.
-GPUS = {
-    'a100-40': GPU('A100-SXM4-40GB', 40, 312),
-    'a100-80': GPU('A100-SXM4-80GB', 80, 312),
-    'h100': GPU('H100 80GB', 80, 989),
-    'h200': GPU('H200', 141, 989),
-    'b200': GPU('B200', 180, 2250),
-    'l4': GPU('L4', 24, 121),
-    'l40s': GPU('L40S', 48, 362),
-    'rtx4090': GPU('RTX 4090', 24, 165),
-    'mi300x': GPU('MI300X', 192, 1307),
-}
 
 # Part of the memory that tensors can have: the rest is for the driver, libraries, communication and fragmentation.
 USABLE_MEMORY = 0.9
@@ -96,21 +75,6 @@ class Memory:
     def fits(self) -> bool:
         """Whether there is enough, with something to spare."""
         return self.peak <= USABLE_MEMORY * self.available
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast training is.
-
-    Attributes:
-        images_per_second: Of one device.
-        source: Where the figure is from.
-        efficiency: The part of the matrix rate that is reached; None if that is not known for the precision.
-    """
-
-    images_per_second: float
-    source: str
-    efficiency: float | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -340,63 +304,6 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
     ]
 
 
-def variants_of(cfg: Config) -> tuple[str, ...]:
-    """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
-    if cfg.model.type.endswith('PatchEBM'):
-        return ('ebm-patches' if cfg.model.get('compile') else 'ebm-patches-eager',)
-    if cfg.model.get('compile'):
-        return ('ebm-compiled', 'ebm-partial') if cfg.model.get('partial') else ('ebm-compiled',)
-    if cfg.model.get('low_memory'):
-        return ('ebm-low-memory',)
-    return ('ebm-recomputed-attention',) if cfg.model.get('attention') == 'recomputed' else ('ebm-eager',)
-
-
-def measurements(folder: Path, on_gpu: bool, precision: str) -> list[dict]:
-    """The rows of benchmarks/step_time.py in a precision; none if it has not been run."""
-    path = folder / f'step_time_{"gpu" if on_gpu else "cpu"}.json'
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    return [row for row in rows if row['precision'] == precision]
-
-
-def measured_speed(
-    rows: Sequence[dict], gpu: str, precision: str, variants: Sequence[str], gflops: float
-) -> Speed | None:
-    """Speed at the efficiency that was measured for the step nearest in arithmetic; None if none was.
-
-    Args:
-        rows: Measurements in the precision.
-        gpu: One of ``GPUS``, or ``cpu``, whatever CPU was measured.
-        precision: Of the step that is planned.
-        variants: Of the benchmark, as efficient as that step.
-        gflops: Per image of that step.
-    """
-    name = '' if gpu == 'cpu' else rf'\b{GPUS[gpu].name}\b'
-    found = [row for row in rows if row['variant'] in variants and re.search(name, row['device'])]
-    row = _nearest(found, gflops)
-    if row is None:
-        return None
-    rate = row['images_per_second'] * row['gflops_per_image']  # GFLOP/s
-    has_rate = gpu != 'cpu' and precision in ('bf16', 'fp16')
-    setting = f'{row["backbone"]}, {row["image_size"]} px, batch {row["batch"]}'
-    return Speed(
-        rate / gflops,
-        source=f'{rate / 1e3:.3g} TFLOP/s as measured with {setting} on {row["device"]}',
-        efficiency=rate / 1e3 / GPUS[gpu].matrix_rate if has_rate else None,
-    )
-
-
-def compiled_memory_ratio(rows: Sequence[dict], variant: str, gflops: float) -> float | None:
-    """Memory of a compiled variant as a part of the eager one's, for the nearest step that was measured as both."""
-    setting = ('device', 'backbone', 'image_size', 'batch')
-    eager_variant = f'{variant.removesuffix("-compiled")}-eager'
-    eager = {tuple(row[key] for key in setting): row for row in rows if row['variant'] == eager_variant}
-    compiled = [row for row in rows if row['variant'] == variant and tuple(row[key] for key in setting) in eager]
-    row = _nearest(compiled, gflops)
-    if row is None:
-        return None
-    return row['peak_memory_ratio'] / eager[tuple(row[key] for key in setting)]['peak_memory_ratio']
-
-
 def hours(cfg: Config, images: int | None, speed: Speed | None, gpus: int) -> float | None:
     """Of the whole training; None if images or speed are not known."""
     if speed is None:
@@ -443,10 +350,6 @@ def available_memory(gpu: str) -> int:
     if gpu == 'cpu':
         return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return round(GPUS[gpu].memory * GIB)
-
-
-def _nearest(rows: Sequence[dict], gflops: float) -> dict | None:
-    return min(rows, key=lambda row: abs(math.log(row['gflops_per_image'] / gflops)), default=None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,16 +9,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmebm.commands._config import find_config
+from mmebm.commands._measured_steps import compiled_memory_ratio, measured_speed
 from mmebm.commands._step_cost import ALLOCATION_UNIT, GPUAutocast, Rehearsal, Tally, build_model, step_cost
 from mmebm.commands.plan import (
     GIB,
     Memory,
-    compiled_memory_ratio,
     image_size,
     known_length,
     learning_rate,
     main,
-    measured_speed,
     memory_of,
     precision_name,
     ways_to_fit,
@@ -207,7 +206,8 @@ def test_restoring_patches_reads_half_of_them_and_is_not_split(patches_cfg):
     linear = shown * LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * HIDDEN)
     attention = LAYERS * 2 * shown * shown * WIDTH
     backbone = 2 * (2 * embedding + 3 * linear + 3 * attention)
-    assert backbone < cost.flops_per_image < 2 * backbone
+    # The head, differentiated twice, comes to about as much beside so small a backbone.
+    assert 1.8 * backbone < cost.flops_per_image < 2.1 * backbone
     assert cost.flops_per_image < cost_of(patches_cfg, seen=0.5).flops_per_image
     assert not cost.can_be_split
 
