@@ -7,6 +7,7 @@ from mmebm.engine.hooks import (
     InputEnergyHook,
     MatmulPrecisionHook,
     NonFiniteLossHook,
+    PatchWhiteningHook,
     ProgressHook,
     ShardedOptimizerHook,
 )
@@ -20,6 +21,7 @@ __all__ = [
     'InputEnergyHook',
     'MatmulPrecisionHook',
     'NonFiniteLossHook',
+    'PatchWhiteningHook',
     'ProgressHook',
     'ShardedOptimizerHook',
 ]

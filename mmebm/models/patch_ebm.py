@@ -31,12 +31,14 @@ class PatchEBM(Restorer):
         head: Config of a ``PatchEnergyHead``.
         seen: Part of the patches that is seen.
         lost: Part of the patches that is lost.
+        views: How many draws of each image a step trains on. They complement one another: with the defaults, four views
+            see each patch once, lose it once and mask it twice. The time of a step grows with them.
         compile: Whether to compile a training step, inner gradient included, as one graph; see ``EBMAlgorithm``.
         data_preprocessor: As in mmpretrain's self-supervised models.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask.
+        ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask; or ``views`` is below 1.
     """
 
     num_inputs = 1
@@ -47,6 +49,7 @@ class PatchEBM(Restorer):
         head: dict | nn.Module,
         seen: float = 0.25,
         lost: float = 0.25,
+        views: int = 1,
         compile: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -59,12 +62,25 @@ class PatchEBM(Restorer):
                 f'PatchEBM: seen={seen} and lost={lost} must each take one of {num_patches} patches or more, and leave '
                 'one to mask'
             )
+        if views < 1:
+            raise ValueError(f'PatchEBM: views must be at least 1, not {views}')
+        self.views = views
         self.step = Compiled(self._step, self) if compile else self._step
 
-    def draw(self, num_images: int, generator: torch.Generator | None = None) -> PatchDraw:
-        """Draw which patches of so many images are seen, lost and masked."""
+    def draw(self, num_images: int, views: int = 1, generator: torch.Generator | None = None) -> PatchDraw:
+        """Draw which patches of so many images are seen, lost and masked.
+
+        Args:
+            num_images: N.
+            views: V, how often each image occurs: rows n, N + n, 2 N + n, ... are those of image n.
+            generator: For random numbers; torch's own one if None.
+
+        Returns:
+            Indices of V N rows. From view to view, an image's random order of patches is rolled by L / V.
+        """
         places = self.head.places
         order = torch.rand(num_images, len(places), device=places.device, generator=generator).argsort(dim=1)
+        order = torch.cat([order.roll(-view * len(places) // views, dims=1) for view in range(views)])
         num_shown = self.num_seen + self.num_lost
         return PatchDraw(order[:, : self.num_seen], order[:, self.num_seen : num_shown], order[:, num_shown:])
 
@@ -74,11 +90,12 @@ class PatchEBM(Restorer):
         if self._is_first_batch:
             check_model(self)
             self._is_first_batch = False
-        draw = self.draw(len(images))
+        draw = self.draw(len(images), self.views)
         # Made here: what is differentiated has to be an input of what is compiled.
         return self.step(self.head.start(draw).requires_grad_(), images, draw)
 
     def _step(self, start: Tensor, images: Tensor, draw: PatchDraw) -> dict[str, Tensor]:
+        images = images.repeat(self.views, 1, 1, 1)
         contents = self.head.contents(images)
         restored, _ = restoration_step(self._energy_fn(images, contents, draw), start, 1.0, create_graph=True)
         return self.head.loss(restored, contents, draw)
@@ -123,7 +140,7 @@ class PatchEBM(Restorer):
         """
         images = self._images(inputs)
         # Every batch alike, so that two evaluations compare and training is not disturbed.
-        draw = self.draw(len(images), torch.Generator(images.device).manual_seed(0))
+        draw = self.draw(len(images), generator=torch.Generator(images.device).manual_seed(0))
         contents = self.head.contents(images)
         start = self.head.start(draw)
         energy_fn = self._energy_fn(images, contents, draw)

@@ -67,6 +67,35 @@ def test_every_patch_is_drawn_once():
     assert not draw.seen[0].equal(draw.seen[1])
 
 
+def test_four_views_see_every_patch_once_and_lose_it_once():
+    draw = build().draw(3, views=4)
+    for indices, times in zip(draw, (1, 1, 2), strict=True):
+        by_image = indices.unflatten(0, (4, 3)).transpose(0, 1).flatten(1)
+        counts = torch.zeros(3, 16, dtype=torch.long).scatter_add_(1, by_image, torch.ones_like(by_image))
+        assert (counts == times).all()
+    assert all(sorted(row.tolist()) == list(range(16)) for row in torch.cat(draw, dim=1))
+
+
+def test_losses_of_views_are_the_means_of_theirs():
+    model, batch = build(views=2), images()
+    torch.manual_seed(3)
+    losses = model.loss([batch])
+    torch.manual_seed(3)
+    draw = model.draw(3, views=2)
+    single = build()
+    for name in losses:
+        parts = []
+        for rows in (slice(0, 3), slice(3, 6)):
+            part = type(draw)(*(indices[rows] for indices in draw))
+            parts.append(single.step(single.head.start(part).requires_grad_(), batch, part)[name])
+        torch.testing.assert_close(losses[name], sum(parts) / 2)
+
+
+def test_refuses_less_than_one_view():
+    with pytest.raises(ValueError, match='views must be at least 1, not 0'):
+        build(views=0)
+
+
 def test_energy_of_what_predicts_nothing_is_half_the_square():
     """With P = Q = 0 the energy is |x|^2 / 2 + |p|^2 / 2 + |s|^2 / 2, and its gradient x and p."""
     model, batch = build(), images()
@@ -223,7 +252,7 @@ def test_predictions_are_pictures_and_energies():
     pixels = (batch * 60 + 120).clamp(0, 255)
     torch.testing.assert_close(torch.stack([sample.clean for sample in samples]), pixels)
     # A quarter of the patches is seen, and stays.
-    draw = model.draw(3, torch.Generator().manual_seed(0))
+    draw = model.draw(3, generator=torch.Generator().manual_seed(0))
     for field in ('corrupted', 'restored'):
         patches = [model.head._patches(torch.stack([s.get(name) for s in samples])) for name in (field, 'clean')]
         kept = (patches[0] - patches[1]).abs().amax(2) < 1e-3

@@ -6,6 +6,7 @@ from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
 from mmebm.engine.hooks.input_energy_hook import InputEnergyHook
 from mmebm.engine.hooks.matmul_precision_hook import MatmulPrecisionHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
+from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
@@ -16,6 +17,7 @@ __all__ = [
     'InputEnergyHook',
     'MatmulPrecisionHook',
     'NonFiniteLossHook',
+    'PatchWhiteningHook',
     'ProgressHook',
     'ShardedOptimizerHook',
 ]
