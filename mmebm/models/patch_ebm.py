@@ -38,7 +38,8 @@ class PatchEBM(Restorer):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask; or ``views`` is below 1.
+        ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask, or ``views`` is less
+            than 1.
     """
 
     num_inputs = 1

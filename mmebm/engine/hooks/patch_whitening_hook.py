@@ -15,9 +15,10 @@ from mmebm.registry import HOOKS
 class PatchWhiteningHook(Hook):
     """Begin a training with a patch embedding that whitens patches, by the covariance of those of the first batch.
 
-    Neighbouring pixels are much alike, so that a patch's mean colour is nearly all of its variance, and of what a random
-    embedding tells of it. Whitened, all patterns have about the same variance, and are learned at about the same rate.
-    In terms of energy, the squared length of what the embedding gives is the one of the Gaussian that fits the patches.
+    Neighbouring pixels are much alike, so that nearly all of a patch's variance is its mean colour, and so is what a
+    random embedding tells of it. Whitened, all patterns have about the same variance, and none has to be learned first.
+    In terms of energy: half the squared length of what the embedding gives is, up to a factor and to the floor, the
+    energy of the Gaussian that fits the patches.
 
     It changes initial weights alone: not the network, not a run that is resumed, nor weights that were loaded from a
     file (``load_from``, ``Pretrained``). It works with any model whose ``backbone.patch_embed.projection`` is a
