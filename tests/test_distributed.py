@@ -23,6 +23,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 
+from mmebm.engine.hooks.patch_whitening_hook import whiten
+
 WORLD_SIZE = 2
 STEPS = 3
 BATCH = 8
@@ -138,6 +140,14 @@ def fsdp2(model):
     return model
 
 
+def whitened(rank=0, world_size=1):
+    """A patch embedding whitened by this process's share of a batch."""
+    projection = build_model().backbone.patch_embed.projection
+    _, clean = next(batches())
+    whiten(projection, clean[rank::world_size], floor=0.01)
+    return projection.state_dict()
+
+
 def predict(model):
     model.eval()
     with torch.no_grad():
@@ -165,6 +175,7 @@ def one_of_two(rank, path):
         found[f'{name}, accumulated'] = model.module.state_dict()
     for shard in (fsdp1, fsdp2):
         found[f'predicted under {shard.__name__}'] = predict(shard(build_model(**TWO_STEPS)))
+    found['whitened'] = whitened(rank, WORLD_SIZE)
     found.update(run_with_sharded_state(path, rank))
     torch.save(found, f'{path}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
@@ -221,3 +232,10 @@ def test_sharded_models_are_evaluated(found, engine):
     expected = predict(build_model(**TWO_STEPS))
     for process in found:
         torch.testing.assert_close(process[f'predicted under {engine}'], expected)
+
+
+def test_patches_are_whitened_by_the_batches_of_all_processes(found):
+    expected = whitened()
+    for process in found:
+        torch.testing.assert_close(process['whitened'], expected)
+    assert not torch.allclose(whitened(0, WORLD_SIZE)['weight'], expected['weight'])  # by its own share alone

@@ -25,7 +25,7 @@ optim_wrapper = dict(accumulative_counts=1, **_base_.shared.optim_wrapper)
 param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
-custom_hooks = [*_base_.shared.custom_hooks, dict(type='mmebm.PatchWhiteningHook')]
+custom_hooks = _base_.shared.custom_hooks
 test_dataloader = dict(
     _delete_=True,
     **_base_.shared.test_loader,

@@ -16,14 +16,14 @@ from mmebm.commands import make_shapes
 from mmebm.commands._config import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
-VIT = ['ebm', 'ebm-images', 'mae', 'mae-whitened', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+VIT += ['ebm-whitened', 'mae-whitened']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 CONFIGS = [f'{name}_vit-w128_32px' for name in VIT] + [f'{name}_convnext-w32_32px' for name in CONVNEXT]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
 # Everything but weights and clipping, of which each method keeps its own.
 OPTIMIZER = dict(type='AdamW', lr=1e-3)
 
-WHITENED = ['ebm_vit-w128_32px', 'mae-whitened_vit-w128_32px']
 EVERYWHERE = [*CONFIGS, 'tokenizer_32px']
 
 
@@ -155,7 +155,7 @@ def test_terms_are_equal(name):
         assert cfg.param_scheduler == ours.param_scheduler
         assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
         hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook']
-        whitened = ['mmebm.PatchWhiteningHook'] if name in WHITENED else []
+        whitened = ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
         assert [hook['type'] for hook in cfg.custom_hooks] == hooks + whitened
 
 

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, broadcast
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -95,6 +95,8 @@ def whiten(projection: nn.Conv2d, images: Tensor, floor: float) -> None:
     projection.weight.copy_(weight.view_as(projection.weight))
     if projection.bias is not None:
         projection.bias.copy_(-weight @ mean)
+    for parameter in projection.parameters():  # other hardware may find directions that differ in the last digits
+        broadcast(parameter.data)
 
 
 def _variance(weight: Tensor, covariance: Tensor) -> Tensor:
