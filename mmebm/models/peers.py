@@ -5,12 +5,31 @@ alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other'
 """
 
 import torch.nn.functional as F
-from mmpretrain.models.selfsup import BEiTPretrainViT, HOGGenerator, MaskFeatViT
+from mmpretrain.models.selfsup import MAE, BEiTPretrainViT, HOGGenerator, MaskFeatViT
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmebm.registry import MODELS
 
 from .sincos_vit import SinCosInit
+
+
+@MODELS.register_module()
+class RepeatedMAE(MAE):
+    """``MAE`` with several masks of each image in a step, as ``PatchEBM`` has several views.
+
+    Args:
+        views: How many masks.
+        **kwargs: The options of :class:`mmpretrain.models.MAE`.
+    """
+
+    def __init__(self, views: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.views = views
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
+        """MAE's loss of normalised images (N, C, H, W), the mean over all their masks."""
+        return super().loss(inputs.repeat(self.views, 1, 1, 1), data_samples, **kwargs)
 
 
 @MODELS.register_module()

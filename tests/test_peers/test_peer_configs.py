@@ -17,7 +17,7 @@ from mmebm.commands._config import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
-VIT += ['ebm-whitened', 'mae-whitened']
+VIT += ['ebm-whitened', 'mae-whitened', 'mae-4views']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 CONFIGS = [f'{name}_vit-w128_32px' for name in VIT] + [f'{name}_convnext-w32_32px' for name in CONVNEXT]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]

@@ -1,14 +1,18 @@
 """The few classes of ours that other methods need."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from mmpretrain.models.selfsup import HOGGenerator
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.models.selfsup import MAE, HOGGenerator
 from mmpretrain.models.utils import vector_quantizer
 
 from mmebm.models.image_tokenizer import ImageTokenizer
 from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, SimMIMViT
+from mmebm.registry import MODELS
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 TINY = dict(arch=ARCH, img_size=16, patch_size=4, out_type='raw')
@@ -138,3 +142,18 @@ def test_tokens_are_the_nearest_vectors_and_looking_changes_nothing():
     tokenizer.eval()
     _, _, nearest = tokenizer.quantizer(tokenizer.encoder(images))
     assert fit.argmax(1).flatten().equal(nearest)
+
+
+def test_several_masks_are_a_larger_batch():
+    config = Config.fromfile(Path(__file__).parents[2] / 'configs/peers/mae-4views_vit-w128_32px.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(config.model)
+    model.init_weights()
+    images = torch.randn(3, 3, 32, 32)
+    torch.manual_seed(1)
+    loss = model.loss(images, [])['loss']
+    torch.manual_seed(1)
+    expected = MAE.loss(model, torch.cat([images] * 4), [])['loss']
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+    torch.manual_seed(1)
+    assert not torch.allclose(MAE.loss(model, images, [])['loss'], expected)

@@ -1,0 +1,13 @@
+"""MAE with four masks of each image in a step: the counterpart of the EBM config with as many views beside it.
+
+Paper:    MAE, arXiv 2111.06377; several masks of an image save loading in arXiv 2205.09113
+Command:  tools/train.py configs/peers/mae-4views_vit-w128_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     four times that of mae_vit-w128_32px.py
+Expect:   not run
+"""
+
+_base_ = './mae_vit-w128_32px.py'
+
+model = dict(type='mmebm.RepeatedMAE', views=4)
