@@ -127,6 +127,11 @@ def test_hook_names_a_backbone_without_such_an_embedding():
         run_hook(model, smooth_images())
 
 
+def test_equal_patches_are_refused():
+    with pytest.raises(ValueError, match='in the first batch all of them are equal'):
+        whiten(embedding(12), torch.full((2, 3, 16, 16), 0.7), floor=0.01)
+
+
 def test_floor_must_be_positive():
     with pytest.raises(ValueError, match='floor must be positive, not 0'):
         PatchWhiteningHook(floor=0)

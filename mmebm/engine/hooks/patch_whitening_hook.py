@@ -54,7 +54,7 @@ class PatchWhiteningHook(Hook):
                 f'PatchWhiteningHook: {type(model.backbone).__name__} has no convolution patch_embed.projection; leave '
                 'the hook out of custom_hooks'
             )
-        images = model.data_preprocessor(data_batch, True)['inputs']
+        images = model.data_preprocessor(data_batch, False)['inputs']  # without mixup and the like
         whiten(projection, images if isinstance(images, Tensor) else images[0], self.floor)
         runner.logger.info('The patch embedding begins with whitened patches of the first batch.')
 
@@ -77,6 +77,9 @@ def whiten(projection: nn.Conv2d, images: Tensor, floor: float) -> None:
         projection: The convolution, with a bias or without.
         images: Normalised images (N, C, H, W) of this process; statistics are those of all processes.
         floor: Added to the variances S.
+
+    Raises:
+        ValueError: All patches are equal.
     """
     patches = F.unfold(images.double(), projection.kernel_size, stride=projection.stride)
     patches = patches.transpose(1, 2).flatten(0, 1)  # (N L, C p p)
@@ -85,6 +88,8 @@ def whiten(projection: nn.Conv2d, images: Tensor, floor: float) -> None:
     number, total, products = moments.split([1, patches.shape[1], patches.shape[1] ** 2])
     mean = total / number
     covariance = products.view(len(mean), len(mean)) / number - torch.outer(mean, mean)
+    if not covariance.trace() > 1e-9:  # rounding leaves more than 0
+        raise ValueError('patches cannot be whitened: in the first batch all of them are equal')
     variances, directions = torch.linalg.eigh(covariance)
     initial = projection.weight.flatten(1).double()  # (D, C p p)
     kept = slice(-min(initial.shape), None)  # eigenvalues ascend
