@@ -5,7 +5,8 @@ Command:  tools/train.py configs/peers/ebm-4views_vit-w128_32px.py --cfg-options
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     four times that of ebm_vit-w128_32px.py
-Expect:   not run
+Expect:   after 16 epochs, on CIFAR-10, learning rate 4e-3, one seed: linear probe 53.3%, kNN 41.0%, fine-tuned 57.5%
+          (docs/recipe.md)
 """
 
 _base_ = './ebm_vit-w128_32px.py'

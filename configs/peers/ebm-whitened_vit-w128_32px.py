@@ -5,7 +5,8 @@ Command:  tools/train.py configs/peers/ebm-whitened_vit-w128_32px.py --cfg-optio
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     that of ebm_vit-w128_32px.py
-Expect:   not run
+Expect:   after 4 and 8 epochs, on CIFAR-10, learning rate 2e-3: linear probe 49.0% and 50.0%, kNN 37.2% and 37.1%,
+          fine-tuned 55.8% and 56.5% (docs/recipe.md)
 """
 
 _base_ = './ebm_vit-w128_32px.py'

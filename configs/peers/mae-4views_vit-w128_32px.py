@@ -5,7 +5,8 @@ Command:  tools/train.py configs/peers/mae-4views_vit-w128_32px.py --cfg-options
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     four times that of mae_vit-w128_32px.py
-Expect:   not run
+Expect:   after 16 epochs, on CIFAR-10, learning rate 4e-3, one seed: linear probe 54.0%, kNN 38.6%, fine-tuned 58.1%
+          (docs/recipe.md)
 """
 
 _base_ = './mae_vit-w128_32px.py'

@@ -5,7 +5,8 @@ Command:  tools/train.py configs/peers/mae-whitened_vit-w128_32px.py --cfg-optio
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     that of mae_vit-w128_32px.py
-Expect:   not run
+Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 44.2%, kNN 31.3%, fine-tuned 53.5%
+          (docs/recipe.md)
 """
 
 _base_ = './mae_vit-w128_32px.py'

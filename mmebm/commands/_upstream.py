@@ -82,6 +82,9 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         script.main()
     finally:
         sys.argv = original_argv
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # A process whose communication threads still run at exit is sometimes aborted, and its job with it.
+        torch.distributed.destroy_process_group()
 
 
 def _mend_collate(cfg: Config) -> None:
