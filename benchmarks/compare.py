@@ -15,32 +15,25 @@ Run again, it goes on where it stopped. Leaves ``compare.json``, ``compare.md`` 
 
 import argparse
 import json
-import math
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from _budget import parse_budget, set_epochs, spread_points
 from _comparison import AXES, RANDOM, plot, progress, table
 from _results import stamp, write_rows
+from _training_cost import Speed, measure_cost, measure_speed
 from mmengine.config import Config, DictAction
-from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.commands._config import config_folder, find_config, replace_data_root
 from mmebm.commands._frozen import frozen_metrics
-from mmebm.commands._process import check_same, run_config
-from mmebm.commands._step_cost import Tally
-from mmebm.commands._upstream import adapt_to_cpu
+from mmebm.commands._process import check_same, run_config, settle
 from mmebm.datasets.image_folder import EXTENSIONS
 from mmebm.registry import MODELS
 
@@ -51,25 +44,6 @@ SIZE = '32px'
 # map, which SparK's has not and which begins as the identity of normalised features.
 ONLY_IN_PRETRAINING = {'mask_token'}
 ONLY_DOWNSTREAM = {'spark': {'norm3.weight', 'norm3.bias'}}
-
-
-class Budget(NamedTuple):
-    """How long each method may train: so many ``epochs``, ``seconds`` or ``flops``."""
-
-    kind: str
-    amount: float
-
-    def epochs(self, images: int, flops_per_image: float, images_per_second: float) -> int:
-        """Whole epochs of so many images within the budget.
-
-        Raises:
-            ValueError: Not even one.
-        """
-        cost = dict(epochs=1.0, seconds=images / images_per_second, flops=images * flops_per_image)[self.kind]
-        epochs = math.floor(self.amount / cost * (1 + 1e-9))  # of float division
-        if epochs < 1:
-            raise ValueError(f'--budget {self.kind}={self.amount:g} is less than an epoch, which takes {cost:.3g}')
-        return epochs
 
 
 class Training(NamedTuple):
@@ -119,11 +93,14 @@ class Bench:
 
     Raises:
         FileNotFoundError: The data or a config is missing.
-        ValueError: The budget is none, or there are fewer images than ``--images`` or than a batch.
+        ValueError: The budget is none, no point is asked for, train and test have other classes, or there are fewer
+            images than ``--images`` or than a batch.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        if args.points < 1 or args.finetune_points < 0:
+            raise ValueError('--points must be at least 1, and --finetune-points at least 0')
         self.budget = parse_budget(args.budget)
         self.work_dir = Path(args.work_dir).resolve()
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -205,7 +182,7 @@ class Bench:
         """How many the budget allows a method."""
         cost = self.cost(method)
         images = cost['steps'] * self.config(method).train_dataloader.batch_size
-        speed = self.known(method, 'speed', measure_speed) if self.budget.kind == 'seconds' else 1.0
+        speed = Speed(*self.known(method, 'speed', measure_speed)) if self.budget.kind == 'seconds' else None
         return self.budget.epochs(images, 1e9 * cost['gflops_per_image'], speed)
 
     def cost(self, method: str) -> dict:
@@ -215,20 +192,25 @@ class Bench:
     def known(self, method: str, name: str, measure: Callable[[Config], Any]) -> Any:
         """What has been measured for all seeds, so that a training that goes on keeps its number of epochs."""
         path = self.work_dir / method / f'{name}.json'
+        cfg = self.config(method)
+        if method == TOKENIZED:
+            cfg.model.target_generator.init_cfg = None  # which may not be trained yet
+        settle(cfg, path.with_suffix(''))
         if not path.is_file():
-            cfg = self.config(method)
-            if method == TOKENIZED:
-                cfg.model.target_generator.init_cfg = None  # which may not be trained yet
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(measure(cfg)))
         return json.loads(path.read_text())
 
     def evaluate(self, training: Training) -> None:
-        """Write ``point_N.json``, a row of the result, for every point that has none, or none of fine-tuning yet."""
-        training.folder.mkdir(parents=True, exist_ok=True)
-        for epoch in training.points:
+        """Write ``point_N.json``, a row of the result, for every point that has none, or none of fine-tuning yet.
+
+        Raises:
+            ValueError: The folder holds an evaluation by other data or options.
+        """
+        settle(self.downstream, training.folder / 'evaluation')
+        first_finetuned = max(len(training.points) - self.args.finetune_points, 0)
+        for i, epoch in enumerate(training.points):
             path = training.folder / f'point_{epoch}.json'
-            finetune = epoch in training.points[len(training.points) - self.args.finetune_points :]
+            finetune = i >= first_finetuned
             if not path.is_file() or (finetune and json.loads(path.read_text())['finetune_top1'] is None):
                 path.write_text(json.dumps(self.row(training, epoch, finetune)))
 
@@ -280,28 +262,6 @@ class Bench:
             plot(rows, axis).savefig(self.work_dir / f'compare_{AXES[axis].lower()}.png', dpi=110)
 
 
-def parse_budget(text: str) -> Budget:
-    """A budget from ``epochs=N``, ``seconds=S`` or ``flops=F``.
-
-    Raises:
-        ValueError: It is none of these, or not positive.
-    """
-    kind, _, amount = text.partition('=')
-    try:
-        budget = Budget(kind, float(amount))
-    except ValueError:
-        budget = Budget(kind, 0.0)
-    if kind not in ('epochs', 'seconds', 'flops') or not 0 < budget.amount < math.inf:
-        raise ValueError(f'--budget {text}: give epochs=N, seconds=S or flops=F, above 0')
-    return budget
-
-
-def spread_points(epochs: int, number: int) -> list[int]:
-    """About so many epochs at equal distances, the last one among them."""
-    interval = math.ceil(epochs / number)
-    return [*range(interval, epochs, interval), epochs]
-
-
 def evenly_spaced(number: int, total: int) -> list[int]:
     """Indices of so many images of a data set that is sorted by class, as many of each class as can be.
 
@@ -311,14 +271,6 @@ def evenly_spaced(number: int, total: int) -> list[int]:
     if not 0 < number <= total:
         raise ValueError(f'--images {number}: the folder train/ has {total}')
     return [i * total // number for i in range(number)]
-
-
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Let a config train for so many epochs, its schedule stretched or shrunk."""
-    ratio = epochs / cfg.train_cfg.max_epochs
-    cfg.train_cfg.max_epochs = epochs
-    for scheduler in cfg.param_scheduler:
-        scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio
 
 
 def write_shapes(work_dir: Path, images: int | None) -> Path:
@@ -338,64 +290,15 @@ def find_test_folder(data: Path) -> str:
 
     Raises:
         FileNotFoundError: ``train``, or both of these are missing.
+        ValueError: It has other classes, so that the numbers of the classes differ.
     """
     found = [name for name in ('test', 'val') if (data / name).is_dir()]
     if not (data / 'train').is_dir() or not found:
         raise FileNotFoundError(f'--data {data}: needs train/ and test/ or val/, in each one folder a class')
+    classes = [{path.name for path in (data / name).iterdir() if path.is_dir()} for name in ('train', found[0])]
+    if different := sorted(classes[0] ^ classes[1]):
+        raise ValueError(f'--data {data}: train/ and {found[0]}/ must have the same classes; in one alone: {different}')
     return found[0]
-
-
-def measure_cost(cfg: Config) -> dict:
-    """Steps of an epoch, and what one costs: GFLOPs an image, and the peak of the tensors that it makes, in MiB."""
-    cfg = on_this_device(cfg)
-    cfg.model.pop('compile', None)  # the arithmetic is the same, and only operators can be counted
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    batch = next(iter(loader))
-    step = training_step(cfg)
-    step(batch)  # the first calibrates
-    with Tally() as tally:
-        step(batch)
-    return dict(
-        steps=len(loader),
-        gflops_per_image=tally.flops / cfg.train_dataloader.batch_size / 1e9,
-        peak_memory_mib=tally.peak / 2**20,
-    )
-
-
-def measure_speed(cfg: Config, rounds: int = 8) -> float:
-    """Images per second, the median of some steps with the loading of their data."""
-    cfg = on_this_device(cfg)
-    step = training_step(cfg)
-    ends = []
-    for batch in islice(cycle(Runner.build_dataloader(cfg.train_dataloader, seed=0)), rounds):
-        step(batch)
-        ends.append(time.perf_counter())
-    seconds = [end - start for start, end in pairwise(ends)]  # the first step, which compiles, is none of them
-    return cfg.train_dataloader.batch_size / statistics.median(seconds)
-
-
-def on_this_device(cfg: Config) -> Config:
-    """A copy, in float32 where there is no GPU."""
-    cfg = Config(cfg.to_dict())
-    if get_device() == 'cpu':
-        adapt_to_cpu(cfg)
-    return cfg
-
-
-def training_step(cfg: Config) -> Callable[[dict], None]:
-    """A function that does a training step on a batch, with the config's model and optimiser."""
-    model_cfg = cfg.model
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(model_cfg)
-    model.init_weights()
-    model.to(get_device()).train()
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-
-    def step(batch: dict) -> None:
-        losses = model.train_step(batch, wrapper)
-        losses['loss'].item()  # waits for the device
-
-    return step
 
 
 def train(training: Training) -> None:

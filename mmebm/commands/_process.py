@@ -20,6 +20,17 @@ def check_same(cfg: Config, folder: Path) -> None:
         raise ValueError(f'{folder} holds a run of other settings; remove it, or give another --work-dir')
 
 
+def settle(cfg: Config, folder: Path) -> None:
+    """Leave beside a folder what its figures are made with, unless they were made with something else.
+
+    Raises:
+        ValueError: They were.
+    """
+    check_same(cfg, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    cfg.dump(_config_file(folder))
+
+
 def run_config(module: Sequence[str], cfg: Config, folder: Path, flags: Sequence[str] = (), **environment: str) -> None:
     """Run ``python -m MODULE CONFIG FLAGS``; what it prints goes to ``log.txt`` in the folder.
 

@@ -96,9 +96,9 @@ class PatchEBM(Restorer):
         return self.step(self.head.start(draw).requires_grad_(), images, draw)
 
     def _step(self, start: Tensor, images: Tensor, draw: PatchDraw) -> dict[str, Tensor]:
-        images = images.repeat(self.views, 1, 1, 1)
-        contents = self.head.contents(images)
-        restored, _ = restoration_step(self._energy_fn(images, contents, draw), start, 1.0, create_graph=True)
+        contents = self.head.contents(images).repeat(self.views, 1, 1)
+        energy_fn = self._energy_fn(images.repeat(self.views, 1, 1, 1), contents, draw)
+        restored, _ = restoration_step(energy_fn, start, 1.0, create_graph=True)
         return self.head.loss(restored, contents, draw)
 
     def _energy_fn(self, images: Tensor, contents: Tensor, draw: PatchDraw):

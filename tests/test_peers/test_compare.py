@@ -47,18 +47,19 @@ def shapes(tmp_path_factory):
     'text, epochs',
     [
         ('epochs=30', 30),
-        ('seconds=100', 5),  # an epoch of 1,000 images at 50 a second takes 20
-        ('seconds=99.9', 4),
+        ('seconds=107', 5),  # an epoch of 1,000 images at 50 a second takes 20, and the first one 7 more
+        ('seconds=106.9', 4),
         ('flops=1e6', 3),  # an epoch of 1,000 images at 300 FLOPs takes 300,000
         ('flops=3e5', 1),
     ],
 )
 def test_budgets_in_epochs(compare, text, epochs):
-    assert compare.parse_budget(text).epochs(1000, 300.0, 50.0) == epochs
+    assert compare.parse_budget(text).epochs(1000, 300.0, compare.Speed(50.0, 7.0)) == epochs
 
 
 def test_a_budget_that_floats_miss_by_a_hair(compare):
-    assert compare.parse_budget('seconds=0.3').epochs(1, 1.0, 10.0) == 3  # 0.3 / 0.1 < 3 in floating point
+    speed = compare.Speed(10.0, 0.0)
+    assert compare.parse_budget('seconds=0.3').epochs(1, 1.0, speed) == 3  # 0.3 / 0.1 < 3 in floating point
 
 
 @pytest.mark.parametrize('text', ['30', 'hours=3', 'epochs=', 'epochs=0', 'seconds=-1', 'flops=inf', 'epochs=nan'])
@@ -68,8 +69,8 @@ def test_refuses_a_budget(compare, text):
 
 
 def test_refuses_less_than_an_epoch(compare):
-    with pytest.raises(ValueError, match='seconds=19 is less than an epoch, which takes 20'):
-        compare.parse_budget('seconds=19').epochs(1000, 300.0, 50.0)
+    with pytest.raises(ValueError, match='seconds=26 is less than an epoch, which takes 27'):
+        compare.parse_budget('seconds=26').epochs(1000, 300.0, compare.Speed(50.0, 7.0))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,8 @@ def test_cost_of_a_supervised_step(compare, shapes):
     assert 1e9 * cost['gflops_per_image'] == pytest.approx(expected, rel=1e-3)
     assert cost['steps'] == 5
     assert cost['peak_memory_mib'] > 1
-    assert 1 < speed < 1e5
+    assert 1 < speed.images_per_second < 1e5
+    assert speed.startup_seconds >= 0
 
 
 def save(name, path):
@@ -204,6 +206,44 @@ def test_refuses_other_data(compare, tmp_path, capsys):
     assert f'--data {tmp_path}: needs train/ and test/ or val/' in capsys.readouterr().err
 
 
+def test_refuses_a_test_set_of_other_classes(compare, tmp_path):
+    for folder in ('train/cat', 'train/dog', 'train/owl', 'val/cat', 'val/owl', 'val/yak'):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"train/ and val/ must have the same classes; in one alone: \['dog', 'yak'\]"):
+        compare.find_test_folder(tmp_path)
+
+
+@pytest.mark.parametrize('flags', [['--points', '0'], ['--finetune-points', '-1']])
+def test_refuses_numbers_of_points(compare, shapes, tmp_path, capsys, flags):
+    with pytest.raises(SystemExit):
+        compare.main(['--data', str(shapes), '--work-dir', str(tmp_path), *flags])
+    assert '--points must be at least 1, and --finetune-points at least 0' in capsys.readouterr().err
+
+
+def test_more_points_to_fine_tune_than_there_are(compare, shapes, tmp_path, monkeypatch):
+    argv = ['--data', str(shapes), '--methods', 'random', '--work-dir', str(tmp_path), '--finetune-points', '4']
+    bench = compare.Bench(compare._parser().parse_args([*argv, '--cfg-options', *batches_of_8('finetune')]))
+    asked = {}
+    monkeypatch.setattr(bench, 'row', lambda training, epoch, finetune: asked.update({epoch: finetune}))
+    bench.evaluate(compare.Training('mae', 0, bench.downstream, tmp_path / 'mae/seed_0', [2, 4, 5]))
+    assert asked == {2: True, 4: True, 5: True}
+
+
+def test_refuses_figures_of_another_evaluation(compare, shapes, tmp_path, monkeypatch):
+    argv = ['--data', str(shapes), '--methods', 'random', '--work-dir', str(tmp_path)]
+    argv += ['--cfg-options', *batches_of_8('finetune')]
+    monkeypatch.setattr(compare.Bench, 'row', lambda *args: dict(finetune_top1=50.0))
+    compare.Bench(compare._parser().parse_args(argv)).run('random', 0)
+    compare.Bench(compare._parser().parse_args(argv)).run('random', 0)
+    other = compare.Bench(compare._parser().parse_args([*argv, 'finetune.optim_wrapper.optimizer.lr=5e-4']))
+    with pytest.raises(ValueError, match='random/seed_0/evaluation holds a run of other settings'):
+        other.run('random', 0)
+
+
+def batches_of_8(*methods):
+    return [f'{name}.train_dataloader.{key}' for name in methods for key in ('batch_size=8', 'num_workers=0')]
+
+
 def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsys):
     """Two methods, one of them with its tokenizer, on 40 images; the second call trains nothing."""
     trained, run = [], subprocess.run
@@ -217,8 +257,7 @@ def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsy
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, 'run', run_here)
-    small = [f'{name}.train_dataloader.{key}' for name in ('ebm', 'beit', 'tokenizer', 'finetune')
-             for key in ('batch_size=8', 'num_workers=0')]  # fmt: skip
+    small = batches_of_8('ebm', 'beit', 'tokenizer', 'finetune')
     argv = ['--data', str(shapes), '--methods', 'ebm', 'beit', 'random', '--budget', 'epochs=2', '--seeds', '1']
     argv += ['--points', '2', '--work-dir', str(tmp_path), '--cfg-options', *small, 'ebm.model.compile=False']
     argv += ['finetune.train_cfg.max_epochs=1', 'finetune.train_cfg.val_interval=1', 'finetune.param_scheduler=None']
@@ -249,4 +288,4 @@ def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsy
     assert (tmp_path / 'compare.json').read_text() == before
     with pytest.raises(SystemExit):
         compare.main([*argv, 'ebm.model.num_steps=2'])
-    assert 'ebm/seed_0 holds a run of other settings' in capsys.readouterr().err
+    assert 'ebm/cost holds a run of other settings' in capsys.readouterr().err
