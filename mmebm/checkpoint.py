@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Discarded:
@@ -191,3 +191,9 @@ def _is_weight(key: Any, value: Any) -> bool:
 def _listed(names: Sequence) -> str:
     more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
     return ', '.join(map(str, names[:SHOWN])) + more
+
+
+def loads_weights(module: nn.Module) -> bool:
+    """Whether a module's ``init_cfg``, one config or a list of them, asks for weights from a file."""
+    configs = getattr(module, 'init_cfg', None) or []
+    return any(config['type'] == 'Pretrained' for config in ([configs] if isinstance(configs, dict) else configs))

@@ -1,4 +1,4 @@
-"""Which engines can train an ``EBMAlgorithm``; the others are refused before they train anything.
+"""Which engines can pretrain by restoration; the others are refused before they train anything.
 
 Training differentiates through a gradient. Engines that shard the parameters gather and free them in hooks, which count
 on one backward pass a step: with two, weights get no gradient or never move, and mostly there is no error.
@@ -13,6 +13,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+PRETRAINING = {'EBMAlgorithm', 'PatchEBM'}
+
 # Training strategies and model wrappers of mmengine that shard parameters or gradients.
 SHARDING = {'FSDPStrategy', 'MMFullyShardedDataParallel', 'ColossalAIStrategy'}
 
@@ -21,8 +23,8 @@ HOOK = 'ShardedOptimizerHook'
 
 ALTERNATIVES = (
     "train with DistributedDataParallel; to save memory there, add optimizer=dict(type='ZeroRedundancyOptimizer', "
-    "optimizer_type='AdamW', ...), model.micro_batch, model.low_memory=True or optim_wrapper.accumulative_counts "
-    '(see docs/engines.md). Evaluation and fine-tuning are not restricted'
+    "optimizer_type='AdamW', ...), optim_wrapper.accumulative_counts, or an EBMAlgorithm's model.micro_batch or "
+    'model.low_memory=True (see docs/engines.md). Evaluation and fine-tuning are not restricted'
 )
 COMPILE_INSTEAD = (
     "mmengine's compile would differentiate a compiled step twice, which torch cannot; use model.compile=True instead "
@@ -31,12 +33,12 @@ COMPILE_INSTEAD = (
 
 
 def check_config(cfg: Config) -> None:
-    """Refuse a training config whose model is an ``EBMAlgorithm`` and whose engine cannot train or save it.
+    """Refuse a training config that restores and whose engine cannot train or save the model.
 
     Raises:
         ValueError: Names the key, why, and what to use instead.
     """
-    if _name(cfg.get('model')) != 'EBMAlgorithm':
+    if _name(cfg.get('model')) not in PRETRAINING:
         return
     if _compiles(cfg.get('compile')):
         raise ValueError(f'compile: {COMPILE_INSTEAD}')
@@ -95,7 +97,7 @@ def _compiles(compile: bool | dict | None) -> bool:
 
 
 def _refusal(what: str) -> str:
-    return f'{what} cannot pretrain with an EBMAlgorithm, whose training differentiates twice; {ALTERNATIVES}'
+    return f'{what} cannot pretrain by restoration, which differentiates twice; {ALTERNATIVES}'
 
 
 def _name(config: Any) -> str:

@@ -24,6 +24,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 
 from mmebm.engine.hooks.patch_whitening_hook import whiten
+from mmebm.models.patch_energy import PatchDraw
 
 WORLD_SIZE = 2
 STEPS = 3
@@ -140,6 +141,40 @@ def fsdp2(model):
     return model
 
 
+def build_patch_model():
+    """A ``PatchEBM`` whose draw is not left to chance."""
+    torch.manual_seed(0)
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(
+                type='mmebm.PatchEBM',
+                backbone=dict(type='mmebm.PatchSubsetViT', arch=arch, img_size=8, patch_size=2, out_type='raw'),
+                head=dict(
+                    type='mmebm.PatchEnergyHead',
+                    in_channels=16,
+                    grid_size=(4, 4),
+                    patch_size=2,
+                    embed_dims=16,
+                    num_heads=2,
+                ),
+            )
+        )
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    model.draw = lambda num_images, views: PatchDraw(*order.expand(num_images, -1).split([4, 4, 8], dim=1))
+    return model
+
+
+def train_patches(model, rank=0, world_size=1):
+    """As ``train``, on the clean images."""
+    optimizer = optimizer_of(model)
+    for _, clean in batches():
+        losses = model([clean[rank::world_size]], mode='loss')
+        sum(value for name, value in losses.items() if 'loss' in name).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def whitened(rank=0, world_size=1):
     """A patch embedding whitened by this process's share of a batch."""
     projection = build_model().backbone.patch_embed.projection
@@ -173,6 +208,9 @@ def one_of_two(rank, path):
         model = MMDistributedDataParallel(build_model(step_size=1.0, **FORMULATIONS[name]))
         train_accumulating(model, rank, WORLD_SIZE)
         found[f'{name}, accumulated'] = model.module.state_dict()
+    model = MMDistributedDataParallel(build_patch_model())
+    train_patches(model, rank, WORLD_SIZE)
+    found['patches'] = model.module.state_dict()
     for shard in (fsdp1, fsdp2):
         found[f'predicted under {shard.__name__}'] = predict(shard(build_model(**TWO_STEPS)))
     found['whitened'] = whitened(rank, WORLD_SIZE)
@@ -205,6 +243,16 @@ def test_two_processes_train_the_same_weights_as_one(found, name):
     moved = {name for name in start if not torch.equal(start[name], expected[name])}
     # So equality is not for want of training.
     assert set(start) - moved == {'backbone.ln1.bias'}
+
+
+def test_two_processes_train_patches_as_one(found):
+    model = build_patch_model()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    train_patches(model)
+    expected = model.state_dict()
+    for weights in found:
+        torch.testing.assert_close(weights['patches'], expected, rtol=1e-5, atol=1e-6)
+    assert [name for name in start if torch.equal(start[name], expected[name])] == ['backbone.pos_embed']
 
 
 def test_it_was_compiled(found):

@@ -10,7 +10,7 @@ from .image_tokenizer import ImageTokenizer
 from .patch_ebm import PatchEBM
 from .patch_energy import PatchEnergyHead
 from .patch_subset_vit import PatchSubsetViT
-from .peers import BEiTPlainViT, HOGOfPatches, SimMIMViT, SinCosMaskFeatViT
+from .peers import BEiTPlainViT, HOGOfPatches, RepeatedMAE, SimMIMViT, SinCosMaskFeatViT
 from .residual_energy import ResidualEnergyHead
 from .restoration_loss import RestorationLoss
 from .simple_feature_pyramid import SimpleFeaturePyramid
@@ -30,6 +30,7 @@ __all__ = [
     'PatchEBM',
     'PatchEnergyHead',
     'PatchSubsetViT',
+    'RepeatedMAE',
     'ResidualEnergyHead',
     'RestorationLoss',
     'SimMIMViT',

@@ -38,8 +38,8 @@ class PatchEBM(Restorer):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``seen`` or ``lost`` is not positive, or together they leave no patch to mask, or ``views`` is less
-            than 1.
+        ValueError: Backbone and head have different patches, ``seen`` or ``lost`` is not positive, or together they
+            leave no patch to mask, or ``views`` is less than 1.
     """
 
     num_inputs = 1
@@ -56,6 +56,7 @@ class PatchEBM(Restorer):
         init_cfg: dict | None = None,
     ):
         super().__init__(backbone, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self._check_grid()
         num_patches = len(self.head.places)
         self.num_seen, self.num_lost = round(seen * num_patches), round(lost * num_patches)
         if not (self.num_seen > 0 and self.num_lost > 0 and self.num_seen + self.num_lost < num_patches):
@@ -67,6 +68,15 @@ class PatchEBM(Restorer):
             raise ValueError(f'PatchEBM: views must be at least 1, not {views}')
         self.views = views
         self.step = Compiled(self._step, self) if compile else self._step
+
+    def _check_grid(self) -> None:
+        embedding = self.backbone.patch_embed
+        grid, size = tuple(embedding.init_out_size), embedding.projection.stride
+        if grid != self.head.grid_size or size != (self.head.patch_size,) * 2:
+            raise ValueError(
+                f'PatchEBM: the backbone has {grid[0]} x {grid[1]} patches of {size[0]} x {size[1]} pixels, but '
+                f'head.grid_size is {self.head.grid_size} and head.patch_size {self.head.patch_size}; they must agree'
+            )
 
     def draw(self, num_images: int, views: int = 1, generator: torch.Generator | None = None) -> PatchDraw:
         """Draw which patches of so many images are seen, lost and masked.

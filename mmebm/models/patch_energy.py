@@ -11,9 +11,10 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from mmebm.checkpoint import loads_weights
 from mmebm.registry import MODELS
 
-from .patch_subset_vit import take
+from .patches import half_squared_distance, take, to_patches
 
 # Added to the variance of a patch: a deviation of 0.03, two of 255 grey levels, is as good as flat.
 FLAT = 1e-3
@@ -100,8 +101,13 @@ class PatchEnergyHead(BaseModule):
         self.register_buffer('places', places, persistent=False)  # (L, D)
 
     def init_weights(self) -> None:
-        """Xavier-uniform weights and no biases, as MAE's decoder, but the last ones small: the energy begins flat."""
+        """Xavier-uniform weights and no biases, as MAE's decoder, but the last ones small: the energy begins flat.
+
+        A head that loads weights (``init_cfg`` of type ``Pretrained``) keeps them.
+        """
         super().init_weights()
+        if loads_weights(self):
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -111,7 +117,7 @@ class PatchEnergyHead(BaseModule):
 
     def contents(self, images: Tensor) -> Tensor:
         """Contents (N, L, C p p + C + 1) of the patches of images (N, C, H, W): pattern, colour, log deviation."""
-        patches = self._patches(images)
+        patches = to_patches(images, self.patch_size)
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         deviation = (variance + FLAT).sqrt()
         color = self._by_channel(patches).mean(dim=-1)
@@ -126,9 +132,6 @@ class PatchEnergyHead(BaseModule):
     def _by_channel(self, patches: Tensor) -> Tensor:
         return patches.reshape(*patches.shape[:2], self.image_channels, -1)
 
-    def _patches(self, images: Tensor) -> Tensor:
-        return F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)  # (N, L, C p p)
-
     def compose(self, images: Tensor, draw: PatchDraw, contents: Tensor, cells: Tensor) -> Tensor:
         """Images (N, C, H, W) with other contents in masked patches, and lost ones in other cells of the grid.
 
@@ -138,7 +141,7 @@ class PatchEnergyHead(BaseModule):
             contents: (N, R, C p p + C + 1), of the masked ones.
             cells: Indices (N, M) of where the lost ones go, the same cells in another order.
         """
-        patches = self._patches(images)
+        patches = to_patches(images, self.patch_size)
         changed = torch.cat([self._pixels(contents), take(patches, draw.lost)], dim=1)
         where = torch.cat([draw.masked, cells], dim=1).unsqueeze(-1).expand_as(changed)
         patches = patches.scatter(1, where, changed)
@@ -218,9 +221,3 @@ class PatchEnergyHead(BaseModule):
             loss_place=self.place_weight * F.cross_entropy(logits, targets),
             place_accuracy=(logits.argmax(dim=1) == targets).float().mean(),
         )
-
-
-def half_squared_distance(values: Tensor, predicted: Tensor) -> Tensor:
-    """|values - predicted|^2 / 2 of each image, (N,), summed in at least float32."""
-    predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-    return (values - predicted).square().sum(dim=(1, 2)) / 2

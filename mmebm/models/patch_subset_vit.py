@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mmebm.registry import MODELS
 
+from .patches import take
 from .sincos_vit import SinCosViT
 
 
@@ -56,8 +57,3 @@ class PatchSubsetViT(SinCosViT):
         for layer in self.layers:
             tokens = layer(tokens)
         return self.ln1(tokens) if self.final_norm else tokens
-
-
-def take(tokens: Tensor, indices: Tensor) -> Tensor:
-    """The tokens (N, K, C) of (N, L, C) at indices (N, K)."""
-    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -1,12 +1,11 @@
 """An energy that measures how far an image is from what its features say it is."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmebm.registry import MODELS
 
 from .energy_head import EnergyHead, as_tokens
+from .patches import half_squared_distance, take, to_patches
 
 
 @MODELS.register_module()
@@ -54,14 +53,12 @@ class ResidualEnergyHead(EnergyHead):
             ValueError: There are fewer features than patches, or features of another width.
         """
         tokens = as_tokens(feats if isinstance(feats, Tensor) else feats[-1], self.in_channels[-1])
-        patches = F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)  # (N, L, C p p)
+        patches = to_patches(images, self.patch_size)
         if kept is not None:
-            patches = patches.gather(1, kept.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+            patches = take(patches, kept)
         if tokens.shape[1] < patches.shape[1]:
             raise ValueError(
                 f'ResidualEnergyHead: the backbone returns {tokens.shape[1]} features for {patches.shape[1]} patches '
                 f'of {self.patch_size} pixels: patch_size must be its total stride'
             )
-        predicted = self.energies[0](tokens[:, -patches.shape[1] :])
-        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-        return (patches - predicted).square().sum(dim=(1, 2)) / 2
+        return half_squared_distance(patches, self.energies[0](tokens[:, -patches.shape[1] :]))

@@ -4,6 +4,7 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import nn
 
+from mmebm.checkpoint import loads_weights
 from mmebm.registry import MODELS
 
 
@@ -17,7 +18,7 @@ class SinCosInit:
     def init_weights(self) -> None:
         """Initialise; a backbone that loads weights (``init_cfg`` of type ``Pretrained``) keeps them."""
         super().init_weights()
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+        if loads_weights(self):
             return
         # Columns before rows: the function lists positions column by column, and patches lie row by row.
         positions = build_2d_sincos_position_embedding(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mmebm.ops.blocks import residual_blocks
 
+from .patches import take
+
 
 class TokenDropping:
     """Keeps a random part of each image's tokens, and drops the others before the network's first block.
@@ -89,5 +91,4 @@ class TokenDropping:
                 f'partial: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
                 f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of partial.patch_size'
             )
-        patches = tokens[:, num_extra:].gather(1, self.kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        return torch.cat([tokens[:, :num_extra], patches], dim=1), *others
+        return torch.cat([tokens[:, :num_extra], take(tokens[:, num_extra:], self.kept)], dim=1), *others

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmebm.engine import PatchWhiteningHook
 from mmebm.engine.hooks.patch_whitening_hook import whiten
+from mmebm.models import EBMAlgorithm
 
 
 def smooth_images(num_images=64, size=16):
@@ -102,6 +103,14 @@ def test_hook_whitens_by_the_first_of_several_views():
         projection = run_hook(_Model(), inputs, floor=0.02)
         torch.testing.assert_close(projection.weight, expected.weight, rtol=0, atol=0)
         torch.testing.assert_close(projection.bias, expected.bias, rtol=0, atol=0)
+
+
+def test_hook_whitens_by_the_clean_images_of_a_pair():
+    images, expected, model = smooth_images(), embedding(12), _Model()
+    whiten(expected, images, floor=0.02)
+    model.num_inputs = EBMAlgorithm.num_inputs
+    projection = run_hook(model, [torch.rand(4, 3, 16, 16), images], floor=0.02)
+    torch.testing.assert_close(projection.weight, expected.weight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,11 @@ def config(model='mmebm.EBMAlgorithm', **engine):
     return Config(dict(model=dict(type=model), **engine))
 
 
+@pytest.mark.parametrize('model', ['mmebm.EBMAlgorithm', 'mmebm.PatchEBM'])
 @pytest.mark.parametrize('key', REFUSED)
-def test_sharding_engines_are_refused_with_the_alternatives(key):
+def test_sharding_engines_are_refused_with_the_alternatives(key, model):
     with pytest.raises(ValueError, match='cannot pretrain') as caught:
-        check_config(config(**REFUSED[key]))
+        check_config(config(model, **REFUSED[key]))
     assert str(caught.value).startswith(f'{key}: ')
     assert all(alternative in str(caught.value) for alternative in ALTERNATIVES)
     check_config(config(model='ImageClassifier', **REFUSED[key]))  # fine-tuning

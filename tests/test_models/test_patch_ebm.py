@@ -6,7 +6,8 @@ from mmpretrain.registry import MODELS
 from torch.autograd import gradcheck
 
 from mmebm.energy import energy_gradient
-from mmebm.models.patch_subset_vit import PatchSubsetViT, take
+from mmebm.models import PatchSubsetViT
+from mmebm.models.patches import take, to_patches
 
 SIZE, PATCH = 16, 4  # 16 patches
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -254,7 +255,7 @@ def test_predictions_are_pictures_and_energies():
     # A quarter of the patches is seen, and stays.
     draw = model.draw(3, generator=torch.Generator().manual_seed(0))
     for field in ('corrupted', 'restored'):
-        patches = [model.head._patches(torch.stack([s.get(name) for s in samples])) for name in (field, 'clean')]
+        patches = [to_patches(torch.stack([s.get(name) for s in samples]), PATCH) for name in (field, 'clean')]
         kept = (patches[0] - patches[1]).abs().amax(2) < 1e-3
         assert kept.gather(1, draw.seen).all() and not kept.gather(1, draw.masked).any()
 
@@ -286,6 +287,27 @@ def test_refuses_other_sizes_and_pairs():
         model.loss([torch.zeros(2, 3, 8, 8)])
     with pytest.raises(ValueError, match='not 2 of 16 x 16'):
         model.loss([images(), images()])
+
+
+@pytest.mark.parametrize(
+    'head, backbone',
+    [
+        (dict(grid_size=(4, 4), patch_size=4), dict(img_size=32)),  # places of the backbone would be those of others
+        (dict(grid_size=(4, 4), patch_size=4), dict(patch_size=2)),
+        (dict(grid_size=(2, 2), patch_size=8), dict()),
+    ],
+)
+def test_refuses_a_head_of_other_patches(head, backbone):
+    with pytest.raises(ValueError, match=r'head.grid_size is \(\d, \d\) and head.patch_size \d; they must agree'):
+        build(head=HEAD | head, backbone=BACKBONE | backbone)
+
+
+def test_a_head_keeps_the_weights_that_it_loads(tmp_path):
+    trained = build().head
+    torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'head.pth')
+    loaded = MODELS.build(HEAD | dict(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'head.pth'))))
+    loaded.init_weights()
+    torch.testing.assert_close(loaded.state_dict(), trained.state_dict(), rtol=0, atol=0)
 
 
 def test_refuses_overlapping_patches():

@@ -8,6 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmebm.checkpoint import loads_weights
 from mmebm.registry import HOOKS
 
 
@@ -22,14 +23,16 @@ class PatchWhiteningHook(Hook):
 
     It changes initial weights alone: not the network, not a run that is resumed, nor weights that were loaded from a
     file (``load_from``, ``Pretrained``). It works with any model whose ``backbone.patch_embed.projection`` is a
-    convolution, such as mmpretrain's ViTs in MAE, SimMIM, BEiT or a classifier. Of several views, the first one is
-    read; with several processes, the batches of all.
+    convolution, such as mmpretrain's ViTs in MAE, SimMIM, BEiT or a classifier. Of a
+    corrupted pair, the clean images are read, of other views the first; with several processes, the batches of all.
+
+    What is measured before the first iteration, as ``FrozenFeatureHook``'s first point, is of the initial weights.
 
     Args:
         floor: Added to all variances, those of normalised pixels: directions of less variance remain faint.
     """
 
-    priority = 'VERY_HIGH'  # before anything looks at the weights
+    priority = 'VERY_HIGH'  # before the hooks of the first iteration look at the weights
 
     def __init__(self, floor: float = 0.01) -> None:
         if not floor > 0:
@@ -45,7 +48,7 @@ class PatchWhiteningHook(Hook):
         if runner.iter > 0:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if runner._load_from is not None or _is_pretrained(model) or _is_pretrained(model.backbone):
+        if runner._load_from is not None or loads_weights(model) or loads_weights(model.backbone):
             runner.logger.info('The patch embedding is not whitened: its weights were loaded.')
             return
         projection = getattr(getattr(model.backbone, 'patch_embed', None), 'projection', None)
@@ -55,14 +58,9 @@ class PatchWhiteningHook(Hook):
                 'the hook out of custom_hooks'
             )
         images = model.data_preprocessor(data_batch, False)['inputs']  # without mixup and the like
-        whiten(projection, images if isinstance(images, Tensor) else images[0], self.floor)
+        clean = getattr(model, 'num_inputs', 1) - 1  # restoration's pairs are of corrupted and clean images
+        whiten(projection, images if isinstance(images, Tensor) else images[clean], self.floor)
         runner.logger.info('The patch embedding begins with whitened patches of the first batch.')
-
-
-def _is_pretrained(module: nn.Module) -> bool:
-    """Whether its config asks for weights from a file."""
-    configs = getattr(module, 'init_cfg', None) or []
-    return any(config['type'] == 'Pretrained' for config in ([configs] if isinstance(configs, dict) else configs))
 
 
 @torch.no_grad()
