@@ -1,62 +1,55 @@
-"""Finds a config by name, and makes ``data_root`` on the command line reach the data sets."""
+"""Puts the command line's options into a config; ``data_root`` reaches the data sets."""
 
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from mmebm.config_files import config_folder as config_folder
+from mmebm.config_files import find_config as find_config
 
 # Data sets of mmpretrain that fetch their files into data_root, so it need not exist.
 SELF_DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
-# Top-level keys that the runner reads although they are no arguments of it.
-RUNNER_KEYS = {
+# Top-level keys that are read when a runner is built or runs: the arguments of mmengine's runner, what it reads beside
+# them, and what its FlexibleRunner does.
+RUNNER_KEYS = inspect.signature(Runner.__init__).parameters.keys() - {'self', 'cfg'} | {
     'activation_checkpointing',
     'compile',
     'efficient_conv_bn_eval',
     'find_unused_parameters',
+    'init_weights_for_test_or_val',
     'model_wrapper_cfg',
     'runner_type',
+    'strategy',
     'sync_bn',
 }
 
-
-def config_folder() -> Path:
-    """The folder of mmebm's configs: in the installed package, or beside it in a plain checkout."""
-    installed = PACKAGE / '.mim' / 'configs'
-    return installed if installed.is_dir() else PACKAGE.parent / 'configs'
+# How many places an error lists.
+SHOWN = 4
 
 
-def find_config(name: str) -> Path:
-    """The config file for a path, or for the name of one of mmebm's configs such as ``ebm_vit-b_in1k``.
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Put the command line's options into a config, in place.
 
     Args:
-        name: A path, or a name within mmebm's configs; the folder and the ending ``.py`` may be left out.
+        cfg: The config as its file says.
+        options: The command line's ``--cfg-options``, by dotted key.
 
     Raises:
-        FileNotFoundError: there is no such file, nor a config of that name.
-        ValueError: the name fits several configs.
+        ValueError: An option would change nothing.
     """
-    if Path(name).is_file():
-        return Path(name)
-    folder = config_folder()
-    wanted = Path(name if name.endswith('.py') else f'{name}.py')
-    known = {path.relative_to(folder) for path in folder.rglob('*.py') if '_base_' not in path.parts}
-    exact = {wanted, wanted.relative_to('configs')} if wanted.parts[0] == 'configs' else {wanted}
-    found = sorted(known & exact) or sorted(path for path in known if path.name == str(wanted))
-    if len(found) > 1:
-        raise ValueError(f'Config "{name}" is not unique, give one of: {", ".join(map(str, found))}')
-    if not found:
-        close = difflib.get_close_matches(str(wanted), sorted(map(str, known)), n=3, cutoff=0.4)
-        hint = f' Close names: {", ".join(close)}.' if close else ''
-        raise FileNotFoundError(f'No config file "{name}", and no config of that name in {folder}.{hint}')
-    return folder / found[0]
+    roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
+    warn_unknown_options(cfg, options)
+    refuse_variables(cfg, [key for key in options if key not in roots])
+    cfg.merge_from_dict(options)
+    for key, old in roots.items():
+        replace_data_root(cfg, old, str(options[key]))
 
 
 def replace_data_root(cfg: Config, old: str, new: str) -> None:
@@ -117,7 +110,7 @@ def warn_unknown_options(cfg: Config, options: dict[str, Any]) -> None:
         cfg: The config before the options are merged.
         options: The command line's ``--cfg-options``, by dotted key.
     """
-    known = {*cfg.keys(), *inspect.signature(Runner.__init__).parameters, *RUNNER_KEYS} - {'self', 'cfg'}
+    known = {*cfg.keys(), *RUNNER_KEYS}
     for key in options:
         first = key.partition('.')[0]
         if first in known:
@@ -127,14 +120,57 @@ def warn_unknown_options(cfg: Config, options: dict[str, Any]) -> None:
         warnings.warn(f'--cfg-options {key}: the config has no "{first}".{hint}', stacklevel=2)
 
 
+def refuse_variables(cfg: Config, options: Iterable[str]) -> None:
+    """Refuse options that name a mere variable of the config file.
+
+    A config's variables are substituted when the file is parsed, so that changing one later changes nothing. One whose
+    value is nowhere in what a runner reads may be for a hook of the user's own, and only a warning is given.
+
+    Args:
+        cfg: The config before the options are merged.
+        options: Their dotted keys.
+
+    Raises:
+        ValueError: Names the option, and where the variable's value is now.
+
+    Warns:
+        UserWarning: The option changes nothing that a runner reads.
+    """
+    for key in options:
+        first, dot, rest = key.partition('.')
+        if first in RUNNER_KEYS or first not in cfg:
+            continue
+        places = [f'{place}{dot}{rest}' for place in places_of(cfg, first)]
+        if places:
+            raise ValueError(
+                f'--cfg-options {key}: "{first}" is a variable of the config file, whose value was used when the file '
+                f'was read, so that the option would change nothing. The same value is at '
+                f'{", ".join(places[:SHOWN])}; set it there'
+            )
+        warnings.warn(f'--cfg-options {key}: no part of a training or a test reads "{first}".', stacklevel=3)
+
+
+def places_of(cfg: Config, variable: str) -> list[str]:
+    """The dotted paths of what a runner reads that have a variable's value; those that end in its name, if some do."""
+    value = cfg[variable]
+    read = {key: cfg[key] for key in cfg if key in RUNNER_KEYS}
+    places = [path for path, node in nested(read) if type(node) is type(value) and node == value]
+    return [path for path in places if path.endswith(f'.{variable}')] or places  # numbers are often equal by accident
+
+
 def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict in a config tree, outermost first, with its dotted path."""
+    return ((place, child) for place, child in nested(node, path) if isinstance(child, dict))
+
+
+def nested(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Everything in a config tree, outermost first, with its dotted path."""
+    yield path, node
     if isinstance(node, dict):
-        yield path, node
         children = node.items()
     elif isinstance(node, (list, tuple)):
         children = enumerate(node)
     else:
         return
     for key, child in children:
-        yield from nested_dicts(child, f'{path}.{key}' if path else str(key))
+        yield from nested(child, f'{path}.{key}' if path else str(key))

@@ -16,9 +16,8 @@ from mmebm.checkpoint import read_checkpoint
 from mmebm.commands._config import (
     check_data_roots,
     find_config,
+    merge_options,
     nested_dicts,
-    replace_data_root,
-    warn_unknown_options,
 )
 from mmebm.commands._pretrained import check_pretrained
 from mmebm.environment import require_mmcv_ops
@@ -51,13 +50,10 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         return args
 
     def merge_with_data_roots(cfg: Config, args: Namespace) -> Config:
-        options = args.cfg_options or {}
-        roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
-        warn_unknown_options(cfg, options)
         _mend_collate(cfg)
+        options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
         cfg = merge_args(cfg, args)
-        for key, old in roots.items():
-            replace_data_root(cfg, old, str(options[key]))
+        merge_options(cfg, options)
         if not hasattr(args, 'resume'):
             # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
             cfg.resume = False

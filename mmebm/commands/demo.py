@@ -18,6 +18,13 @@ from mmebm.commands._config import find_config
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
 
+# What pictures and summary are made from, and where a config has it.
+NEEDED = {
+    'test_dataloader.dataset': ('ConcatDataset',),
+    'test_evaluator': ('RestorationMetric', 'EnergyMetric'),
+    'custom_hooks': ('FrozenFeatureHook',),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, test, draw; ``--help`` lists the flags."""
@@ -29,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.time()
 
     cfg = Config.fromfile(find_config(args.config))
+    check_config(cfg, args.config)
     cfg.work_dir = args.work_dir
     cfg.randomness.seed = args.seed
     runner = Runner.from_cfg(cfg)
@@ -41,6 +49,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary = summarise(runner, metrics) | dict(wall_clock_s=round(time.time() - start, 1))
     (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     print_summary(summary, work_dir)
+
+
+def check_config(cfg: Config, name: str) -> None:
+    """Check that a config measures what is shown: a test set a corruption, the metrics, and frozen features.
+
+    Raises:
+        ValueError: It does not; names what it lacks.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    parts = (dataset, cfg.get('test_evaluator'), cfg.get('custom_hooks'))
+    for (place, needed), part in zip(NEEDED.items(), parts, strict=True):
+        types = [member['type'] for member in ([part] if isinstance(part, dict) else part or [])]
+        found = {full.rpartition('.')[2] for full in types}
+        missing = [short for short in needed if short not in found]
+        if missing:
+            raise ValueError(
+                f'--config {name}: the demo needs {" and ".join(missing)} in {place}, which has '
+                f'{", ".join(map(repr, types)) or "nothing"}; see ebm_vit-t_shapes, which has all that is shown'
+            )
 
 
 def restorations(runner: Runner, num_images: int = 8) -> dict[str, list[DataSample]]:

@@ -22,7 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
-from mmebm.commands._config import check_data_roots, config_folder, find_config, replace_data_root
+from mmebm.commands._config import (
+    check_data_roots,
+    config_folder,
+    find_config,
+    merge_options,
+    replace_data_root,
+)
 from mmebm.commands._pretrained import check_architecture
 from mmebm.commands._process import check_same, run_config
 from mmebm.environment import require_mmcv_ops
@@ -109,10 +115,10 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
 
     Raises:
         FileNotFoundError: A checkpoint, config or folder of data is missing.
-        ValueError: A checkpoint is of another architecture than the configs, or cannot be read; or the work directory
-            holds runs of other settings.
+        ValueError: A checkpoint is of another architecture than the configs, or cannot be read, or has another's name;
+            an option would change nothing; or the work directory holds runs of other settings.
     """
-    paths = dict(_named(text) for text in args.checkpoints)
+    paths = named_checkpoints(args.checkpoints)
     checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
     backbone, data = find_backbone(next(iter(checkpoints.values()))) if args.backbone is None else args.backbone
     configs = {}
@@ -134,6 +140,26 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
                 check_same(cfg, folder)
                 runs.append(Run(task, init, seed, cfg, folder))
     return runs
+
+
+def named_checkpoints(texts: Sequence[str]) -> dict[str, str]:
+    """The checkpoints' files by their names, from ``NAME=FILE`` or, named by its folder, ``FILE``.
+
+    Raises:
+        ValueError: A name is another's, or that of random weights.
+    """
+    paths = {}
+    for text in texts:
+        name, path = _named(text)
+        if name == RANDOM:
+            raise ValueError(f'{path}: "{RANDOM}" is the name of random weights; give another one, as NAME=FILE')
+        if name in paths:
+            raise ValueError(
+                f'Two checkpoints have the name "{name}", {paths[name]} and {path}; give each a name of its own, as '
+                'NAME=FILE'
+            )
+        paths[name] = path
+    return paths
 
 
 def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
@@ -163,13 +189,16 @@ def task_config(task: str, backbone: str, data: str, data_root: str, options: di
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: The config's data do not lie below ``data/``.
+        ValueError: The config's data do not lie below ``data/``, or an option would change nothing.
     """
     suffix = TASKS[task].data if data == 'in1k' else data
     cfg = Config.fromfile(find_config(f'{TASKS[task].config}-{backbone}_{suffix}'))
     old = cfg.data_root
     replace_data_root(cfg, old, str(Path(data_root) / Path(old).relative_to('data')) + ('/' if old[-1] == '/' else ''))
-    cfg.merge_from_dict({key.partition('.')[2]: value for key, value in options.items() if key.startswith(f'{task}.')})
+    try:
+        merge_options(cfg, {k.partition('.')[2]: v for k, v in options.items() if k.startswith(f'{task}.')})
+    except ValueError as error:
+        raise ValueError(f'{task}: {error}') from error
     return cfg
 
 
@@ -282,8 +311,10 @@ def _print(rows: Sequence[dict]) -> None:
 
 
 def _named(text: str) -> tuple[str, str]:
-    """``NAME=FILE``, or a file that is named by its folder."""
-    name, _, path = text.rpartition('=')
+    """Name and file, from ``NAME=FILE`` or from a file, which may have ``=`` in its path."""
+    if Path(text).is_file() or '=' not in text:
+        text = f'={text}'
+    name, _, path = text.partition('=')
     return name or Path(path).resolve().parent.name, path
 
 

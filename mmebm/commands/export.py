@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from mmebm.commands._config import find_config
 from mmebm.interchange import TARGETS, export
 from mmebm.interchange.export import NUM_IMAGES, TOLERANCE
+from mmebm.interchange.source import AS_LOADED
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,12 +21,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_{args.to}')
     try:
         config = Config.fromfile(find_config(args.config)) if args.config else None
-        result = export(args.checkpoint, args.to, out, config, args.image_size)
+        result = export(args.checkpoint, args.to, out, config, args.image_size, args.channels)
     except (FileExistsError, FileNotFoundError, ImportError, ValueError) as error:
         parser.error(str(error))
     height, width = result.image_size
     if result.left_out:
         print(f'Left out, since the last features do not need them: {", ".join(result.left_out)}')
+    if result.note == AS_LOADED:
+        print(f'Warning: {AS_LOADED} timm and transformers give RGB: if training was on BGR, give --channels bgr')
+    elif result.note:
+        print(result.note)
     print(
         f'Largest difference of features: {result.difference:.1e}, of features up to {result.magnitude:.1f} '
         f'({NUM_IMAGES} images of {height} x {width} pixels, float32; at most {TOLERANCE:.0e} is accepted)'
@@ -44,4 +49,7 @@ def _parser() -> argparse.ArgumentParser:
                         '(default: the one that the checkpoint names)')  # fmt: skip
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='new or empty (default: beside the checkpoint)')
     parser.add_argument('--image-size', type=int, metavar='PIXELS', help='to resize position embeddings to')
+    parser.add_argument('--channels', choices=['as-loaded', 'bgr'], default='as-loaded',
+                        help='bgr: it was trained on BGR images and is to take RGB ones '
+                        '(default: whatever it was trained on)')  # fmt: skip
     return parser

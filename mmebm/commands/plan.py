@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.commands._config import PACKAGE, find_config, replace_data_root, warn_unknown_options
+from mmebm.commands._config import find_config, merge_options
 from mmebm.commands._gpus import GPUS
 from mmebm.commands._measured_steps import (
     Speed,
@@ -28,6 +28,7 @@ from mmebm.commands._measured_steps import (
     variants_of,
 )
 from mmebm.commands._step_cost import StepCost, is_sharded, step_cost
+from mmebm.config_files import PACKAGE
 
 GIB = 2**30
 
@@ -170,11 +171,7 @@ def notes_on(cfg: Config, plan: dict) -> list[str]:
 def load_config(name: str, options: dict) -> Config:
     """A config with the command line's options in it, as in training."""
     cfg = Config.fromfile(find_config(name))
-    roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
-    warn_unknown_options(cfg, options)
-    cfg.merge_from_dict(options)
-    for key, old in roots.items():
-        replace_data_root(cfg, old, str(options[key]))
+    merge_options(cfg, options)
     return cfg
 
 

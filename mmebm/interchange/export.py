@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from mmengine.config import Config
@@ -13,7 +13,7 @@ from torch import Tensor
 from .hf_models import HuggingFace, HuggingFaceItself
 from .onnx_graph import Onnx
 from .openmmlab import OpenMMLab
-from .source import Source, read_source
+from .source import Source, from_bgr, read_source
 from .timm_models import Timm, TimmItself
 from .torchvision_models import Torchvision
 
@@ -59,6 +59,8 @@ class Export:
         magnitude: The largest absolute feature.
         image_size: (height, width) of the images that were compared.
         left_out: Names of weights that the last features do not depend on.
+        note: What users have to know of the order of channels, which also stands in the Python file that was written,
+            if any; empty if there is nothing.
     """
 
     files: list[Path]
@@ -66,10 +68,16 @@ class Export:
     magnitude: float
     image_size: tuple[int, int]
     left_out: list[str]
+    note: str
 
 
 def export(
-    checkpoint: str | Path, to: str, out: str | Path, config: Config | None = None, image_size: int | None = None
+    checkpoint: str | Path,
+    to: str,
+    out: str | Path,
+    config: Config | None = None,
+    image_size: int | None = None,
+    channels: Literal['as-loaded', 'bgr'] = 'as-loaded',
 ) -> Export:
     """Export the backbone of a pretraining checkpoint.
 
@@ -82,19 +90,22 @@ def export(
         out: A folder that does not exist or is empty.
         config: That the checkpoint was trained with; None: the one that it names.
         image_size: To resize position embeddings to, in pixels; None: as trained.
+        channels: ``as-loaded``: what is exported takes channels in the order of training. ``bgr``: that was BGR, and
+            what is exported takes RGB.
 
     Raises:
         FileExistsError: ``out`` is neither new nor empty.
         FileNotFoundError: There is no such checkpoint.
         ImportError: The target's package is not installed.
-        UnsupportedError: The target has no such model.
-        ValueError: The checkpoint does not fit its config, or the features differ by more than ``TOLERANCE``. In each
-            case nothing is written.
+        UnsupportedError: The target has no such model, or its channels cannot be reversed.
+        ValueError: The checkpoint does not fit its config, it was not trained on BGR, or the features differ by more
+            than ``TOLERANCE``. In each case nothing is written.
     """
     out = Path(out).resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f'{out} exists and is not an empty folder; name a new one (--out)')
     source = read_source(checkpoint, config, image_size)
+    source = from_bgr(source) if channels == 'bgr' else source
     target = AT_HOME.get((to, source.kind), TARGETS[to])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
@@ -112,7 +123,7 @@ def export(
             file.write_text(file.read_text().replace(str(folder), str(out)))
         shutil.copytree(folder, out, dirs_exist_ok=True)
     left_out = [] if isinstance(target, OpenMMLab) else [*source.left_out]
-    return Export(sorted(out.iterdir()), difference, magnitude, source.image_size, left_out)
+    return Export(sorted(out.iterdir()), difference, magnitude, source.image_size, left_out, source.note)
 
 
 def compare(source: Source, target: Target, folder: Path) -> tuple[float, float]:

@@ -237,8 +237,9 @@ class HuggingFaceItself:
 
     def write(self, source: Source, folder: Path) -> None:
         """Write it as ``save_pretrained`` does, and a ``load.py`` that loads it."""
-        write_pretrained(source.trained.model, source, folder)
-        write_loader(folder, 'from transformers import AutoModel\n', 'model = AutoModel.from_pretrained(folder)\n')
+        write_pretrained(source.resized.model, source, folder)
+        code = 'model = AutoModel.from_pretrained(folder)\n'
+        write_loader(source, folder, 'from transformers import AutoModel\n', code)
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import runpy
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Library(ABC):
         model = self.build(recipe)
         theirs = f'the {type(model).__name__} of {self.name}'
         model.load_state_dict(family.names.to_theirs(source.resized.state_dict(), model.state_dict(), theirs))
-        write_loader(folder, *self.save(model, recipe, source, folder))
+        write_loader(source, folder, *self.save(model, recipe, source, folder))
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
@@ -103,17 +104,22 @@ def no_such_model(library: str, kind: str, known: dict) -> UnsupportedError:
     )
 
 
-def write_loader(folder: Path, imports: str, code: str) -> None:
+def write_loader(source: Source, folder: Path, imports: str, code: str) -> None:
     """Write ``load.py``: lines of imports, and lines that set ``model``, given ``folder``."""
+    title = docstring('Sets `model` to the exported backbone.', source.note)
     (folder / LOADER).write_text(
-        f'"""Sets `model` to the exported backbone."""\n\nfrom pathlib import Path\n\n{imports}\n'
-        f'folder = Path(__file__).resolve().parent\n{code}'
+        f'{title}\n\nfrom pathlib import Path\n\n{imports}\nfolder = Path(__file__).resolve().parent\n{code}'
     )
 
 
 def run_loader(folder: Path) -> nn.Module:
     """The model that ``load.py`` loads, in evaluation mode."""
     return runpy.run_path(str(folder / LOADER))['model'].eval()
+
+
+def docstring(title: str, note: str) -> str:
+    """A docstring, as Python; a note that is empty is left out."""
+    return f'"""{title}\n\n{textwrap.fill(note, width=110)}\n"""' if note else f'"""{title}"""'
 
 
 def call_text(function: str, arguments: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from .library import docstring
 from .source import WHOLE, Source, as_tokens
 
 CHECKPOINT = 'backbone.pth'
@@ -39,8 +40,9 @@ class OpenMMLab:
         checkpoint = str(folder / CHECKPOINT)
         init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix=PREFIX)
         model = dict(backbone=dict(_delete_=True) | backbone | dict(init_cfg=init_cfg))
-        title = f'"""A pretrained backbone for a config of {self.package} to have in place of its own."""\n\n'
-        (folder / FRAGMENT).write_text(f'{title}model = {pformat(model, width=110, sort_dicts=False)}\n')
+        title = f'A pretrained backbone for a config of {self.package} to have in place of its own.'
+        text = docstring(title, source.note)
+        (folder / FRAGMENT).write_text(f'{text}\n\nmodel = {pformat(model, width=110, sort_dicts=False)}\n')
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ OTHER_OUTPUTS = re.compile(r'norm[012]\.\w+|ln2\.\w+')
 # Where neither the config nor the command line says how large images are.
 IMAGE_SIZE = 224
 
+# What users of an exported backbone have to know of the order of channels, unless the data preprocessor made them RGB.
+AS_LOADED = (
+    'Channels, and mean and std with them, are in the order in which the training data set loaded them (to_rgb=False): '
+    'BGR where OpenCV read the images, RGB in data sets such as CIFAR10.'
+)
+FROM_BGR = (
+    'The backbone was trained on BGR images; its input channels were reversed in the export, so that it takes RGB.'
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -53,6 +62,8 @@ class Source:
         mean: Of the training images, by which they were normalised; 0 to 255, one per channel. None: not known.
         std: The same for the deviation.
         left_out: Weights of other outputs, which the last features do not depend on.
+        to_rgb: Whether the data preprocessor took images for BGR and turned them to RGB.
+        is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in the reverse of the trained order.
     """
 
     kind: str
@@ -63,6 +74,8 @@ class Source:
     mean: list[float] | None
     std: list[float] | None
     left_out: dict[str, Tensor]
+    to_rgb: bool
+    is_reversed: bool = False
 
     @property
     def traits(self) -> Any:
@@ -74,10 +87,17 @@ class Source:
         """Of the images."""
         return self.cfg.get('in_channels', 3)
 
+    @property
+    def note(self) -> str:
+        """What its users have to know of the order of channels; empty if there is nothing."""
+        if self.is_reversed:
+            return FROM_BGR
+        return AS_LOADED if self.in_channels == 3 and not self.to_rgb else ''
+
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of normalised images (N, C, H, W)."""
-        return as_tokens(self.trained(images)[-1])
+        """The last features (N, L, C) of normalised images (N, C, H, W), channels as in what is exported."""
+        return as_tokens(self.trained(images.flip(1) if self.is_reversed else images)[-1])
 
 
 def read_source(path: str | Path, config: Config | None = None, image_size: int | None = None) -> Source:
@@ -126,7 +146,35 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
         mean=_floats(preprocessor.get('mean')),
         std=_floats(preprocessor.get('std')),
         left_out=left_out,
+        to_rgb=bool(preprocessor.get('to_rgb') or preprocessor.get('bgr_to_rgb')),
     )
+
+
+def from_bgr(source: Source) -> Source:
+    """A backbone that was trained on BGR images, to be exported as one that takes RGB.
+
+    Raises:
+        UnsupportedError: There is not one convolution that reads the images.
+        ValueError: The images are of other channels than BGR.
+    """
+    if source.in_channels != 3:
+        raise ValueError(f'--channels bgr: images of {source.in_channels} channels are no BGR; leave it out')
+    if source.to_rgb:
+        raise ValueError(
+            '--channels bgr: the data preprocessor has turned BGR into RGB (to_rgb=True), so that the network was not '
+            'trained on BGR; leave it out'
+        )
+    resized = copy.deepcopy(source.resized)
+    readers = [module for module in resized.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3]
+    if len(readers) != 1:
+        raise UnsupportedError(
+            f'--channels bgr reverses the input of the one convolution that takes three channels, and this '
+            f'{source.kind} has {len(readers)} of them; leave it out, and reverse the channels of images'
+        )
+    (reader,) = readers
+    reader.weight.data = reader.weight.data.flip(1)
+    mean, std = (values and values[::-1] for values in (source.mean, source.std))
+    return replace(source, resized=resized, mean=mean, std=std, is_reversed=True)
 
 
 def build(cfg: dict[str, Any]) -> nn.Module:

@@ -206,10 +206,11 @@ class TimmItself:
 
     def write(self, source: Source, folder: Path) -> None:
         """Write its weights, and a ``load.py`` that builds and loads it."""
-        save_file(source.trained.timm_model.state_dict(), folder / 'model.safetensors')
+        save_file(source.resized.timm_model.state_dict(), folder / 'model.safetensors')
         arguments = {key: value for key, value in source.cfg.items() if key not in ('type', 'in_channels')}
         call = call_text('timm.create_model', arguments | dict(in_chans=source.in_channels))
         write_loader(
+            source,
             folder,
             'import timm\nfrom safetensors.torch import load_file\n',
             f'model = {call}\n'

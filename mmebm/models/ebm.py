@@ -11,7 +11,7 @@ from mmengine.dist import all_reduce
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmebm.energy import Restoration, energy_gradient, restore
+from mmebm.energy import Restoration, restore
 from mmebm.registry import MODELS
 from mmebm.supported_engines import check_model
 
@@ -157,10 +157,15 @@ class EBMAlgorithm(Restorer):
 
     @torch.no_grad()
     def _set_step_size(self, pair: TrainingPair) -> None:
-        """``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes."""
-        squared_gradient = 0.0
-        for part in pair.split(self.training_step.micro_batch or len(pair.clean)):
-            _, gradient = energy_gradient(bind(self.energy, kept=part.kept), part.corrupted, create_graph=False)
+        """``step_size='auto'``: a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes.
+
+        With ``micro_batch`` and ``low_memory``, the gradients take no more memory than those of a training step.
+        """
+        step, squared_gradient = self.training_step, 0.0
+        for part in pair.split(step.micro_batch or len(pair.clean)):
+            energy_fn = bind(self.energy, kept=part.kept)
+            # Low memory recomputes where a graph is asked for, of which nothing is left here, without gradients.
+            _, gradient = step.gradient_fn(energy_fn, part.corrupted, create_graph=step.low_memory)
             squared_gradient = squared_gradient + gradient.float().square().sum()
         squares = torch.stack([pair.squared_error(pair.corrupted), squared_gradient])
         all_reduce(squares)

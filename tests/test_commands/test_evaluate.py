@@ -70,6 +70,20 @@ def test_table_has_mean_and_deviation_over_seeds():
     )
 
 
+def test_checkpoints_are_named_by_the_user_or_by_their_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ('run/epoch_9.pth', 'lr=0.1/epoch_9.pth'):
+        Path(path).parent.mkdir()
+        Path(path).touch()
+    texts = ['run/epoch_9.pth', 'lr=0.1/epoch_9.pth', 'ours=lr=0.1/epoch_9.pth', 'lost=run/none.pth']
+    assert evaluate.named_checkpoints(texts) == {
+        'run': 'run/epoch_9.pth',
+        'lr=0.1': 'lr=0.1/epoch_9.pth',
+        'ours': 'lr=0.1/epoch_9.pth',
+        'lost': 'run/none.pth',
+    }
+
+
 def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
     work_dir = shapes / 'runs'
     argv = [f'ours={shapes / "pretrained.pth"}', '--data-root', str(shapes / 'data'), '--work-dir', str(work_dir)]
@@ -105,6 +119,13 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
         (['{folder}/pretrained.pth', '--data-root', '{folder}/nowhere'], 'nowhere/shapes_imagenet.* does not exist'),
         (['{folder}/pretrained.pth', '--data-root', '{folder}/data', '--backbone', 'vit-x_shapes'], 'vit-x_shapes'),
         (['{folder}/other.pth', '--data-root', '{folder}/data', '--backbone', 'vit-t_shapes'], 'another architecture'),
+        (['a/seed_0/x.pth', 'b/seed_0/x.pth'], '"seed_0", a/seed_0/x.pth and b/seed_0/x.pth; .* NAME=FILE'),
+        (['run/epoch_50.pth', 'run=run/epoch_100.pth'], '"run", run/epoch_50.pth and run/epoch_100.pth'),
+        (['random={folder}/pretrained.pth'], 'pretrained.pth: "random" is the name of random weights.* NAME=FILE'),
+        (
+            ['{folder}/pretrained.pth', '--data-root', '{folder}/data', '--cfg-options', 'finetune.max_epochs=3'],
+            'finetune: --cfg-options max_epochs: .* is at .*train_cfg.max_epochs',
+        ),
     ],
 )
 def test_refuses_before_any_work(shapes, capsys, argv, message):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
+from safetensors.torch import load_file
 
 from mmebm.commands import export, import_weights
 from mmebm.interchange import TARGETS
@@ -38,6 +39,18 @@ def test_exports_beside_the_checkpoint_and_says_how_large_the_difference_is(chec
     folder = checkpoint.with_name('epoch_1_timm')
     assert sorted(path.name for path in folder.iterdir()) == ['config.json', 'load.py', 'model.safetensors']
     assert all(f'Wrote {path}' in printed for path in folder.iterdir())
+
+
+def test_warns_of_channels_of_an_unknown_order_and_can_reverse_them(checkpoint, tmp_path, capsys):
+    export.main([str(checkpoint), '--to', 'timm', '--out', str(tmp_path / 'as-loaded')])
+    assert 'Warning: Channels, and mean and std with them, are in the order in which' in capsys.readouterr().out
+    export.main([str(checkpoint), '--to', 'timm', '--out', str(tmp_path / 'rgb'), '--channels', 'bgr'])
+    printed = capsys.readouterr().out
+    assert 'Warning' not in printed and 'were reversed in the export, so that it takes RGB' in printed
+    as_loaded, rgb = (load_file(tmp_path / name / 'model.safetensors') for name in ('as-loaded', 'rgb'))
+    key = 'patch_embed.proj.weight'
+    assert rgb.pop(key).equal(as_loaded[key].flip(1)) and not as_loaded.pop(key).isnan().any()
+    assert all(rgb[key].equal(value) for key, value in as_loaded.items())
 
 
 def test_what_was_exported_loads_without_mmebm(checkpoint, tmp_path):

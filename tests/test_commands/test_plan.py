@@ -382,6 +382,10 @@ def test_hours_at_a_given_speed(config_file, tmp_path):
         (['ebm_vit-t_shapes', '--gpu', 'voodoo2'], "invalid choice: 'voodoo2'"),
         (['ebm_vit-x', '--gpu', 'h200'], 'No config file "ebm_vit-x"'),
         (['ebm_vit-t_shapes', '--gpu', 'h200', '--gpus', '0'], '--gpus must be at least 1, not 0'),
+        (
+            ['ebm_vit-t_shapes', '--gpu', 'h200', '--cfg-options', 'max_epochs=3'],
+            '--cfg-options max_epochs: "max_epochs" is a variable of the config file',
+        ),
     ],
 )
 def test_bad_arguments(arguments, message, capsys):

@@ -3,6 +3,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from mmebm import config_files
 from mmebm.commands import _config, _upstream
 from mmebm.commands._upstream import load_script, run_script
 
@@ -144,6 +145,62 @@ def test_options_of_config_or_runner_do_not_warn():
     _config.warn_unknown_options(Config(dict(train_dataloader=dict())), options)
 
 
+VARIABLES = """
+rate = 0.25
+size = 32
+corruption = dict(type='Mask', ratio=rate)
+train_pipeline = [dict(type='Crop', scale=size), corruption]
+train_dataloader = dict(batch_size=2, dataset=dict(type='ImageNet', data_root=data_root, pipeline=train_pipeline))
+vis_backends = [dict(type='LocalVisBackend')]
+unused = 'never'
+"""
+
+
+@pytest.mark.parametrize(
+    'option, hint',
+    [
+        ('rate=0.9', 'The same value is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
+        ('corruption.ratio=0.9', 'The same value is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
+        ('train_pipeline.0.scale=64', 'The same value is at train_dataloader.dataset.pipeline.0.scale; set it there'),
+    ],
+)
+def test_an_option_that_changes_a_mere_variable_is_refused(folder, option, hint):
+    (folder / 'tiny.py').write_text(CONFIG + VARIABLES)
+    key = option.partition('=')[0]
+    message = f'--cfg-options {key}: "{key.partition(".")[0]}" is a variable of the config file.*{hint}'
+    with pytest.raises(ValueError, match=message):
+        merged('train', ['tiny.py', '--cfg-options', 'train_dataloader.batch_size=4', option])
+
+
+def test_a_variable_that_nothing_is_made_of_is_named(folder):
+    (folder / 'tiny.py').write_text(CONFIG + VARIABLES)
+    with pytest.warns(UserWarning, match='--cfg-options unused: no part of a training or a test reads "unused"'):
+        cfg = merged('train', ['tiny.py', '--cfg-options', 'unused=ever'])
+    assert cfg.unused == 'ever'
+
+
+def test_shipped_variables_are_refused_and_where_their_values_are_is_said():
+    pretraining, finetuning = (
+        Config.fromfile(_config.find_config(name)) for name in ('ebm_vit-b_in1k', 'finetune_ebm-vit-b_in1k')
+    )
+    with pytest.raises(ValueError, match=r'is at train_dataloader\.dataset\.pipeline\.3\.corruption\.ratio; set'):
+        _config.merge_options(pretraining, {'corruption.ratio': 0.9})
+    with pytest.raises(ValueError, match=r'is at model\.backbone\.init_cfg\.checkpoint; set'):
+        _config.merge_options(finetuning, {'checkpoint': 'mine.pth'})
+    assert pretraining.corruption.ratio == 0.6
+    options = {'train_dataloader.dataset.pipeline.3.corruption.ratio': 0.9, 'data_root': 'new', 'test_data_root': 'b'}
+    _config.merge_options(pretraining, options)
+    assert pretraining.train_dataloader.dataset.pipeline[3].corruption.ratio == 0.9
+    assert [pretraining[f'{part}_dataloader'].dataset.data_root for part in ('train', 'test')] == ['new', 'b']
+
+
+@pytest.mark.filterwarnings('error')
+def test_what_an_engine_reads_is_no_variable():
+    cfg = Config(dict(strategy=dict(type='DDPStrategy'), sync_bn='torch', runner_type='FlexibleRunner'))
+    _config.merge_options(cfg, {'strategy.type': 'SingleDeviceStrategy', 'sync_bn': 'mmcv', 'compile': True})
+    assert (cfg.strategy.type, cfg.sync_bn, cfg.compile) == ('SingleDeviceStrategy', 'mmcv', True)
+
+
 class Unsafe:
     def __reduce__(self):
         return print, ('unpickled',)
@@ -195,7 +252,7 @@ def configs(tmp_path, monkeypatch):
     for name in ('_base_/ebm.py', 'ebm_a.py', 'finetune/vit.py', 'linear/vit.py'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    monkeypatch.setattr(_config, 'config_folder', lambda: folder)
+    monkeypatch.setattr(config_files, 'config_folder', lambda: folder)
     return folder
 
 

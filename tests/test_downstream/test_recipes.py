@@ -337,6 +337,20 @@ def record_batches(runner):
     return batches
 
 
+def test_the_hook_takes_the_name_of_a_config(tmp_path):
+    model = MODELS.build(Config.fromfile(FOLDER / 'ebm_vit-t_shapes.py').model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    hook = InputEnergyHook('ebm_vit-t_shapes', str(tmp_path / 'a.pth'), size=32)
+    runner = type('Runner', (), dict(model=model))
+    hook.before_train(runner)
+    images = torch.rand(2, 3, 32, 32) * 255
+    with torch.no_grad():
+        expected = model.eval().energy((images.flip(1) - 127.5) / 64)
+    torch.testing.assert_close(hook.energies(images), expected)
+    with pytest.raises(FileNotFoundError, match='"ebm_vit-t_shape", and no config of that name'):
+        InputEnergyHook('ebm_vit-t_shape', str(tmp_path / 'a.pth')).before_train(runner)
+
+
 def test_bad_input_of_the_hook_is_named(energy_model, tmp_path):
     config, checkpoint, model = energy_model
     with pytest.raises(ValueError, match='interval=0'):

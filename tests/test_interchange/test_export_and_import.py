@@ -13,7 +13,7 @@ from torch import nn
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.interchange import UnsupportedError, export, import_weights
 from mmebm.interchange.library import MERGED
-from mmebm.interchange.source import build, read_source
+from mmebm.interchange.source import AS_LOADED, FROM_BGR, build, read_source
 
 LIBRARIES = ('timm', 'hf', 'torchvision')
 VIT, SWIN, CONVNEXT, RESNET = BACKBONES.values()
@@ -153,6 +153,81 @@ def test_normalisation_travels(tmp_path):
     for mean, std in ((pretrained_cfg['mean'], pretrained_cfg['std']), (processor.image_mean, processor.image_std)):
         assert [255 * x for x in mean] == pytest.approx(NORMALISATION['mean'])
         assert [255 * x for x in std] == pytest.approx(NORMALISATION['std'])
+
+
+def text_for_users(folder):
+    """All that the Python files in a folder say, in one line."""
+    return ' '.join(' '.join(path.read_text() for path in folder.glob('*.py')).split())
+
+
+@pytest.mark.parametrize('to', [*LIBRARIES, 'mmpretrain', 'mmseg', 'mmdet'])
+def test_only_an_unknown_order_of_channels_is_noted(tmp_path, to):
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT, to_rgb=False)
+    assert export(tmp_path / 'epoch_1.pth', to, tmp_path / 'unknown').note == AS_LOADED
+    assert AS_LOADED in text_for_users(tmp_path / 'unknown')
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT, to_rgb=True)
+    assert export(tmp_path / 'epoch_1.pth', to, tmp_path / 'rgb').note == ''
+    assert 'BGR' not in text_for_users(tmp_path / 'rgb')
+    if to != 'torchvision':  # which has none of one channel
+        save_checkpoint(tmp_path / 'epoch_1.pth', VIT | dict(in_channels=1), to_rgb=False)
+        assert export(tmp_path / 'epoch_1.pth', to, tmp_path / 'grey').note == ''
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+@pytest.mark.parametrize('to', [*LIBRARIES, 'mmpretrain', 'mmseg', 'mmdet'])
+def test_trained_on_bgr_it_takes_rgb(tmp_path, kind, to):
+    save_checkpoint(tmp_path / 'epoch_1.pth', BACKBONES[kind], to_rgb=False)
+    path, size = tmp_path / 'epoch_1.pth', size_of(BACKBONES[kind])
+    result = export(path, to, tmp_path / to, image_size=size, channels='bgr')
+    assert result.difference < 1e-4 and result.note == FROM_BGR
+    assert FROM_BGR in text_for_users(tmp_path / to)
+
+
+def test_an_rgb_image_has_the_features_that_its_bgr_twin_had(tmp_path):
+    backbone = save_checkpoint(tmp_path / 'epoch_1.pth', VIT, to_rgb=False)
+    backbone.eval()
+    export(tmp_path / 'epoch_1.pth', 'timm', tmp_path / 'timm', channels='bgr')
+    exported = runpy.run_path(str(tmp_path / 'timm' / 'load.py'))['model'].eval()
+    normalisation = json.loads((tmp_path / 'timm' / 'config.json').read_text())['pretrained_cfg']
+    rgb = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    mean, std = (torch.tensor(normalisation[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    trained_mean, trained_std = (torch.tensor(NORMALISATION[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    expected = backbone((255 * rgb.flip(1) - trained_mean) / trained_std)[-1]
+    torch.testing.assert_close(exported.forward_features((rgb - mean) / std), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mean_and_deviation_of_transformers_are_reversed_too(tmp_path):
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT, to_rgb=False)
+    export(tmp_path / 'epoch_1.pth', 'hf', tmp_path / 'hf', channels='bgr')
+    processor = json.loads((tmp_path / 'hf' / 'preprocessor_config.json').read_text())
+    assert [255 * x for x in processor['image_mean']] == pytest.approx(NORMALISATION['mean'][::-1])
+    assert [255 * x for x in processor['image_std']] == pytest.approx(NORMALISATION['std'][::-1])
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'to_rgb', 'message'),
+    [
+        (VIT, True, r'has turned BGR into RGB \(to_rgb=True\)'),
+        (VIT | dict(in_channels=1), False, 'images of 1 channels are no BGR'),
+        (CONVNEXT | dict(arch=CONVNEXT['arch'] | dict(channels=[8, 3, 24, 32])), False, 'this ConvNeXt has 4 of them'),
+    ],
+)
+def test_what_cannot_be_reversed_is_refused(tmp_path, backbone, to_rgb, message):
+    save_checkpoint(tmp_path / 'epoch_1.pth', backbone, to_rgb=to_rgb)
+    with pytest.raises(ValueError, match=f'--channels bgr.*{message}'):
+        export(tmp_path / 'epoch_1.pth', 'timm', tmp_path / 'timm', channels='bgr')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['epoch_1.pth']
+
+
+def test_foreign_backbones_take_rgb_too(tmp_path):
+    """Those that go back to their own library."""
+    timm = dict(type='TIMMBackbone', model_name='convnext_tiny', features_only=True, depths=(1, 1, 1, 1), dims=(8,) * 4)
+    vit = dict(model_type='vit', hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    hf = dict(type='mmebm.HuggingFaceBackbone', config=vit | dict(image_size=224, patch_size=32))
+    for to, backbone in (('timm', timm), ('hf', hf)):
+        save_checkpoint(tmp_path / 'epoch_1.pth', backbone, to_rgb=False)
+        result = export(tmp_path / 'epoch_1.pth', to, tmp_path / to, channels='bgr')
+        assert result.difference < 1e-4 and FROM_BGR in text_for_users(tmp_path / to)
 
 
 def test_a_backbone_of_timm_goes_back_to_timm(tmp_path):

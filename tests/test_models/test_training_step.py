@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
+from mmebm.commands._step_cost import Tally
 from mmebm.models.training_step import make_traceable
 
 VIT = dict(
@@ -67,11 +68,27 @@ def test_parts_report_what_the_whole_reports(options):
     torch.testing.assert_close(found['error_ratio'], ratio)
 
 
-def test_calibration_in_parts_is_that_of_the_whole():
-    whole, parts = (build(step_size='auto', micro_batch=size) for size in (None, 1))
+@pytest.mark.parametrize('options', [dict(micro_batch=1), dict(low_memory=True), dict(low_memory=True, micro_batch=3)])
+def test_calibration_in_parts_is_that_of_the_whole(options):
+    whole, parts = build(step_size='auto'), build(step_size='auto', **options)
     for model in (whole, parts):
         model.loss(pair())
     torch.testing.assert_close(parts.step_size, whole.step_size)
+
+
+@pytest.mark.parametrize('options', [dict(micro_batch=4), dict(low_memory=True)])
+def test_the_first_step_with_its_calibration_takes_no_more_memory_than_later_ones(options):
+    deep = VIT | dict(arch=VIT['arch'] | dict(num_layers=12))
+    peaks = []
+    with Tally() as tally:
+        model = build(deep, step_size='auto', **options)
+        for _ in range(2):
+            tally.peak = tally.now
+            model.loss(pair(16))['loss'].backward()
+            model.zero_grad()
+            peaks.append(tally.peak)
+    first, later = peaks
+    assert first < 1.02 * later
 
 
 def test_failing_compilation_warns_once_and_trains_eagerly(monkeypatch):

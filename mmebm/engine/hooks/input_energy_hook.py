@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmebm.checkpoint import check_fit, read_checkpoint
+from mmebm.config_files import find_config
 from mmebm.engine.undisturbed import undisturbed
 from mmebm.registry import HOOKS
 
@@ -23,7 +24,7 @@ class InputEnergyHook(Hook):
     bitwise the same with and without this hook. The energy appears beside the loss as ``input_energy``.
 
     Args:
-        config: The config file of the pretraining.
+        config: The config file of the pretraining, or the name of one of mmebm's configs.
         checkpoint: Its checkpoint.
         interval: Iterations from one measurement to the next.
         size: Images are resized to squares of this side in pixels, since energies of different sizes do not compare.
@@ -47,11 +48,12 @@ class InputEnergyHook(Hook):
         Raises:
             FileNotFoundError: There is no such config or checkpoint.
             TypeError: The config's model has no energy.
-            ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's.
+            ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's; or the config's
+                name fits several.
         """
         checkpoint = read_checkpoint(self.checkpoint)
         with undisturbed(runner.model):  # initial weights are drawn before those of the checkpoint replace them
-            self.model = get_model(self.config).eval()
+            self.model = get_model(find_config(self.config)).eval()
         if not hasattr(self.model, 'energy'):
             raise TypeError(
                 f'InputEnergyHook: {self.config} is a config of {type(self.model).__name__}, which has no energy; '
