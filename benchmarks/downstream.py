@@ -3,10 +3,10 @@
     python benchmarks/downstream.py    all tasks, three seeds: three quarters of an hour on 2 cores
     python benchmarks/downstream.py --seeds 0 --tasks seg --dry-run    one of each; writes no results
 
-Pretrains ``configs/ebm_vit-t_shapes-64px.py``, writes Shapes in the layouts of ImageNet, ADE20K and COCO, and runs
-``tools/evaluate.py``: the same trainings through the configs that inherit mmpretrain's, mmseg's and mmdet's, from the
-pretrained and from random weights. What has finished before is not run again. Writes ``results/downstream.json`` and
-its table into the README.
+Pretrains ``configs/ebm-patches_vit-t_shapes-64px.py``, writes Shapes in the layouts of ImageNet, ADE20K and COCO, and
+runs ``tools/evaluate.py``: the same trainings through the configs that inherit mmpretrain's, mmseg's and mmdet's, from
+the pretrained and from random weights. What has finished before is not run again. Writes ``results/downstream.json``
+and its table into the README.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from _results import REPOSITORY, RESULTS, hardware, replace_between_marks, stamp
 
 from mmebm.commands import evaluate, make_shapes
 
-CONFIG = REPOSITORY / 'configs' / 'ebm_vit-t_shapes-64px.py'
+CONFIG = REPOSITORY / 'configs' / 'ebm-patches_vit-t_shapes-64px.py'
 LAYOUTS = ('imagenet', 'ade20k', 'coco')
 
 

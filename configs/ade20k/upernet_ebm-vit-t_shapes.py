@@ -22,7 +22,7 @@ model = dict(
         patch_size=8,
         out_indices=[0, 1, 2, 3],
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_8.pth'),
+        init_cfg=dict(checkpoint='work_dirs/ebm-patches_vit-t_shapes-64px/epoch_8.pth'),
     ),
     neck=dict(embed_dim=128),
     decode_head=dict(in_channels=[128, 128, 128, 128], channels=64, num_classes=10),

@@ -23,7 +23,7 @@ model = dict(
         img_size=64,
         patch_size=8,
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint='work_dirs/ebm_vit-t_shapes-64px/epoch_8.pth'),
+        init_cfg=dict(checkpoint='work_dirs/ebm-patches_vit-t_shapes-64px/epoch_8.pth'),
     ),
     neck=dict(in_channels=128, out_channels=width),
     rpn_head=dict(

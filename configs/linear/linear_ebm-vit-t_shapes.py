@@ -11,7 +11,7 @@ Expect:   see benchmarks/results/downstream.json
 
 _base_ = './linear_ebm-vit-b_in1k.py'
 
-checkpoint = 'work_dirs/ebm_vit-t_shapes-64px/epoch_8.pth'
+checkpoint = 'work_dirs/ebm-patches_vit-t_shapes-64px/epoch_8.pth'
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),

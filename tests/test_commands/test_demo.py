@@ -17,11 +17,9 @@ def test_a_config_without_a_test_set_a_corruption_is_refused_before_training(tmp
         raise AssertionError('a runner was built')
 
     monkeypatch.setattr(demo.Runner, 'from_cfg', from_cfg)
-    message = (
-        r"--config ebm_vit-t_shapes-64px: .*needs ConcatDataset in test_dataloader\.dataset, which has 'mmebm\.Shapes'"
-    )
+    message = r"-64px: .*needs ConcatDataset in test_dataloader\.dataset, which has 'mmebm\.Shapes'"
     with pytest.raises(ValueError, match=message):
-        demo.main(['--config', 'ebm_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
+        demo.main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
     assert not (tmp_path / 'demo').exists()
 
 

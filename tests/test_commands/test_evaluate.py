@@ -28,7 +28,7 @@ def save_checkpoint(config: str, path: Path) -> Path:
 def shapes(tmp_path_factory):
     """A folder with a checkpoint and twenty labelled images."""
     folder = tmp_path_factory.mktemp('evaluate')
-    save_checkpoint('ebm_vit-t_shapes-64px', folder / 'pretrained.pth')
+    save_checkpoint('ebm-patches_vit-t_shapes-64px', folder / 'pretrained.pth')
     sizes = ['--train', '20', '--val', '10', '--image-size', '64']
     make_shapes.main([str(folder / 'data' / 'shapes_imagenet'), '--layout', 'imagenet', *sizes])
     return folder
@@ -41,7 +41,7 @@ def shapes(tmp_path_factory):
         ('ebm-patches_vit-l_in1k', ('vit-l', 'in1k')),
         ('ebm_swin-b_in1k', ('swin-b', 'in1k')),
         ('ebm_resnet50_in1k', ('resnet50', 'in1k')),
-        ('ebm_vit-t_shapes-64px', ('vit-t', 'shapes')),
+        ('ebm-patches_vit-t_shapes-64px', ('vit-t', 'shapes')),
     ],
 )
 def test_finds_the_configs_of_a_backbone(config, expected):
