@@ -13,12 +13,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
-from mmebm.commands._config import (
-    check_data_roots,
-    find_config,
-    merge_options,
-    nested_dicts,
-)
+from mmebm.commands._classes import check_classes
+from mmebm.commands._config import check_data_roots, find_config, merge_options, nested_dicts
 from mmebm.commands._pretrained import check_pretrained
 from mmebm.environment import require_mmcv_ops
 from mmebm.supported_engines import check_config
@@ -60,6 +56,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         if 'train_dataloader' in sections:
             check_config(cfg)
         check_data_roots(cfg, sections)
+        check_classes(cfg)
         if 'train_dataloader' in sections:
             check_pretrained(cfg)
         elif cfg.get('load_from') and '://' not in cfg.load_from:

@@ -1,0 +1,42 @@
+"""Checks that the data sets of a config number the same classes alike."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+def check_classes(cfg: Config) -> None:
+    """Check that training and evaluation find the same folders of classes.
+
+    mmpretrain numbers the folders of each data set by themselves. Were a class missing from one of them, a label would
+    mean another class there, and scores would be wrong without an error.
+
+    Args:
+        cfg: The merged config. Data sets whose classes are listed in it or in a file are not looked at.
+
+    Raises:
+        ValueError: The folders differ.
+    """
+    train = class_folders(cfg, 'train_dataloader')
+    for section in ('val_dataloader', 'test_dataloader'):
+        other = class_folders(cfg, section)
+        if train and other and (different := sorted({*train[1]} ^ {*other[1]})):
+            shown = ', '.join(different[:4]) + (', ...' if len(different) > 4 else '')
+            raise ValueError(
+                f'{train[0]} and {other[0]} must have the same folders, one a class, since they are numbered in each; '
+                f'{len(different)} are in one of them alone: {shown}'
+            )
+
+
+def class_folders(cfg: Config, section: str) -> tuple[Path, list[str]] | None:
+    """A data set's folder, and the names of those in it if they are its classes."""
+    dataset = (cfg.get(section) or {}).get('dataset') or {}
+    if not dataset.get('with_label') and (dataset.get('metainfo') or {}).get('classes', ()) is not None:
+        return None
+    root, split = Path(dataset.get('data_root') or ''), dataset.get('split', '')
+    prefix = dataset.get('data_prefix') or split
+    folder = root / (prefix['img_path'] if isinstance(prefix, dict) else prefix)
+    is_listed = dataset.get('ann_file') or (split and (root / 'meta' / f'{split}.txt').exists())
+    if is_listed or not folder.is_dir():
+        return None
+    return folder, [path.name for path in folder.iterdir() if path.is_dir()]
