@@ -32,12 +32,13 @@ from mmengine.registry import init_default_scope
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.commands._classes import check_classes
-from mmebm.commands._config import config_folder, find_config, replace_data_root
+from mmebm.commands._config import config_folder, find_config, merge_options, replace_data_root
 from mmebm.commands._frozen import frozen_metrics
 from mmebm.commands._process import check_same, run_config, settle
 from mmebm.datasets.image_folder import EXTENSIONS
 from mmebm.registry import MODELS
 
+DOWNSTREAM = 'finetune'
 TOKENIZER = 'tokenizer'
 TOKENIZED = 'beit'  # the method that needs it
 SIZE = '32px'
@@ -94,12 +95,16 @@ class Bench:
 
     Raises:
         FileNotFoundError: The data or a config is missing.
-        ValueError: The budget is none, no point is asked for, train and test have other classes, or there are fewer
-            images than ``--images`` or than a batch.
+        ValueError: The budget is none, no point is asked for, an option is of no method or changes nothing, train and
+            test have other classes, or there are fewer images than ``--images`` or than a batch.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        configs = [TOKENIZER, DOWNSTREAM, *known_methods()]
+        for key in args.cfg_options or {}:
+            if key.partition('.')[0] not in configs:
+                raise ValueError(f'--cfg-options {key}: must begin with one of {", ".join(configs)}')
         if args.points < 1 or args.finetune_points < 0:
             raise ValueError('--points must be at least 1, and --finetune-points at least 0')
         self.budget = parse_budget(args.budget)
@@ -108,7 +113,7 @@ class Bench:
         self.data = write_shapes(self.work_dir, args.images) if args.data == 'shapes' else Path(args.data).resolve()
         self.test_prefix = find_test_folder(self.data)
         self.num_classes = sum(path.is_dir() for path in (self.data / 'train').iterdir())
-        self.downstream = self.config('finetune')
+        self.downstream = self.config(DOWNSTREAM)
         check_classes(self.downstream)
         for method in self.methods():  # before anything is trained
             self.config(method)
@@ -129,7 +134,7 @@ class Bench:
         if 'num_classes' in cfg.model.get('head', {}):
             cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = self.num_classes
         options = self.args.cfg_options or {}
-        cfg.merge_from_dict({k.partition('.')[2]: v for k, v in options.items() if k.partition('.')[0] == method})
+        merge_options(cfg, {k.partition('.')[2]: v for k, v in options.items() if k.partition('.')[0] == method})
         total = sum(path.suffix.lower() in EXTENSIONS for path in (self.data / 'train').rglob('*'))
         if self.args.images is not None:
             cfg.train_dataloader.dataset.indices = evenly_spaced(self.args.images, total)
@@ -232,7 +237,7 @@ class Bench:
         cfg = evaluate.initialised(self.downstream, weights and str(weights), training.seed, folder)
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
         scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
-        run = evaluate.Run('finetune', training.method, training.seed, cfg, folder)
+        run = evaluate.Run(DOWNSTREAM, training.method, training.seed, cfg, folder)
         return dict(
             method=training.method,
             backbone=self.args.backbone,
@@ -345,9 +350,13 @@ def finetuned_top1(run: evaluate.Run) -> float:
     return evaluate.result_rows(run)[0]['value']
 
 
+def known_methods() -> list[str]:
+    """Those that have a config in ``configs/peers/``, for one of the backbones at least."""
+    names = sorted(path.name.partition('_')[0] for path in (config_folder() / 'peers').glob(f'*_*_{SIZE}.py'))
+    return [name for name in dict.fromkeys(names) if name != DOWNSTREAM]
+
+
 def _parser() -> argparse.ArgumentParser:
-    known = sorted(path.stem.removesuffix(f'_{SIZE}') for path in (config_folder() / 'peers').glob(f'*_*_{SIZE}.py'))
-    methods = [name.rpartition('_')[0] for name in known if not name.startswith('finetune')]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage='%(prog)s --data FOLDER [...]'
     )
@@ -355,7 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--methods',
         nargs='+',
-        choices=[*dict.fromkeys(methods), RANDOM],
+        choices=[*known_methods(), RANDOM],
         default=['ebm', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', RANDOM],
         help='in this order',
     )

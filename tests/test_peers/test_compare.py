@@ -244,6 +244,16 @@ def test_refuses_figures_of_another_evaluation(compare, shapes, tmp_path, monkey
         other.run('random', 0)
 
 
+def test_refuses_options_that_change_nothing(compare, shapes, tmp_path, capsys):
+    argv = ['--data', str(shapes), '--methods', 'ebm', '--work-dir', str(tmp_path), '--cfg-options']
+    with pytest.raises(SystemExit):
+        compare.main([*argv, *batches_of_8('finetune', 'ebm'), 'ebm.max_epochs=3'])
+    assert '--cfg-options max_epochs: "max_epochs" is a variable of the config file' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare.main([*argv, *batches_of_8('finetune', 'ebm'), 'emb.model.compile=False'])
+    assert '--cfg-options emb.model.compile: must begin with one of tokenizer, finetune' in capsys.readouterr().err
+
+
 def batches_of_8(*methods):
     return [f'{name}.train_dataloader.{key}' for name in methods for key in ('batch_size=8', 'num_workers=0')]
 
