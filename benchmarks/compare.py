@@ -30,9 +30,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmebm.checkpoint import part, read_checkpoint
-from mmebm.commands import evaluate, make_shapes
+from mmebm.commands import make_shapes
 from mmebm.commands._classes import check_classes
 from mmebm.commands._config import config_folder, find_config, merge_options, replace_data_root
+from mmebm.commands._downstream import Run, initialised, perform, result_rows
 from mmebm.commands._frozen import frozen_metrics
 from mmebm.commands._process import check_same, run_config, settle
 from mmebm.datasets.image_folder import EXTENSIONS
@@ -234,10 +235,10 @@ class Bench:
             gflops = cost['gflops_per_image'] * batch * cost['steps'] * epoch
             rate = training.cfg.optim_wrapper.optimizer.lr
         folder = training.folder / f'finetune_{epoch}'
-        cfg = evaluate.initialised(self.downstream, weights and str(weights), training.seed, folder)
+        cfg = initialised(self.downstream, weights and str(weights), training.seed, folder)
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
         scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
-        run = evaluate.Run(DOWNSTREAM, training.method, training.seed, cfg, folder)
+        run = Run(DOWNSTREAM, training.method, training.seed, cfg, folder)
         return dict(
             method=training.method,
             backbone=self.args.backbone,
@@ -339,15 +340,15 @@ def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path
     torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
 
 
-def finetuned_top1(run: evaluate.Run) -> float:
+def finetuned_top1(run: Run) -> float:
     """Top-1 in percent after fine-tuning, which is done unless it has been.
 
     Raises:
         RuntimeError: It failed.
     """
-    if evaluate.perform([run], jobs=1, gpus=1):
+    if perform([run], jobs=1, gpus=1):
         raise RuntimeError(f'{run.name} failed, see {run.folder / "log.txt"}')
-    return evaluate.result_rows(run)[0]['value']
+    return result_rows(run)[0]['value']
 
 
 def known_methods() -> list[str]:

@@ -24,8 +24,8 @@ from mmengine.optim import build_optim_wrapper
 
 from mmebm.commands._config import find_config
 from mmebm.commands._step_cost import build_model, step_cost
+from mmebm.commands._training_facts import autocast_type, precision_name
 from mmebm.commands._upstream import adapt_to_cpu
-from mmebm.commands.plan import autocast_type, precision_name
 
 # Config, side of the images in pixels, images in a batch, and what else differs from the config. Peaks above 500 MB, so
 # that what libraries hold for themselves counts little.

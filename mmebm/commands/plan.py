@@ -28,6 +28,16 @@ from mmebm.commands._measured_steps import (
     variants_of,
 )
 from mmebm.commands._step_cost import StepCost, is_sharded, step_cost
+from mmebm.commands._training_facts import (
+    accumulated,
+    autocast_type,
+    base_batch_size,
+    image_size,
+    known_length,
+    learning_rate,
+    precision_name,
+    total_batch,
+)
 from mmebm.config_files import PACKAGE
 
 GIB = 2**30
@@ -37,9 +47,6 @@ GIB = 2**30
 USABLE_MEMORY = 0.9
 
 AS_GIVEN = 'as given'
-
-# Training images, where a data set's files are not needed to know.
-DATASET_SIZES = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
 
 
 @dataclass(frozen=True)
@@ -173,70 +180,6 @@ def load_config(name: str, options: dict) -> Config:
     cfg = Config.fromfile(find_config(name))
     merge_options(cfg, options)
     return cfg
-
-
-def autocast_type(cfg: Config) -> torch.dtype:
-    """The type that a config trains in on a GPU: float32, or what its ``AmpOptimWrapper`` casts to."""
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
-        return torch.float32
-    return getattr(torch, cfg.optim_wrapper.get('dtype') or 'float16')
-
-
-def precision_name(cfg: Config, dtype: torch.dtype, on_gpu: bool) -> str:
-    """What the benchmark calls the precision of a config that autocasts to a type."""
-    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'].endswith('MatmulPrecisionHook')]
-    has_tf32 = on_gpu and any(hook.get('precision') != 'highest' for hook in hooks)
-    return {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(dtype, 'tf32' if has_tf32 else 'fp32')
-
-
-def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of the training images: as cropped or resized last, else as the data set or the backbone say.
-
-    Raises:
-        ValueError: None of them says.
-    """
-    dataset = cfg.train_dataloader.dataset
-    sizes = [dataset.get('image_size') or cfg.model.backbone.get('img_size')]
-    for step in dataset.get('pipeline', []):
-        if step['type'].endswith('Crop'):
-            sizes.append(step.get('crop_size') or step.get('scale'))
-        elif step['type'].endswith('Resize') and 'scale' in step:
-            scale = step['scale']
-            sizes.append(scale if isinstance(scale, int) else scale[::-1])  # (width, height)
-    size = next((size for size in reversed(sizes) if size), None)
-    if size is None:
-        raise ValueError('The config does not say how large the training images are; give --image-size.')
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def known_length(cfg: Config) -> int | None:
-    """How many images a training set has, if its name tells."""
-    dataset = cfg.train_dataloader.dataset
-    name = dataset.type.rpartition('.')[2]
-    if name == 'ImageFolder' and 'imagenet' in dataset.get('data_root', '').lower():
-        name = 'ImageNet'
-    return dataset.get('size', 10_000) if name == 'Shapes' else DATASET_SIZES.get(name)
-
-
-def accumulated(cfg: Config) -> int:
-    """Steps whose gradients are added up before the weights change."""
-    return cfg.optim_wrapper.get('accumulative_counts', 1)
-
-
-def total_batch(cfg: Config, gpus: int) -> int:
-    """Images behind one change of the weights."""
-    return gpus * cfg.train_dataloader.batch_size * accumulated(cfg)
-
-
-def base_batch_size(cfg: Config) -> int | None:
-    """The total batch that the config's learning rate is meant for."""
-    return (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-
-
-def learning_rate(cfg: Config, gpus: int) -> float | None:
-    """The learning rate for the total batch: the config's, scaled linearly where it says from what."""
-    lr, base = cfg.optim_wrapper.optimizer.get('lr'), base_batch_size(cfg)
-    return lr if lr is None or base is None else lr * total_batch(cfg, gpus) / base
 
 
 def memory_of(cfg: Config, cost: StepCost, gpus: int, ratio: float, available: int) -> Memory:

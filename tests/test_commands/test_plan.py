@@ -11,17 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmebm.commands._config import find_config
 from mmebm.commands._measured_steps import compiled_memory_ratio, measured_speed
 from mmebm.commands._step_cost import ALLOCATION_UNIT, GPUAutocast, Rehearsal, Tally, build_model, step_cost
-from mmebm.commands.plan import (
-    GIB,
-    Memory,
-    image_size,
-    known_length,
-    learning_rate,
-    main,
-    memory_of,
-    precision_name,
-    ways_to_fit,
-)
+from mmebm.commands._training_facts import image_size, known_length, learning_rate, precision_name
+from mmebm.commands.plan import GIB, Memory, main, memory_of, ways_to_fit
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16
 
