@@ -31,7 +31,7 @@ train_dataloader = dict(
         **_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, mask, views, dict(type='PackInputs')]
     ),
 )
-optim_wrapper = _base_.shared.optim_wrapper
+optim_wrapper = _base_.shared.pretraining_optim_wrapper
 param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks

@@ -1,13 +1,13 @@
 """What other methods need to run on the plain ViT and at small images, where mmpretrain's parts ask for more.
 
 The backbones keep the names and the meaning of the weights of mmpretrain's ``VisionTransformer`` and add ``mask_token``
-alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's. All begin as MAE's does.
+alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's. All begin as ``SinCosViT``.
 """
 
 import torch.nn.functional as F
-from mmpretrain.models.selfsup import MAE, BEiTPretrainViT, HOGGenerator, MaskFeatViT
+from mmpretrain.models.selfsup import MAE, HOGGenerator, MaskFeatViT
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmebm.registry import MODELS
 
@@ -40,6 +40,9 @@ class SinCosMaskFeatViT(SinCosInit, MaskFeatViT):
         **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
     """
 
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave the initial weights of ``VisionTransformer``: those of ``MaskFeatViT`` are for a width of 768."""
+
 
 @MODELS.register_module()
 class SimMIMViT(SinCosMaskFeatViT):
@@ -67,16 +70,11 @@ class SimMIMViT(SinCosMaskFeatViT):
 
 @MODELS.register_module()
 class BEiTPlainViT(SinCosMaskFeatViT):
-    """The plain ViT for ``BEiT``: absolute positions and no layer scale; blocks are scaled as BEiT's own.
+    """The plain ViT for ``BEiT``: absolute positions, no layer scale, and no smaller weights in later blocks.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
     """
-
-    def init_weights(self) -> None:
-        """Initialise; as in BEiT, the later a block, the smaller what it adds."""
-        super().init_weights()
-        BEiTPretrainViT.rescale_init_weight(self)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Features of images (N, 3, H, W).

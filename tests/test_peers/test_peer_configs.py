@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
@@ -14,6 +15,7 @@ import mmebm.models.image_tokenizer
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes
 from mmebm.commands._config import replace_data_root
+from mmebm.commands._upstream import adapt_to_cpu
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
@@ -21,7 +23,6 @@ VIT += ['ebm-whitened', 'mae-whitened', 'mae-4views']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 CONFIGS = [f'{name}_vit-w128_32px' for name in VIT] + [f'{name}_convnext-w32_32px' for name in CONVNEXT]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
-# Everything but weights and clipping, of which each method keeps its own.
 OPTIMIZER = dict(type='AdamW', lr=1e-3)
 
 EVERYWHERE = [*CONFIGS, 'tokenizer_32px']
@@ -157,6 +158,38 @@ def test_terms_are_equal(name):
         hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook']
         whitened = ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
         assert [hook['type'] for hook in cfg.custom_hooks] == hooks + whitened
+
+
+@pytest.mark.filterwarnings('ignore:No GPU here')
+@pytest.mark.parametrize('name', [name for name in PRETRAINING if 'vit' in name and not name.startswith('supervised')])
+def test_backbones_begin_and_are_optimised_alike(name):
+    """Deviations of the initial weights, and learning rate, betas and weight decay of every one.
+
+    MAE's own config has Xavier's weights, in attention too, and does not clip gradients.
+    """
+    described = []
+    for one in ('ebm_vit-w128_32px', name):
+        model, cfg = build(one), load(one)
+        adapt_to_cpu(cfg)
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+        names = {id(p): name for name, p in model.backbone.named_parameters() if p.requires_grad}
+        options = {
+            names[id(p)]: (group['lr'], group['betas'], group['weight_decay'])
+            for group in optimizer.param_groups
+            for p in group['params']
+            if id(p) in names
+        }
+        deviations = {name: p.std().item() for name, p in model.backbone.named_parameters() if p.dim() > 1}
+        described.append((options, deviations, cfg.optim_wrapper.get('clip_grad')))
+    (options, deviations, clip), (other_options, other_deviations, other_clip) = described
+    extra = {'mask_token', 'pos_embed'}  # EBM's positions are not trained, and it has no token in place of patches
+    assert {k: v for k, v in other_options.items() if k not in extra} == options
+    if name.startswith('mae'):
+        assert other_clip is None
+        return
+    assert other_clip == clip == dict(max_norm=3.0)
+    for weight in deviations.keys() - {'cls_token'}:
+        assert other_deviations[weight] == pytest.approx(deviations[weight], rel=0.05)
 
 
 @pytest.mark.parametrize('name', EVERYWHERE)

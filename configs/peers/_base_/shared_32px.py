@@ -33,6 +33,20 @@ shared = dict(
     ],
     test_pipeline=[dict(type='mmebm.LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')],
     optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),  # without a GPU: float32
+    # Of EBM and MAE, by their own configs: for the methods whose configs have other values, meant for other backbones.
+    pretraining_optim_wrapper=dict(
+        type='AmpOptimWrapper',
+        dtype='bfloat16',
+        optimizer=dict(lr=1e-3, betas=(0.9, 0.95)),
+        clip_grad=dict(max_norm=3.0),
+        paramwise_cfg=dict(
+            _delete_=True,
+            norm_decay_mult=0.0,
+            bias_decay_mult=0.0,
+            flat_decay_mult=0.0,
+            custom_keys={name: dict(decay_mult=0.0) for name in ('pos_embed', 'cls_token', 'mask_token')},
+        ),
+    ),
     param_scheduler=[
         dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
         dict(type='CosineAnnealingLR', by_epoch=True, begin=3, end=max_epochs, convert_to_iter_based=True),
