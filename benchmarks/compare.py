@@ -115,7 +115,7 @@ class Bench:
         self.test_prefix = find_test_folder(self.data)
         self.num_classes = sum(path.is_dir() for path in (self.data / 'train').iterdir())
         self.downstream = self.config(DOWNSTREAM)
-        check_classes(self.downstream)
+        check_classes(self.downstream, ['val_dataloader'])
         for method in self.methods():  # before anything is trained
             self.config(method)
 

@@ -4,7 +4,8 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
 Hardware: 2 CPU cores
 Time:     7.4 minutes
-Expect:   frozen features: kNN 22%, linear probe 41% (random initialisation 18% and 38%); downstream: see README.md
+Expect:   frozen features: kNN 22%, linear probe 41% (random initialisation 18% and 38%); downstream: see README.md;
+          all of commits before the colours of masked patches were restored, too
 """
 
 _base_ = './ebm_vit-t_shapes.py'

@@ -1,11 +1,12 @@
 """Checks that the data sets of a config number the same classes alike."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
 
-def check_classes(cfg: Config) -> None:
+def check_classes(cfg: Config, sections: Sequence[str]) -> None:
     """Check that training and evaluation find the same folders of classes.
 
     mmpretrain numbers the folders of each data set by themselves. Were a class missing from one of them, a label would
@@ -13,12 +14,13 @@ def check_classes(cfg: Config) -> None:
 
     Args:
         cfg: The merged config. Data sets whose classes are listed in it or in a file are not looked at.
+        sections: The top-level keys whose data sets are compared with those of training, such as ``val_dataloader``.
 
     Raises:
         ValueError: The folders differ.
     """
     train = class_folders(cfg, 'train_dataloader')
-    for section in ('val_dataloader', 'test_dataloader'):
+    for section in {'val_dataloader', 'test_dataloader'}.intersection(sections):
         other = class_folders(cfg, section)
         if train and other and (different := sorted({*train[1]} ^ {*other[1]})):
             shown = ', '.join(different[:4]) + (', ...' if len(different) > 4 else '')

@@ -55,8 +55,9 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
             cfg.resume = False
         if 'train_dataloader' in sections:
             check_config(cfg)
+            check_auto_scale(cfg)
         check_data_roots(cfg, sections)
-        check_classes(cfg)
+        check_classes(cfg, sections)
         if 'train_dataloader' in sections:
             check_pretrained(cfg)
         elif cfg.get('load_from') and '://' not in cfg.load_from:
@@ -78,6 +79,21 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # A process whose communication threads still run at exit is sometimes aborted, and its job with it.
         torch.distributed.destroy_process_group()
+
+
+def check_auto_scale(cfg: Config) -> None:
+    """Refuse ``--auto-scale-lr`` where mmengine would scale for a batch that is not the training's.
+
+    Raises:
+        ValueError: Batches are accumulated, which it does not count.
+    """
+    counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    if (cfg.get('auto_scale_lr') or {}).get('enable') and counts > 1:
+        raise ValueError(
+            f'--auto-scale-lr leaves optim_wrapper.accumulative_counts={counts} out of the total batch, so that the '
+            f'learning rate would be {counts} times too small; tools/plan.py CONFIG --gpus N gives the right one, for '
+            '--cfg-options optim_wrapper.optimizer.lr=...'
+        )
 
 
 def _mend_collate(cfg: Config) -> None:

@@ -172,6 +172,16 @@ def test_an_option_that_changes_a_mere_variable_is_refused(folder, option, hint)
         merged('train', ['tiny.py', '--cfg-options', 'train_dataloader.batch_size=4', option])
 
 
+def test_refuses_to_scale_for_a_part_of_the_batch(folder):
+    (folder / 'tiny.py').write_text(
+        CONFIG
+        + "auto_scale_lr = dict(base_batch_size=64)\noptim_wrapper = dict(type='OptimWrapper', accumulative_counts=4)\n"
+    )
+    merged('train', ['tiny.py'])
+    with pytest.raises(ValueError, match='accumulative_counts=4 .* 4 times too small; tools/plan.py CONFIG'):
+        merged('train', ['tiny.py', '--auto-scale-lr'])
+
+
 def test_a_variable_that_nothing_is_made_of_is_named(folder):
     (folder / 'tiny.py').write_text(CONFIG + VARIABLES)
     with pytest.warns(UserWarning, match='--cfg-options unused: no part of a training or a test reads "unused"'):

@@ -51,10 +51,12 @@ class Log(dict):
         self[name] = value
 
 
-def logged(model, batch, optim_context=lambda model: nullcontext(), iteration=9, **options):
+def logged(model, batch, optim_context=lambda model: nullcontext(), batch_idx=9, epoch=24, **options):
     wrapper = SimpleNamespace(optim_context=optim_context)
-    runner = SimpleNamespace(model=model, iter=iteration, optim_wrapper=wrapper, message_hub=Log())
-    EnergyLogHook(interval=10, **options).after_train_iter(runner, 0, batch)
+    runner = SimpleNamespace(
+        model=model, iter=100 + batch_idx, optim_wrapper=wrapper, train_dataloader=range(epoch), message_hub=Log()
+    )
+    EnergyLogHook(interval=10, **options).after_train_iter(runner, batch_idx, batch)
     return runner.message_hub
 
 
@@ -94,8 +96,13 @@ def test_a_batch_of_one_view():
     assert found['train/energy_clean'] == pytest.approx(sum(sample.clean_energy.item() for sample in samples) / 3)
 
 
-def test_other_iterations_log_nothing():
-    assert logged(square_energy(), batch_of(2), iteration=8) == {}
+@pytest.mark.parametrize(
+    ('batch_idx', 'epoch', 'logs'),
+    [(8, 24, False), (19, 24, True), (23, 24, False), (6, 7, True), (5, 7, False)],
+)
+def test_logs_when_the_logger_does(batch_idx, epoch, logs):
+    """Every tenth iteration of an epoch, or at the end of a shorter one."""
+    assert bool(logged(square_energy(), batch_of(2), batch_idx=batch_idx, epoch=epoch)) == logs
 
 
 def test_no_images_are_refused():

@@ -21,7 +21,7 @@ class EnergyLogHook(Hook):
     ``energy_clean``, ``energy_corrupted`` and ``energy_restored``.
 
     Args:
-        interval: In iterations.
+        interval: In iterations of an epoch; of a shorter one, the last.
         num_images: How many images of a batch are scored at most, the first ones. They go through the network at once,
             whatever ``micro_batch`` and ``low_memory`` are.
 
@@ -43,7 +43,12 @@ class EnergyLogHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Score images of the batch that was just trained on, with the network in evaluation mode."""
-        if not self.every_n_train_iters(runner, self.interval):
+        # When mmengine's LoggerHook logs, so that it does not show old energies.
+        loader = runner.train_dataloader
+        is_short = len(loader) < self.interval
+        if not (
+            self.every_n_inner_iters(batch_idx, self.interval) or is_short and self.end_of_epoch(loader, batch_idx)
+        ):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with undisturbed(model), runner.optim_wrapper.optim_context(model):
