@@ -87,11 +87,13 @@ def to_gray(img: NDArray, weights: NDArray) -> NDArray:
 
 def as_type_of(img: NDArray, values: NDArray) -> NDArray:
     """Values in the image's type; rounded and clipped to its range if it is an integer type."""
-    if np.issubdtype(img.dtype, np.integer) and not np.issubdtype(np.asarray(values).dtype, np.integer):
+    values = np.asarray(values)
+    if np.issubdtype(img.dtype, np.integer) and values.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
-        rounded = np.asarray(np.rint(values))
+        # Of uint8, rint makes float16, which ends at 65504.
+        rounded = np.asarray(np.rint(values, dtype=np.result_type(values, np.float32)))
         values = np.clip(rounded, limits.min, limits.max, out=rounded)
-    return np.asarray(values).astype(img.dtype, copy=False)
+    return values.astype(img.dtype, copy=False)
 
 
 def contiguous(img: NDArray) -> NDArray:

@@ -1,6 +1,8 @@
 """A training pair of any corruption."""
 
+import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
@@ -18,7 +20,8 @@ class CorruptedPair(BaseTransform):
 
     Args:
         corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
-            ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``.
+            ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``. Albumentations' follow
+            NumPy's global state too, as ours do, unless they were given a seed.
         strength: How far the pair's first image is on the line from the clean (0) to the corrupted one (1); of a range,
             drawn for each image, from NumPy's global state even if the corruption has a seed. With (0, 1) the energy is
             trained all along that line, on which it has to fall.
@@ -40,10 +43,12 @@ class CorruptedPair(BaseTransform):
         except KeyError as error:
             ours = [f'mmebm.{name}' for name, cls in TRANSFORMS.module_dict.items() if issubclass(cls, Corruption)]
             raise KeyError(f'CorruptedPair: unknown corruption; mmebm has {ours}. {error.args[0]}') from error
+        self.composes = unseeded_composes(self.corruption)
 
     def transform(self, results: dict) -> dict | None:
         """Make the pair; None if the corruption gave up on the image."""
         clean = contiguous(results['img'])
+        self._seed_composes()
         corrupted = self.corruption({**results, 'img': clean.copy()})
         if corrupted is None:
             return None
@@ -56,7 +61,29 @@ class CorruptedPair(BaseTransform):
         results['corruption'] = corrupted.get('corruption', 'custom')
         return results
 
+    def _seed_composes(self) -> None:
+        if self.composes:
+            # Two generators for all; `set_random_seed` would give each transform its own, and all would draw alike.
+            generator = np.random.default_rng(np.random.randint(2**32, size=2, dtype=np.uint32))
+            py_random = random.Random(int(generator.integers(2**64, dtype=np.uint64)))
+            for compose in self.composes:
+                compose.set_random_state(generator, py_random)
+
     def _weaken(self, clean: NDArray, corrupted: NDArray) -> NDArray:
         if self.strength == (1.0, 1.0):
             return corrupted
         return clean + np.float32(np.random.uniform(*self.strength)) * (corrupted - clean.astype(np.float32))
+
+
+def unseeded_composes(transform: Any) -> list[Any]:
+    """Albumentations' ``Compose`` within a transform, at any depth of mmcv's wrappers, unless it was given a seed.
+
+    Since Albumentations 1.4.21 it has generators of its own, which every worker of every epoch inherits alike. Before,
+    it drew from Python's, which mmengine seeds in every worker.
+    """
+    if isinstance(transform, (list, tuple)):
+        return [compose for inner in transform for compose in unseeded_composes(inner)]
+    compose = getattr(transform, 'aug', None)  # so mmpretrain's `Albumentations` calls it
+    if hasattr(compose, 'set_random_state'):
+        return [compose] if compose.seed is None else []
+    return unseeded_composes(getattr(transform, 'transforms', []))

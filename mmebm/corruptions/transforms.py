@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +27,9 @@ class Corruption(BaseTransform):
     adds its ``name`` to ``results['corruption']``; a chain's names are joined by ``+``.
 
     Args:
-        seed: If given, sample i of the data set is always corrupted alike, as for validation. Otherwise the draw
-            follows NumPy's global state, which mmengine seeds in every worker.
+        seed: If given, sample i of the data set is always corrupted alike, as for validation; the links of a chain draw
+            independently, even with the same seed. Otherwise the draw follows NumPy's global state, which mmengine
+            seeds in every worker.
     """
 
     name: str
@@ -57,7 +59,10 @@ class Corruption(BaseTransform):
             raise KeyError(
                 f"{type(self).__name__}: a fixed seed needs results['sample_idx'], which this data set lacks"
             )
-        return np.random.default_rng((self.seed, results['sample_idx']))
+        entropy = [self.seed, results['sample_idx']]
+        if results.get('corruption'):
+            entropy.append(results['corruption'].count('+') + 1)  # or each link would draw what the first one drew
+        return np.random.default_rng(entropy)
 
     def _grid(self, shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
         """Rows and columns of patches in an image."""
@@ -67,6 +72,14 @@ class Corruption(BaseTransform):
                 f'{shape[0]}x{shape[1]}; resize or crop the image before, or change patch_size'
             )
         return shape[0] // patch_size, shape[1] // patch_size
+
+    def _range(self, name: str, value: float | Sequence[float], lowest: float) -> tuple[float, float]:
+        """A number as the range from it to itself; a range as it is."""
+        limits = tuple(value) if isinstance(value, Sequence) else (value, value)
+        are_two = len(limits) == 2 and all(isinstance(limit, Real) for limit in limits)
+        requirement = f'{name} must be at least {lowest}, or a range of two such numbers, lower first'
+        self._check(are_two and lowest <= limits[0] <= limits[1], requirement, value)
+        return limits
 
     def _check(self, is_valid: bool, requirement: str, value: Any) -> None:
         if not is_valid:
@@ -109,6 +122,10 @@ class PatchMask(Corruption):
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
         """A mask (rows, columns), True = masked, and for ``fill='noise'`` the noise."""
+        channels = shape[2] if len(shape) == 3 else 1
+        self._check(isinstance(self.fill, str) or np.size(self.fill) in (1, channels),
+                    f'fill must be one number or one a channel, of which the image has {channels}',
+                    self.fill)  # fmt: skip
         grid = self._grid(shape, self.patch_size)
         params = dict(mask=self.draw_mask(grid, round(self.ratio * grid[0] * grid[1]), rng))
         if self.fill == 'noise':
@@ -203,8 +220,7 @@ class Downsample(Corruption):
         self, factor: float | tuple[float, float] = 4, interpolation: str = 'bicubic', seed: int | None = None
     ):
         super().__init__(seed)
-        self.factor = as_range(factor)
-        self._check(1 <= self.factor[0] <= self.factor[1], 'factor must be at least 1, or a range of such', factor)
+        self.factor = self._range('factor', factor, lowest=1)
         self._check(interpolation in F.INTERPOLATIONS, f'interpolation must be one of {[*F.INTERPOLATIONS]}',
                     interpolation)  # fmt: skip
         self.interpolation = interpolation
@@ -231,8 +247,7 @@ class GaussianNoise(Corruption):
 
     def __init__(self, sigma: float | tuple[float, float] = 50.0, seed: int | None = None):
         super().__init__(seed)
-        self.sigma = as_range(sigma)
-        self._check(0 <= self.sigma[0] <= self.sigma[1], 'sigma must be at least 0, or a range of such', sigma)
+        self.sigma = self._range('sigma', sigma, lowest=0)
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
         """The noise, of the image's shape, in pixel units."""
@@ -289,8 +304,3 @@ class Grayscale(Corruption):
     def apply(self, img: NDArray, params: Params) -> NDArray:
         """Replace the channels by their weighted sum."""
         return F.to_gray(img, params['weights'])
-
-
-def as_range(value: float | Sequence[float]) -> tuple[float, float]:
-    """A number as the range from it to itself; a range as it is."""
-    return tuple(value) if isinstance(value, Sequence) else (value, value)

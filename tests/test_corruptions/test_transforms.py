@@ -1,3 +1,7 @@
+import copy
+import random
+import types
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +10,7 @@ from mmcv.transforms import Compose
 from scipy import ndimage
 
 from mmebm.corruptions import CorruptedPair, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle
-from mmebm.corruptions.functional import to_patches
+from mmebm.corruptions.functional import as_type_of, to_patches
 
 CORRUPTIONS = [
     PatchMask(patch_size=4),
@@ -191,6 +195,26 @@ def test_a_transform_that_leaves_the_range_is_clipped():
     assert corrupted.dtype == clean.dtype
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'value', 'image_dtype', 'expected'),
+    [
+        (np.int32, 270, np.uint8, 255),
+        (np.int32, -3, np.uint8, 0),
+        (np.int8, -3, np.uint8, 0),
+        (np.uint16, 256, np.uint8, 255),
+        (np.int64, -300, np.int8, -128),
+        (np.uint8, 200, np.uint16, 200),
+        (np.float16, 270.4, np.uint8, 255),
+        (np.float32, 99.6, np.uint8, 100),
+        (np.int32, 270, np.float32, 270),
+    ],
+)
+@pytest.mark.filterwarnings('error')
+def test_values_of_any_other_type_are_clipped(dtype, value, image_dtype, expected):
+    converted = as_type_of(np.zeros(1, image_dtype), np.array([value], dtype))
+    assert converted.tolist() == [expected] and converted.dtype == image_dtype
+
+
 def test_a_seed_fixes_the_corruption_of_each_sample_but_not_of_all_alike():
     pair = CorruptedPair(dict(type='mmebm.GaussianNoise', seed=1))
     first, again, other = (pair(dict(img=picture(), sample_idx=i))['img'][0] for i in (3, 3, 4))
@@ -198,6 +222,86 @@ def test_a_seed_fixes_the_corruption_of_each_sample_but_not_of_all_alike():
     assert (first != other).any()
     with pytest.raises(KeyError, match='sample_idx'):
         pair(dict(img=picture()))
+
+
+def test_the_links_of_a_chain_draw_independently_with_the_same_seed():
+    img = np.arange(64, dtype=np.float32).reshape(8, 8)  # 64 patches of one pixel
+    mask = PatchMask(0.5, patch_size=1, fill=-1.0, seed=0)
+    shuffles = [PatchShuffle(patch_size=1, share=0.5, seed=0) for _ in range(2)]
+    both = []
+    for sample_idx in range(50):
+        results = mask(dict(img=img, sample_idx=sample_idx))
+        chosen = [results['img'] == -1]
+        for shuffle in shuffles:
+            results = shuffle(results | dict(img=img))
+            chosen.append(results['img'] != img)
+        assert results['corruption'] == 'mask+sort+sort' and [one.sum() for one in chosen] == [32, 32, 32]
+        both.append([(chosen[i] & chosen[j]).sum() for i, j in ((0, 1), (0, 2), (1, 2))])
+    np.testing.assert_allclose(np.mean(both, axis=0), 16, atol=1.2)  # four standard deviations
+
+
+@pytest.mark.parametrize('before', [{}, {'corruption': None}])
+def test_the_first_link_draws_from_the_seed_and_the_index_alone(before):
+    shuffle = PatchShuffle(patch_size=4, seed=7)
+    order = shuffle.sample((16, 24, 3), np.random.default_rng((7, 3)))
+    results = shuffle(dict(img=picture(), sample_idx=3, **before))
+    np.testing.assert_array_equal(results['img'], shuffle.apply(picture(), order))
+
+
+class _Albumentations:
+    """Stands in for mmpretrain's, whose ``aug`` (Albumentations' ``Compose``) has generators of its own."""
+
+    def __init__(self, seed=None):
+        self.aug = types.SimpleNamespace(seed=seed, set_random_state=self._set_random_state)
+        self._set_random_state(np.random.default_rng(seed), random.Random(seed))
+
+    def _set_random_state(self, random_generator, py_random):
+        self.random_generator, self.py_random = random_generator, py_random
+
+    def __call__(self, results):
+        numbers = [*self.random_generator.integers(2**53, size=2), self.py_random.getrandbits(53)]
+        return results | dict(img=np.array([[numbers]], np.float64))
+
+
+def _drawn_in_a_worker(pair, seed):
+    worker = copy.deepcopy(pair)  # as a fork has it
+    np.random.seed(seed)
+    return [tuple(worker(dict(img=np.zeros((1, 1, 3))))['img'][0].ravel()) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda albu: albu,
+        lambda albu: [dict(type='mmebm.Grayscale'), albu],
+        lambda albu: dict(type='RandomChoice', transforms=[[albu], [dict(type='Compose', transforms=[albu])]]),
+        lambda albu: dict(type='RandomApply', transforms=albu, prob=1.0),
+    ],
+)
+def test_albumentations_follow_numpy_at_any_depth(wrap):
+    pair = CorruptedPair(wrap(_Albumentations()))
+    first, second = _drawn_in_a_worker(pair, 5), _drawn_in_a_worker(pair, 6)
+    assert len({number for image in first + second for number in image}) == 18  # none twice
+    assert _drawn_in_a_worker(pair, 5) == first
+
+
+def test_two_albumentations_of_a_chain_draw_different_numbers():
+    first, second = _Albumentations(), _Albumentations()
+    CorruptedPair([first, second])(dict(img=np.zeros((1, 1, 3))))
+    assert first.random_generator is second.random_generator and first.py_random is second.py_random
+
+
+def test_albumentations_with_a_seed_keep_it():
+    pair = CorruptedPair(_Albumentations(seed=1))
+    assert _drawn_in_a_worker(pair, 5) == _drawn_in_a_worker(pair, 6)
+
+
+def test_other_corruptions_draw_nothing_for_albumentations():
+    np.random.seed(5)
+    CorruptedPair(lambda results: results)(dict(img=picture()))
+    drawn = np.random.rand()
+    np.random.seed(5)
+    assert drawn == np.random.rand()
 
 
 def test_without_a_seed_the_corruption_follows_numpy():
@@ -218,7 +322,15 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: Downsample(0.5), 'Downsample: factor must be at least 1'),
         (lambda: Downsample(2, 'cubic'), "interpolation must be one of .*'bicubic'.* not 'cubic'"),
         (lambda: GaussianNoise((9.0, 3.0)), 'GaussianNoise: sigma must be at least 0, or a range'),
+        (lambda: GaussianNoise((10, 20, 3)), r'sigma must be .* two such numbers, lower first, not \(10, 20, 3\)'),
+        (lambda: Downsample([5]), r'Downsample: factor must be at least 1, .* two such numbers.*, not \[5\]'),
+        (lambda: Downsample([]), r'factor must be at least 1, .*, not \[\]'),
+        (lambda: GaussianNoise('50'), "sigma must be at least 0, .*, not '50'"),
         (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
+        (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, None))),
+         r'fill must be one number or one a channel, of which the image has 1, not \[1, 2, 3\]'),
+        (lambda: PatchMask(fill=(1, 2, 3))(dict(img=picture(16, 16, 1))), r'has 1, not \(1, 2, 3\)'),
+        (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, 4))), r'PatchMask: fill .* has 4, not \[1, 2, 3\]'),
         (lambda: PatchMask(patch_size=16)(dict(img=picture(30))), 'patch_size 16 does not divide the image size 30x24'),
         (lambda: PatchShuffle(patch_size=5)(dict(img=picture())), 'patch_size 5 does not divide the image size 16x24'),
     ],
