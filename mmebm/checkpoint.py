@@ -193,7 +193,12 @@ def _listed(names: Sequence) -> str:
     return ', '.join(map(str, names[:SHOWN])) + more
 
 
+def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
+    """Those of an ``init_cfg``, one config or a list of them, that ask for weights from a file."""
+    configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+    return [config for config in configs if config['type'] == 'Pretrained']
+
+
 def loads_weights(module: nn.Module) -> bool:
-    """Whether a module's ``init_cfg``, one config or a list of them, asks for weights from a file."""
-    configs = getattr(module, 'init_cfg', None) or []
-    return any(config['type'] == 'Pretrained' for config in ([configs] if isinstance(configs, dict) else configs))
+    """Whether a module's ``init_cfg`` asks for weights from a file."""
+    return bool(loading_configs(getattr(module, 'init_cfg', None)))

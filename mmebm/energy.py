@@ -13,7 +13,7 @@ Two ways to that second derivative are here. Both are exact:
 - ``LowMemoryGradient``: reverse over forward. With v the loss's gradient with respect to dE/dx, the weights' gradient
   is that of the directional derivative v . dE/dx, a forward pass that can be recomputed block by block.
 
-``sum_in_parts`` splits a loss, so that only one part's graph exists at a time.
+``SumInParts`` splits a loss, so that only one part's graph exists at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -228,39 +228,51 @@ def _conditions(x: Tensor) -> Callable[[], AbstractContextManager[None]]:
     return same
 
 
-def sum_in_parts(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """Sum of losses that are computed one by one, with the memory of one.
+class SumInParts:
+    """Sums losses that are computed one by one, with the memory of one.
 
     Each loss is differentiated before the next is asked for. The sum carries these gradients: its backward pass only
     hands them over, so that whatever follows (distributed training, gradient accumulation, clipping) notices nothing.
 
-    Args:
-        losses: Yields scalars, each computed when it is asked for.
-        parameters: What to differentiate with respect to.
+    In float16 they are computed at the factor of the last backward pass, which is the scale of the caller's gradient
+    scaler: where they overflow, that one lowers its scale, and thereby the next one here.
     """
-    total, gradients = None, [None] * len(parameters)
-    for loss in losses:
-        scale = FP16_LOSS_SCALE if _autocasts_to(torch.float16, loss) else 1.0
-        with torch.autocast(loss.device.type, enabled=False):
-            parts = list(torch.autograd.grad(loss * scale, parameters, allow_unused=True))
-        for i in range(len(parts)):
-            part, parts[i] = parts[i], None  # freed one by one
-            if part is not None:
-                gradients[i] = part / scale if gradients[i] is None else gradients[i].add_(part, alpha=1 / scale)
-        total = loss.detach() if total is None else total + loss.detach()
-    return _WithGradients.apply(total, gradients, *parameters)
+
+    def __init__(self) -> None:
+        self.fp16_scale: float | Tensor = FP16_LOSS_SCALE  # before the first backward pass
+
+    def __call__(self, losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+        """The sum, a scalar.
+
+        Args:
+            losses: Yields scalars, each computed when it is asked for.
+            parameters: What to differentiate with respect to.
+        """
+        total, gradients = None, [None] * len(parameters)
+        scale = self.fp16_scale if _autocasts_to(torch.float16, parameters[0]) else 1.0
+        for loss in losses:
+            with torch.autocast(loss.device.type, enabled=False):
+                parts = list(torch.autograd.grad(loss * scale, parameters, allow_unused=True))
+            for i in range(len(parts)):
+                part, parts[i] = parts[i], None  # freed one by one
+                if part is not None:
+                    gradients[i] = part.clone() if gradients[i] is None else gradients[i].add_(part)
+            total = loss.detach() if total is None else total + loss.detach()
+        return _WithGradients.apply(total, gradients, scale, self, *parameters)
 
 
 class _WithGradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, total, gradients, *parameters):
-        ctx.gradients = gradients
+    def forward(ctx, total, gradients, scale, owner, *parameters):
+        ctx.gradients, ctx.scale, ctx.owner = gradients, scale, owner
         return total.clone()
 
     @staticmethod
     def backward(ctx, factor):
         gradients, ctx.gradients = ctx.gradients, None  # handed over, not kept
-        return None, None, *(None if g is None else g.mul_(factor) for g in gradients)
+        ctx.owner.fp16_scale = factor
+        factor = factor / ctx.scale
+        return None, None, None, None, *(None if g is None else g.mul_(factor) for g in gradients)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

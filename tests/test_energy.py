@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmebm.energy import energy_gradient, restore
+from mmebm.energy import SumInParts, energy_gradient, restore
 
 
 def half_square(x):
@@ -135,3 +135,30 @@ def test_inference_mode_is_refused_with_what_to_do():
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match='num_steps must be at least 1, not 0'):
         restore(half_square, torch.ones(1, 1, 2, 2), 1.0, 0, create_graph=False)
+
+
+def test_parts_whose_gradients_overflow_in_float16_train_once_the_scale_is_low_enough():
+    net, x, sum_in_parts = nn.Linear(4, 1, bias=False), torch.full((2, 4), 16.0), SumInParts()
+    optimizer, scaler = torch.optim.SGD(net.parameters(), lr=1.0), torch.amp.GradScaler('cpu')
+    before = net.weight.detach().clone()
+    for _ in range(20):
+        optimizer.zero_grad()
+        with torch.autocast('cpu', torch.float16):
+            loss = sum_in_parts((net(part).float().sum() for part in x.split(1)), [net.weight])
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if not net.weight.equal(before):
+            break
+    # The gradient of a part is 16, and the largest number 65504: it fits from a scale of 2 ** 11 down.
+    torch.testing.assert_close(net.weight, before - 32)
+
+
+def test_the_scale_of_parts_is_taken_out_again_and_leaves_other_precisions_alone():
+    x, weight, sum_in_parts = torch.tensor([1.0, 2.0]), torch.ones((), requires_grad=True), SumInParts()
+    for dtype, factor in ((torch.bfloat16, 8.0), (torch.float16, 2.0**12), (torch.float16, 3.0), (torch.float32, 5.0)):
+        weight.grad = None
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+            total = sum_in_parts((weight * value for value in x), [weight])
+        (factor * total).backward()
+        assert (total.item(), weight.grad.item()) == (3.0, 3 * factor)

@@ -15,7 +15,7 @@ MAY_DIFFER = re.compile(r'.*(pos_embed|relative_position).*|mask_token|(ln|norm|
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Check the file that a config's ``model.backbone`` is initialised from, if it is a local one.
+    """Check the files that a config's ``model.backbone`` is initialised from, those that are local.
 
     mmengine itself would load what fits, warn of the rest, and fall back to unpickling anything.
 
@@ -25,10 +25,11 @@ def check_pretrained(cfg: Config) -> None:
             architecture.
     """
     backbone = cfg.get('model', {}).get('backbone', {})
-    init_cfg = backbone.get('init_cfg') or {}
-    path = init_cfg.get('checkpoint', '') if isinstance(init_cfg, dict) else ''
-    if path and ':' not in str(path):  # http://, torchvision://, open-mmlab://
-        check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), init_cfg.get('prefix', ''))
+    configs = backbone.get('init_cfg') or []
+    for init_cfg in [configs] if isinstance(configs, dict) else configs:
+        path = init_cfg.get('checkpoint', '')
+        if path and ':' not in str(path):  # http://, torchvision://, open-mmlab://
+            check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), init_cfg.get('prefix', ''))
 
 
 def check_architecture(

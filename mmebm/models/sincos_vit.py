@@ -1,10 +1,11 @@
 """A plain vision transformer that knows from the start which patches are neighbours."""
 
+from mmengine.model import initialize
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import nn
 
-from mmebm.checkpoint import loads_weights
+from mmebm.checkpoint import loading_configs
 from mmebm.registry import MODELS
 
 
@@ -18,7 +19,9 @@ class SinCosInit:
     def init_weights(self) -> None:
         """Initialise; a backbone that loads weights (``init_cfg`` of type ``Pretrained``) keeps them."""
         super().init_weights()
-        if loads_weights(self):
+        if loading := loading_configs(self.init_cfg):
+            if not isinstance(self.init_cfg, dict):  # mmpretrain has drawn positions anew, after it has loaded a list's
+                initialize(self, loading)
             return
         # Columns before rows: the function lists positions column by column, and patches lie row by row.
         positions = build_2d_sincos_position_embedding(

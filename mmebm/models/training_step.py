@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 
-from mmebm.energy import LowMemoryGradient, energy_gradient, restoration_step, sum_in_parts, trainable
+from mmebm.energy import LowMemoryGradient, SumInParts, energy_gradient, restoration_step, trainable
 from mmebm.ops.attention import explicit_attention, recomputed_attention
 
 ATTENTIONS = {'explicit': explicit_attention, 'recomputed': recomputed_attention}
@@ -92,6 +94,7 @@ class TrainingStep:
             LowMemoryGradient(model) if low_memory else partial(energy_gradient, attention=ATTENTIONS[attention])
         )
         self.step = Compiled(self._step, model) if compile else self._step
+        self.sum_in_parts = SumInParts()
 
     def check(self, pair: TrainingPair) -> None:
         """Make sure, on a first batch, that the gradients are exact.
@@ -119,7 +122,7 @@ class TrainingStep:
             losses, restored = self._one(pair.corrupted, pair)
             return losses, restored.detach()
         totals, restored = {}, []
-        total = sum_in_parts(self._one_by_one(pair, micro_batch, totals, restored), trainable(self.model))
+        total = self.sum_in_parts(self._one_by_one(pair, micro_batch, totals, restored), trainable(self.model))
         first = next(name for name in totals if 'loss' in name)
         totals[first] = totals[first] + (total - total.detach())  # adds nothing but the gradients
         return totals, torch.cat(restored)
@@ -164,7 +167,7 @@ class TrainingStep:
 
 
 class Compiled:
-    """A function compiled as one graph, or, where that fails, the function itself.
+    """A function compiled as one graph with its backward pass, or, from where that fails on, the function itself.
 
     Args:
         function: What to compile.
@@ -182,34 +185,38 @@ class Compiled:
         return self._compiled not in (None, self.function)
 
     def __call__(self, *args):
-        """What the function returns; the first call compiles."""
-        if self._compiled is None:
-            return self._first_call(*args)
-        with _tracing_gradients():
-            return self._compiled(*args)
-
-    def _first_call(self, *args):
-        make_traceable(self.model)
-        # Static shapes: the last, smaller batch of an epoch is compiled on its own and slows down no other.
-        compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
+        """What the function returns; the first call compiles, and so does the first one of another batch size."""
+        if self._compiled is self.function:
+            return self.function(*args)
         try:
-            with _tracing_gradients():
-                results = compiled(*args)
-            self._compiled = compiled
-            return results
+            with _compiler_settings():
+                return self._compile()(*args)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f'compile=True does not work here, training goes on without it: {reason}', stacklevel=2)
             self._compiled = self.function
             return self.function(*args)
 
+    def _compile(self) -> Callable:
+        if self._compiled is None:
+            make_traceable(self.model)
+            # Static shapes: the last, smaller batch of an epoch is compiled on its own and slows down no other.
+            self._compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
+        return self._compiled
 
-def _tracing_gradients():
-    """Lets the compiler trace ``torch.autograd.grad``.
 
-    And keeps it from splitting the graph into the buckets of DistributedDataParallel, which no gradient would cross.
+@contextmanager
+def _compiler_settings() -> Iterator[None]:
+    """Lets the compiler trace ``torch.autograd.grad``, and has it compile the backward pass together with the forward.
+
+    Left until ``loss.backward()``, a backward pass that does not compile would raise too late to go on without it. And
+    the graph is not split into the buckets of DistributedDataParallel, which no gradient would cross.
     """
-    return torch._dynamo.config.patch(trace_autograd_ops=True, optimize_ddp=False)
+    with (
+        torch._dynamo.config.patch(trace_autograd_ops=True, optimize_ddp=False),
+        functorch_config.patch(force_non_lazy_backward_lowering=True),
+    ):
+        yield
 
 
 def make_traceable(model: nn.Module) -> None:

@@ -216,6 +216,7 @@ class Unsafe:
         return print, ('unpickled',)
 
 
+@pytest.mark.parametrize('is_listed', [False, True])
 @pytest.mark.parametrize(
     'content, message',
     [
@@ -226,8 +227,9 @@ class Unsafe:
         (b'', 'b.pth is truncated'),
     ],
 )
-def test_pretrained_weights_are_checked_first(folder, capsys, content, message):
-    init = "init_cfg=dict(type='Pretrained', checkpoint='b.pth', prefix='backbone.')"
+def test_pretrained_weights_are_checked_first(folder, capsys, content, message, is_listed):
+    init = "dict(type='Pretrained', checkpoint='b.pth', prefix='backbone.')"
+    init = f"init_cfg=[dict(type='Kaiming', layer='Conv2d'), {init}]" if is_listed else f'init_cfg={init}'
     model = f"\nmodel = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18, {init}))"
     (folder / 'tune.py').write_text(CONFIG + model)
     if content == b'':

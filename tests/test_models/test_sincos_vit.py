@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from mmpretrain.models.selfsup import MAEViT
 
 from mmebm.models import SinCosViT
+from mmebm.models.peers import SinCosMaskFeatViT
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 
@@ -44,14 +46,18 @@ def test_begins_as_mae():
     torch.testing.assert_close(ours.pos_embed, mae.pos_embed, rtol=0, atol=0)
 
 
-def test_loaded_weights_are_kept(tmp_path):
-    source = initialised(SinCosViT)
+@pytest.mark.parametrize('others', [None, [], [dict(type='Constant', layer='Linear', val=1.0)]])
+@pytest.mark.parametrize('cls', [SinCosViT, SinCosMaskFeatViT])
+def test_loaded_weights_are_kept(cls, others, tmp_path):
+    """Whether ``init_cfg`` is one config, a list of one, or a list of several."""
+    source = initialised(cls)
     with torch.no_grad():
-        source.pos_embed.fill_(3.0)
+        for parameter in source.parameters():
+            parameter.fill_(3.0)
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), tmp_path / 'vit.pth')
     loading = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'), prefix='backbone.')
-    vit = initialised(SinCosViT, init_cfg=loading)
-    assert vit.pos_embed.eq(3.0).all()
+    vit = initialised(cls, init_cfg=loading if others is None else [loading, *others])
+    assert [name for name, parameter in vit.named_parameters() if not parameter.eq(3.0).all()] == []
 
 
 def test_without_a_class_token():

@@ -1,11 +1,14 @@
 """What a training step refuses, falls back from and reports; its gradients are in test_gradient_parity.py."""
 
 import warnings
+from functools import partial as bind
 
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
+from torch._dynamo.backends.common import aot_autograd
 
 from mmebm.commands._step_cost import Tally
 from mmebm.models.training_step import make_traceable
@@ -107,6 +110,45 @@ def test_failing_compilation_warns_once_and_trains_eagerly(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         model.loss(pair())
+
+
+@pytest.fixture
+def without_backward_of(monkeypatch):
+    """Everything compiles but the backward pass of so many images."""
+
+    def fail_at(num_images):
+        def compile_backward(graph, inputs):
+            if any(value.shape[0] == num_images for value in inputs if value.ndim == 4):
+                raise RuntimeError('no backward pass')
+            return make_boxed_func(graph)
+
+        backend = aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph), bw_compiler=compile_backward)
+        monkeypatch.setattr(torch, 'compile', bind(torch.compile, backend=backend))
+
+    yield fail_at
+    torch._dynamo.reset()
+
+
+def trained(model, num_images):
+    loss = model.loss(pair(num_images))['loss']
+    loss.backward()
+    return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize('num_images', [4, 3])
+def test_a_backward_pass_that_does_not_compile_is_known_in_time(num_images, without_backward_of):
+    """In the first batch, or in the last one of an epoch, which is smaller."""
+    expected = trained(build(), num_images)
+    without_backward_of(num_images)
+    model = build(compile=True)
+    if num_images < 4:
+        trained(model, 4)
+        assert model.training_step.step.is_compiled
+        model.zero_grad()
+    with pytest.warns(UserWarning, match='compile=True does not work here'):
+        found = trained(model, num_images)
+    assert not model.training_step.step.is_compiled
+    torch.testing.assert_close(found, expected)
 
 
 def test_numbers_of_numpy_are_replaced_and_keep_their_value():
