@@ -5,8 +5,8 @@ Command:  tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root
           tools/train.py configs/peers/beit_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     16 epochs of 5,000 images: 7 minutes on one CPU core, and the tokenizer's
+Expect:   after these, on CIFAR-10, learning rate 2e-3, one seed: linear probe 47.1%, fine-tuned 54.0% (docs/recipe.md)
 """
 
 _base_ = './beit-dalle_vit-w128_32px.py'

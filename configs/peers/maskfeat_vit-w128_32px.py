@@ -4,8 +4,8 @@ Paper:    MaskFeat, arXiv 2112.09133
 Command:  tools/train.py configs/peers/maskfeat_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
+Expect:   after these, on CIFAR-10, one seed: linear probe 47.7%, fine-tuned 49.3% (docs/recipe.md)
 
 As in mmpretrain's config a patch has 2 x 2 cells of its histograms, the window is one patch wide, and two fifths of the
 patches are masked.
