@@ -99,6 +99,11 @@ def plot(rows: Sequence[dict], axis: str) -> Figure:
                 x, mean, spread = zip(*points, strict=True)
                 panel.errorbar(x, mean, spread, color=color, marker='.', capsize=2, label=method)
         panel.set(title=QUALITIES[quality], xlabel=AXES[axis], ylabel='top-1 (%)')
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False)
+    # One for all, beside the panels, where it hides no curve.
+    entries = {
+        label: handle
+        for panel in panels.values()
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries.keys(), loc='outside right upper', frameon=False)
     return figure

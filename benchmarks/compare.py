@@ -114,6 +114,7 @@ class Bench:
         self.data = write_shapes(self.work_dir, args.images) if args.data == 'shapes' else Path(args.data).resolve()
         self.test_prefix = find_test_folder(self.data)
         self.num_classes = sum(path.is_dir() for path in (self.data / 'train').iterdir())
+        self.num_images = sum(path.suffix.lower() in EXTENSIONS for path in (self.data / 'train').rglob('*'))
         self.downstream = self.config(DOWNSTREAM)
         check_classes(self.downstream, ['val_dataloader'])
         for method in self.methods():  # before anything is trained
@@ -136,7 +137,7 @@ class Bench:
             cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = self.num_classes
         options = self.args.cfg_options or {}
         merge_options(cfg, {k.partition('.')[2]: v for k, v in options.items() if k.partition('.')[0] == method})
-        total = sum(path.suffix.lower() in EXTENSIONS for path in (self.data / 'train').rglob('*'))
+        total = self.num_images
         if self.args.images is not None:
             cfg.train_dataloader.dataset.indices = evenly_spaced(self.args.images, total)
             total = self.args.images

@@ -20,8 +20,8 @@ def check_classes(cfg: Config, sections: Sequence[str]) -> None:
         ValueError: The folders differ.
     """
     train = class_folders(cfg, 'train_dataloader')
-    for section in {'val_dataloader', 'test_dataloader'}.intersection(sections):
-        other = class_folders(cfg, section)
+    for section in ('val_dataloader', 'test_dataloader'):
+        other = class_folders(cfg, section) if section in sections else None
         if train and other and (different := sorted({*train[1]} ^ {*other[1]})):
             shown = ', '.join(different[:4]) + (', ...' if len(different) > 4 else '')
             raise ValueError(
