@@ -370,7 +370,7 @@ def _parser() -> argparse.ArgumentParser:
         default=['ebm', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', RANDOM],
         help='in this order',
     )
-    parser.add_argument('--backbone', default='vit-w128', help="as in the configs' names: vit-w128, convnext-w32")
+    parser.add_argument('--backbone', default='vit-w128', help='of the configs: vit-w128, vit-w128-d12, convnext-w32')
     parser.add_argument('--budget', default='epochs=30', help='epochs=N, seconds=S or flops=F for each training')
     parser.add_argument('--seeds', type=int, default=3, help='so many trainings of each method')
     parser.add_argument('--points', type=int, default=4, help='at so many points along the run features are evaluated')

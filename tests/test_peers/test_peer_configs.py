@@ -21,7 +21,9 @@ FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
 VIT += ['ebm-whitened', 'mae-whitened', 'mae-4views']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
-CONFIGS = [f'{name}_vit-w128_32px' for name in VIT] + [f'{name}_convnext-w32_32px' for name in CONVNEXT]
+DEEP = ['ebm', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', 'finetune']
+METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
+CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
 OPTIMIZER = dict(type='AdamW', lr=1e-3)
 
@@ -44,6 +46,11 @@ def load(name):
     if 'compile' in cfg.model:
         cfg.model.compile = False
     return cfg
+
+
+def beside(name, method):
+    """The config of another method for the same backbone."""
+    return f'{method}_{name.partition("_")[2]}'
 
 
 def build(name):
@@ -110,11 +117,19 @@ def test_loss_of_beit_with_dalle():
 
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if 'vit' in name])
 def test_weights_are_those_of_the_vit_that_is_fine_tuned(name):
-    expected = build('finetune_vit-w128_32px').backbone
+    expected = build(beside(name, 'finetune')).backbone
     result = expected.load_state_dict(build(name).backbone.state_dict(), strict=False)
     assert result.missing_keys == []
     with_token = name.startswith(('simmim', 'beit', 'maskfeat'))
     assert result.unexpected_keys == (['mask_token'] if with_token else [])
+
+
+@pytest.mark.parametrize('name', DEEP)
+def test_blocks_of_the_deep_vit(name):
+    model = build(f'{name}_vit-w128-d12_32px')
+    assert len(model.backbone.layers) == 12
+    if name == 'mae':  # two thirds of the encoder's, as beside ViT-B
+        assert len(model.neck.decoder_blocks) == 8
 
 
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if 'convnext' in name])
@@ -128,7 +143,7 @@ def test_weights_are_those_of_the_convnext_that_is_fine_tuned(name):
 
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if 'vit' in name])
 def test_unmasked_features_are_those_of_the_vit_that_is_fine_tuned(name):
-    model, vit = build(name).eval(), build('finetune_vit-w128_32px').eval().backbone
+    model, vit = build(name).eval(), build(beside(name, 'finetune')).eval().backbone
     vit.load_state_dict(model.backbone.state_dict(), strict=False)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -143,7 +158,7 @@ def test_unmasked_features_are_those_of_the_vit_that_is_fine_tuned(name):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_terms_are_equal(name):
     """Batch, order, data, learning rate and schedule; fine-tuning has a schedule of its own."""
-    cfg, ours = load(name), load(f'ebm_{name.split("_", 1)[1]}')
+    cfg, ours = load(name), load(beside(name, 'ebm'))
     assert {k: v for k, v in cfg.train_dataloader.items() if k != 'dataset'} == {
         k: v for k, v in ours.train_dataloader.items() if k != 'dataset'
     }
@@ -168,7 +183,7 @@ def test_backbones_begin_and_are_optimised_alike(name):
     MAE's own config has Xavier's weights, in attention too, and does not clip gradients.
     """
     described = []
-    for one in ('ebm_vit-w128_32px', name):
+    for one in (beside(name, 'ebm'), name):
         model, cfg = build(one), load(one)
         adapt_to_cpu(cfg)
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer

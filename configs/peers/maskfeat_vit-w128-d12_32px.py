@@ -1,0 +1,13 @@
+"""MaskFeat with a small ViT of 12 blocks at 32 pixels.
+
+Paper:    MaskFeat, arXiv 2112.09133
+Command:  tools/train.py configs/peers/maskfeat_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
+          FOLDER holds train/, in it one folder a class
+Hardware: 1 GPU, or some CPU cores
+Time:     not run in full
+Expect:   not run in full
+"""
+
+_base_ = './maskfeat_vit-w128_32px.py'
+
+model = dict(backbone=dict(arch=dict(num_layers=12)))
