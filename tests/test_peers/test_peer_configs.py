@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
 VIT += ['ebm-whitened', 'mae-whitened', 'mae-4views']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
-DEEP = ['ebm', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', 'finetune']
+DEEP = ['ebm', 'ebm-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat', 'supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
 CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
@@ -128,7 +128,7 @@ def test_weights_are_those_of_the_vit_that_is_fine_tuned(name):
 def test_blocks_of_the_deep_vit(name):
     model = build(f'{name}_vit-w128-d12_32px')
     assert len(model.backbone.layers) == 12
-    if name == 'mae':  # two thirds of the encoder's, as beside ViT-B
+    if name.startswith('mae'):  # two thirds of the encoder's, as beside ViT-B
         assert len(model.neck.decoder_blocks) == 8
 
 
