@@ -10,5 +10,10 @@ Expect:   not run in full
 
 _base_ = './mae_vit-w128_32px.py'
 
-# Its decoder has two thirds of the encoder's depth here, too.
-model = dict(backbone=dict(arch=dict(num_layers=12)), neck=dict(decoder_depth=8))
+# Xavier's weights, which MAE's own config gives all layers, are left to the decoder: the blocks begin as the others' do.
+model = dict(
+    backbone=dict(arch=dict(num_layers=12)),
+    neck=dict(init_cfg=_base_.model.init_cfg),
+    init_cfg=None,
+)
+optim_wrapper = dict(clip_grad=dict(max_norm=3.0))

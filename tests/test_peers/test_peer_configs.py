@@ -128,8 +128,6 @@ def test_weights_are_those_of_the_vit_that_is_fine_tuned(name):
 def test_blocks_of_the_deep_vit(name):
     model = build(f'{name}_vit-w128-d12_32px')
     assert len(model.backbone.layers) == 12
-    if name.startswith('mae'):  # two thirds of the encoder's, as beside ViT-B
-        assert len(model.neck.decoder_blocks) == 8
 
 
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if 'convnext' in name])
@@ -180,7 +178,8 @@ def test_terms_are_equal(name):
 def test_backbones_begin_and_are_optimised_alike(name):
     """Deviations of the initial weights, and learning rate, betas and weight decay of every one.
 
-    MAE's own config has Xavier's weights, in attention too, and does not clip gradients.
+    MAE's own config has Xavier's weights, in attention too, and does not clip gradients; with 12 blocks it begins and
+    is clipped as the others.
     """
     described = []
     for one in (beside(name, 'ebm'), name):
@@ -199,7 +198,7 @@ def test_backbones_begin_and_are_optimised_alike(name):
     (options, deviations, clip), (other_options, other_deviations, other_clip) = described
     extra = {'mask_token', 'pos_embed'}  # EBM's positions are not trained, and it has no token in place of patches
     assert {k: v for k, v in other_options.items() if k not in extra} == options
-    if name.startswith('mae'):
+    if name.startswith('mae') and '-d12' not in name:
         assert other_clip is None
         return
     assert other_clip == clip == dict(max_norm=3.0)
