@@ -4,8 +4,9 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  tools/train.py configs/peers/ebm-whitened_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     that of ebm_vit-w128-d12_32px.py
+Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, one seed: linear probe 49.5%, kNN 34.1%, fine-tuned 55.3%
+          (docs/recipe.md)
 """
 
 _base_ = './ebm_vit-w128-d12_32px.py'

@@ -4,8 +4,9 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  tools/train.py configs/peers/ebm_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     16 epochs of 5,000 images: 12 minutes on one CPU core
+Expect:   after these, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 51.5%, kNN 38.5%, fine-tuned 59.0%
+          (docs/recipe.md)
 """
 
 _base_ = './ebm_vit-w128_32px.py'

@@ -4,8 +4,9 @@ Paper:    MAE, arXiv 2111.06377
 Command:  tools/train.py configs/peers/mae_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     16 epochs of 5,000 images: 8 minutes on one CPU core
+Expect:   after these, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 52.6%, kNN 36.4%, fine-tuned 57.5%
+          (docs/recipe.md)
 """
 
 _base_ = './mae_vit-w128_32px.py'
