@@ -11,7 +11,7 @@ Expect:   after these, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 
 
 _base_ = './mae_vit-w128_32px.py'
 
-# Xavier's weights, which MAE's own config gives all layers, are left to the decoder: the blocks begin as the others' do.
+# The blocks begin as those of the others; Xavier, which MAE's own config has for all layers, is left to the decoder.
 model = dict(
     backbone=dict(arch=dict(num_layers=12)),
     neck=dict(init_cfg=_base_.model.init_cfg),
