@@ -130,6 +130,15 @@ def test_blocks_of_the_deep_vit(name):
     assert len(model.backbone.layers) == 12
 
 
+def test_decoder_of_mae_begins_alike_at_any_depth():
+    shallow, deep = (build(f'mae_{backbone}_32px').neck for backbone in ('vit-w128', 'vit-w128-d12'))
+    weights = {name: p for name, p in shallow.named_parameters() if p.dim() == 2}
+    assert len(weights) == 3 * 4 + 2  # four of each block, into the decoder and out of it
+    for name, p in deep.named_parameters():
+        if name in weights:
+            assert p.std().item() == pytest.approx(weights[name].std().item(), rel=0.05)
+
+
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if 'convnext' in name])
 def test_weights_are_those_of_the_convnext_that_is_fine_tuned(name):
     expected = build('finetune_convnext-w32_32px').backbone
