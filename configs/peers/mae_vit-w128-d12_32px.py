@@ -11,10 +11,4 @@ Expect:   after these, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 
 
 _base_ = './mae_vit-w128_32px.py'
 
-# The blocks begin as those of the others; Xavier, which MAE's own config has for all layers, is left to the decoder.
-model = dict(
-    backbone=dict(arch=dict(num_layers=12)),
-    neck=dict(init_cfg=_base_.model.init_cfg),
-    init_cfg=None,
-)
-optim_wrapper = dict(clip_grad=dict(max_norm=3.0))
+model = dict(backbone=dict(arch=dict(num_layers=12)))

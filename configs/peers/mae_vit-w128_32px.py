@@ -8,6 +8,8 @@ Time:     16 epochs of 5,000 images: 5 minutes on one CPU core
 Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 50.8%, fine-tuned 57.0% (docs/recipe.md)
 
 The decoder has two thirds of the encoder's width and depth, rounded up, as MAE's has beside ViT-B, and heads as wide.
+The blocks begin and are clipped as those of the others; MAE's own config begins all layers by Xavier, which is left to
+the decoder here, and does not clip. By that, the same 16 epochs gave a linear probe of 50.8%, fine-tuned 57.0%.
 """
 
 _base_ = ['mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', './_base_/shared_32px.py']
@@ -21,8 +23,10 @@ model = dict(
         decoder_embed_dim=96,
         decoder_depth=3,
         decoder_num_heads=3,
+        init_cfg=_base_.model.init_cfg,
     ),
     head=dict(patch_size=4),
+    init_cfg=None,
 )
 
 data_root = 'data/images'
@@ -31,7 +35,7 @@ train_dataloader = dict(
     **_base_.shared.train_loader,
     dataset=dict(**_base_.shared.train_set, pipeline=[*_base_.shared.augmentation, dict(type='PackInputs')]),
 )
-optim_wrapper = _base_.shared.optim_wrapper
+optim_wrapper = dict(**_base_.shared.optim_wrapper, clip_grad=dict(max_norm=3.0))
 param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
