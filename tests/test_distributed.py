@@ -3,6 +3,7 @@
 All that needs two processes runs in one pair of them, since they take seconds to start.
 """
 
+import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -216,6 +217,8 @@ def one_of_two(rank, path):
     found['whitened'] = whitened(rank, WORLD_SIZE)
     found.update(run_with_sharded_state(path, rank))
     torch.save(found, f'{path}/rank{rank}.pth')
+    del model
+    gc.collect()  # as after a run of the commands: what is wrapped keeps threads of the group at work
     torch.distributed.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """Runs mmpretrain's own train and test scripts, with mmebm's handling of configs."""
 
+import gc
 import importlib.util
 import sys
 import warnings
@@ -77,7 +78,9 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
     finally:
         sys.argv = original_argv
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # A process whose communication threads still run at exit is sometimes aborted, and its job with it.
+        # A process whose communication threads still run at exit is sometimes aborted, and its job with it. They run
+        # for as long as the wrapped model lives, and the runner, which holds it, is part of a reference cycle.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 

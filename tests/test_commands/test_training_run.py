@@ -106,3 +106,23 @@ def test_two_processes_by_dist_train(config, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert '[20/20]' in done.stdout + done.stderr  # 320 images, 2 x 8 a step
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='names of threads are read from /proc')
+def test_no_communication_thread_is_left_at_exit(config, tmp_path):
+    """Such a thread aborts the process now and then, after all is saved, which fails the job."""
+    script = (
+        'import sys\n'
+        'from pathlib import Path\n'
+        'from mmebm.commands.train import main\n'
+        'main(sys.argv[1:])\n'
+        'print("threads at exit:", *[task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])\n'
+    )
+    command = [sys.executable, '-c', script, str(config), '--work-dir', str(tmp_path), '--launcher', 'pytorch',
+               '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=160']  # fmt: skip
+    world = {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29518'}
+    environment = os.environ | world | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'threads at exit:' in done.stdout
+    assert 'gloo' not in done.stdout.rpartition('threads at exit:')[2]
