@@ -11,6 +11,7 @@ of every tenth of the run and the largest relative distance of those means from 
 import argparse
 import logging
 import sys
+from itertools import chain, repeat
 
 import torch
 from _results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
@@ -32,7 +33,7 @@ def losses(precision: str, steps: int, batch_size: int, device: str) -> list[flo
     model = MODELS.build(cfg.model).to(device).train()
     model.init_weights()
     cfg.train_dataloader.update(batch_size=batch_size, num_workers=0)
-    batches = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))
+    batches = chain.from_iterable(repeat(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
     dtype = AUTOCAST[precision]
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)

@@ -121,6 +121,7 @@ def measure(name: str, setting: Setting, variants: list[str], rounds: int, devic
     return [
         dict(
             device=hardware(device),
+            setting=name,
             backbone='swin-base' if variant == 'simmim' else setting.arch,
             image_size=192 if variant == 'simmim' else setting.image_size,
             batch=setting.batch,
@@ -144,7 +145,7 @@ def measure(name: str, setting: Setting, variants: list[str], rounds: int, devic
 
 def setting_of(row: dict) -> tuple:
     """What the rows of one setting have in common."""
-    return row['device'], row['precision'], row['batch']
+    return row['device'], row['setting'], row['precision'], row['batch']
 
 
 def with_earlier_settings(path: Path, rows: list[dict]) -> list[dict]:

@@ -140,7 +140,7 @@ def restore(
 
 
 class LowMemoryGradient:
-    """``energy_gradient`` for training, in less memory than a supervised step needs, at about twice the time.
+    """``energy_gradient`` for training, in less memory than a supervised step needs, 1.7 times as slow.
 
     Nothing but the images is kept until the backward pass. That one computes the directional derivative of the energy
     along the incoming gradient, and differentiates it; both passes recompute the network block by block.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmebm.commands._process import run_config
@@ -48,6 +48,7 @@ TASKS = {
         (Metric('det', 'box AP', 'coco/bbox_mAP', 100.0), Metric('ins', 'mask AP', 'coco/segm_mAP', 100.0)),
     ),
 }
+FROZEN = ('knn', 'linear')  # tasks that train no backbone
 
 
 class Run(NamedTuple):
@@ -73,6 +74,11 @@ def initialised(cfg: Config, checkpoint: str | None, seed: int, folder: Path) ->
     cfg.work_dir = str(folder)
     cfg.default_hooks.checkpoint.max_keep_ckpts = 1
     return cfg
+
+
+def thaw(backbone: ConfigDict) -> None:
+    """Let all of a backbone train, of which detection, for instance, freezes a part: random weights must learn it."""
+    backbone.update({key: value for key, value in dict(frozen_stages=-1, norm_eval=False).items() if key in backbone})
 
 
 def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:

@@ -7,6 +7,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmebm.checkpoint import Checkpoint, check_fit, part, read_checkpoint
+from mmebm.interchange.importing import NOT_THE_BACKBONE
 from mmebm.registry import MODELS
 
 # What is resized to the images of the task when it is loaded; and where pretraining and task may differ at a network's
@@ -29,13 +30,18 @@ def check_pretrained(cfg: Config) -> None:
     for init_cfg in [configs] if isinstance(configs, dict) else configs:
         path = init_cfg.get('checkpoint', '')
         if path and ':' not in str(path):  # http://, torchvision://, open-mmlab://
-            check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), init_cfg.get('prefix', ''))
+            prefix = init_cfg.get('prefix') or ''
+            if prefix and not prefix.endswith('.'):
+                prefix += '.'  # as mmengine does
+            check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), prefix)
 
 
 def check_architecture(
     checkpoint: Checkpoint, backbone: ConfigDict, scope: str | None, prefix: str = 'backbone.'
 ) -> None:
     """Check that a checkpoint is that of a backbone, but for what depends on the size of the images or on the task.
+
+    Classifiers and decoders beside it are passed over.
 
     Args:
         checkpoint: Of which the part below ``prefix`` is meant.
@@ -48,8 +54,10 @@ def check_architecture(
     """
     with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
         model = MODELS.build(ConfigDict(backbone, init_cfg=None))
+    expected = model.state_dict()
     state = part(checkpoint, prefix) if prefix else checkpoint.state
-    check_fit(_fixed(state), _fixed(model.state_dict()), str(checkpoint.path), backbone.type)
+    state = {key: value for key, value in state.items() if key in expected or not NOT_THE_BACKBONE.fullmatch(key)}
+    check_fit(_fixed(state), _fixed(expected), str(checkpoint.path), backbone.type)
 
 
 def _fixed(state: dict[str, Tensor]) -> dict[str, Tensor]:

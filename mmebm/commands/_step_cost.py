@@ -116,13 +116,14 @@ class Rehearsal:
 
     def __init__(self, cfg: Config, image_size: tuple[int, int], precision: torch.dtype, on_gpu: bool) -> None:
         self.image_size = image_size
-        self.channels = len(cfg.model.get('data_preprocessor', cfg.get('data_preprocessor', {})).get('mean', 'rgb'))
         self.precision = precision
         self.on_gpu = on_gpu
         self.keeps_gradients = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.tally = Tally()
         self.model = build_model(cfg)
+        convolutions = (module for module in self.model.backbone.modules() if isinstance(module, nn.Conv2d))
+        self.channels = next((convolution.in_channels for convolution in convolutions), 3)
         with self.fake, self.tally:
             self.model.to_empty(device='cpu')
             self.weights = self.tally.now

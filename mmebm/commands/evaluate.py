@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
 from mmebm.commands._config import check_data_roots, config_folder, find_config, merge_options, replace_data_root
-from mmebm.commands._downstream import TASKS, Run, initialised, perform, result_rows
+from mmebm.commands._downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
 from mmebm.commands._pretrained import check_architecture
 from mmebm.commands._process import check_same
 from mmebm.environment import require_mmcv_ops
@@ -77,6 +77,8 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
             for seed in args.seeds if task != 'knn' or init == RANDOM else args.seeds[:1]:
                 folder = Path(args.work_dir) / task / init / f'seed_{seed}'
                 cfg = initialised(configs[task], paths.get(init), seed, folder)
+                if init == RANDOM and task not in FROZEN:
+                    thaw(cfg.model.backbone)
                 check_same(cfg, folder)
                 runs.append(Run(task, init, seed, cfg, folder))
     return runs

@@ -297,7 +297,9 @@ class Grayscale(Corruption):
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
         """The weights (C,)."""
         channels = shape[2] if len(shape) == 3 else 1
-        weights = self.weights or (self.BT601_BGR if channels == 3 else [1 / channels] * channels)
+        weights = self.weights
+        if weights is None:
+            weights = self.BT601_BGR if channels == 3 else [1 / channels] * channels
         self._check(len(weights) == channels, f'weights must be {channels} numbers, one a channel', weights)
         return dict(weights=np.asarray(weights, dtype=np.float32))
 

@@ -9,7 +9,7 @@ from torch import Tensor, cat
 from mmebm.checkpoint import check_fit
 
 # Buffers that a model computes for itself.
-DERIVED = ('relative_position_index',)
+DERIVED = ('relative_position_index', 'attn_mask')
 
 
 class Layout(NamedTuple):

@@ -49,7 +49,7 @@ class EBMAlgorithm(Restorer):
             minute or more; where compiling fails, training warns and goes on without it. (Not the runner's own
             ``compile``, which would differentiate a compiled module twice.)
         low_memory: Whether to recompute activations block by block in place of keeping them: at larger batches, less
-            memory than a supervised step; at about twice the time.
+            memory than a supervised step; 1.7 times as slow.
         attention: ``explicit``; or ``recomputed``, which saves no L x L matrix, for long sequences (not with
             ``compile`` or ``low_memory``, which need none).
         micro_batch: How many images' activations exist at a time; a batch is differentiated in such parts. None: all.

@@ -1,11 +1,16 @@
 """Vision models of HuggingFace's transformers as backbones."""
 
+import re
 from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmebm.registry import MODELS
+
+# What does not take part in the last features: what stands in place of masked patches, and a norm behind the pooling.
+MASK_TOKEN = re.compile(r'embeddings\.mask_token')
+UNUSED = dict.fromkeys(('convnext', 'convnextv2'), re.compile(r'layernorm\..*'))
 
 
 @MODELS.register_module()
@@ -51,6 +56,9 @@ class HuggingFaceBackbone(BaseModule):
             self.model = AutoModel.from_config(AutoConfig.for_model(**config))
         if hasattr(self.model, 'pooler'):
             self.model.pooler = nn.Identity()  # its parameters could never train: the energy reads the features before
+        for name, parameter in self.model.named_parameters():
+            if UNUSED.get(self.model.config.model_type, MASK_TOKEN).fullmatch(name):
+                parameter.requires_grad = False  # or distributed training would wait for its gradient
         self._is_init = init_cfg is None  # transformers has initialised the weights
 
     def forward(self, images: Tensor) -> tuple[Tensor]:

@@ -149,8 +149,9 @@ class PatchEnergyHead(BaseModule):
 
     def assign(self, places: Tensor, draw: PatchDraw) -> Tensor:
         """Indices (N, M): a cell for each lost patch, each taken once, such that places (N, M, D) are nearest."""
-        products = places @ take(self.places.expand(len(places), -1, -1), draw.lost).transpose(1, 2)  # (N, M, M)
-        columns = [linear_sum_assignment(one, maximize=True)[1] for one in products.float().cpu().numpy()]
+        lost = take(self.places.expand(len(places), -1, -1), draw.lost)
+        products = _products(places, lost.transpose(1, 2))  # (N, M, M)
+        columns = [linear_sum_assignment(one, maximize=True)[1] for one in products.cpu().numpy()]
         return draw.lost.gather(1, torch.as_tensor(np.stack(columns), device=draw.lost.device))
 
     def truth(self, contents: Tensor, draw: PatchDraw) -> Tensor:
@@ -213,7 +214,7 @@ class PatchEnergyHead(BaseModule):
         masked, places = self.split(restored, draw)
         errors = (masked - take(contents, draw.masked)).square()
         # All places are equally long, so the nearest one has the largest product.
-        logits = ((places @ self.places.T) * self.log_sharpness.exp()).flatten(0, 1)
+        logits = (_products(places, self.places.T) * self.log_sharpness.exp()).flatten(0, 1)
         targets = draw.lost.flatten()
         return dict(
             loss_pattern=errors[..., : self.pattern_dims].mean(),
@@ -221,3 +222,9 @@ class PatchEnergyHead(BaseModule):
             loss_place=self.place_weight * F.cross_entropy(logits, targets),
             place_accuracy=(logits.argmax(dim=1) == targets).float().mean(),
         )
+
+
+def _products(places: Tensor, grid: Tensor) -> Tensor:
+    """Products in the grid's precision even under autocast: half precision does not tell neighbours apart."""
+    with torch.autocast(places.device.type, enabled=False):
+        return places.to(grid.dtype) @ grid

@@ -7,6 +7,8 @@ from mmebm.registry import MODELS
 from .energy_head import EnergyHead, as_tokens
 from .patches import half_squared_distance, take, to_patches
 
+MOST_EXTRA_TOKENS = 8  # a class token, one of distillation, registers; a wrong patch size leaves more
+
 
 @MODELS.register_module()
 class ResidualEnergyHead(EnergyHead):
@@ -50,13 +52,22 @@ class ResidualEnergyHead(EnergyHead):
             kept: Indices (N, M) of the patches that the last M tokens stand for; None for all, row by row.
 
         Raises:
-            ValueError: There are fewer features than patches, or features of another width.
+            ValueError: There are fewer or many more features than patches, the image is no whole number of patches, or
+                features are of another width.
         """
-        tokens = as_tokens(feats if isinstance(feats, Tensor) else feats[-1], self.in_channels[-1])
+        last = feats if isinstance(feats, Tensor) else feats[-1]
+        tokens = as_tokens(last, self.in_channels[-1])
+        if any(size % self.patch_size for size in images.shape[-2:]):
+            raise ValueError(
+                f'ResidualEnergyHead: images of {tuple(images.shape[-2:])} pixels are no whole number of patches of '
+                f'{self.patch_size}; train at a multiple of it'
+            )
         patches = to_patches(images, self.patch_size)
         if kept is not None:
             patches = take(patches, kept)
-        if tokens.shape[1] < patches.shape[1]:
+        # A map has one feature a patch; a sequence may begin with class and register tokens.
+        most_extra = MOST_EXTRA_TOKENS if last.dim() == 3 else 0
+        if not 0 <= tokens.shape[1] - patches.shape[1] <= most_extra:
             raise ValueError(
                 f'ResidualEnergyHead: the backbone returns {tokens.shape[1]} features for {patches.shape[1]} patches '
                 f'of {self.patch_size} pixels: patch_size must be its total stride'

@@ -52,7 +52,13 @@ def _checkpointed(forward, x: Tensor, *args, **kwargs):
     def dual_forward(primal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         # Both contexts anew: when this is recomputed, the first ones are closed.
         with nullcontext() if _is_dual_level_open() else fwAD.dual_level(), DualOperators():
-            return tuple(fwAD.unpack_dual(forward(fwAD.make_dual(primal, tangent), *args, **kwargs)))
+            out = forward(fwAD.make_dual(primal, tangent), *args, **kwargs)
+            if not isinstance(out, Tensor):
+                raise TypeError(
+                    f'low_memory needs blocks that return one tensor, not a {type(out).__name__}: '
+                    'use micro_batch instead'
+                )
+            return tuple(fwAD.unpack_dual(out))
 
     # A checkpoint keeps plain tensors: a dual one would lose its tangent.
     return fwAD.make_dual(*checkpoint(dual_forward, primal, tangent, use_reentrant=False))

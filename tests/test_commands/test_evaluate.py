@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 
 from mmebm.checkpoint import Checkpoint
 from mmebm.commands import evaluate, make_shapes
+from mmebm.commands._downstream import thaw
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -136,3 +137,13 @@ def test_refuses_before_any_work(shapes, capsys, argv, message):
         evaluate.main([*argv, '--tasks', 'finetune', '--work-dir', str(shapes / 'unused')])
     assert re.search(message, ' '.join(capsys.readouterr().err.split()))
     assert not (shapes / 'unused').exists()
+
+
+def test_random_weights_train_where_pretrained_ones_are_frozen():
+    backbone = Config.fromfile(CONFIGS / 'coco' / 'mask-rcnn_ebm-resnet50_coco.py').model.backbone
+    assert (backbone.frozen_stages, backbone.norm_eval) == (1, True)
+    thaw(backbone)
+    assert (backbone.frozen_stages, backbone.norm_eval) == (-1, False)
+    plain = ConfigDict(type='mmebm.SinCosViT')
+    thaw(plain)
+    assert plain == dict(type='mmebm.SinCosViT')

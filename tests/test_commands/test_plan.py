@@ -55,6 +55,15 @@ def test_flops_of_a_step_by_hand(cfg):
     assert cost_of(cfg, num_steps=3).flops_per_image == 3 * step_flops(in_parts=True)
 
 
+def test_channels_are_those_of_the_backbone(cfg):
+    """With one mean for all of them, as mmpretrain's preprocessors take it, and with none."""
+    cfg.model.backbone.in_channels = 5
+    patches, more = (SIDE // PATCH) ** 2, 2 * PATCH**2 * WIDTH  # of the embedding
+    for preprocessor in (dict(mean=[127.5], std=[60.0]), dict(mean=None, std=None), dict()):
+        cfg.model.data_preprocessor = dict(type='SelfSupDataPreprocessor', **preprocessor)
+        assert cost_of(cfg).flops_per_image == step_flops() + 2 * 6 * patches * more
+
+
 def test_flops_of_a_supervised_step_as_torch_counts_them(cfg):
     model, images = build_model(cfg), torch.randn(2, 3, SIDE, SIDE)
 

@@ -251,6 +251,18 @@ def test_what_task_and_pretraining_need_not_share_is_not_checked(folder):
     assert merged('train', ['tune.py']).model.backbone == backbone
 
 
+@pytest.mark.parametrize('prefix', ['', 'backbone', 'backbone.'])
+def test_what_mmengine_would_load_is_not_refused(folder, prefix):
+    """A prefix without its point, and a classifier beside the weights."""
+    backbone = dict(type='ResNet', depth=18)
+    start = 'backbone.' if prefix else ''
+    state = {f'{start}{k}': v for k, v in MODELS.build(backbone).state_dict().items()}
+    torch.save(dict(state_dict=state | {f'{start}fc.weight': torch.ones(1)}), folder / 'b.pth')
+    backbone |= dict(init_cfg=dict(type='Pretrained', checkpoint='b.pth', prefix=prefix or None))
+    (folder / 'tune.py').write_text(f'{CONFIG}\nmodel = dict(type="ImageClassifier", backbone={backbone})')
+    assert merged('train', ['tune.py']).model.backbone == backbone
+
+
 def test_a_checkpoint_to_test_is_checked_first(folder):
     torch.save(dict(state_dict=Unsafe()), folder / 'b.pth')
     with pytest.raises(ValueError, match='b.pth is refused'):

@@ -295,6 +295,14 @@ def test_register_tokens_are_not_dropped_silently(tmp_path):
     assert not (tmp_path / 'start.pth').exists()
 
 
+def test_masks_that_a_swin_computes_are_no_weights(tmp_path):
+    run(tmp_path, SWIN, 'timm')
+    state = {'layers.0.blocks.1.attn_mask': torch.zeros(4, 16, 16)}
+    torch.save(state | load_file(tmp_path / 'timm' / 'model.safetensors'), tmp_path / 'theirs.pth')
+    import_weights(tmp_path / 'theirs.pth', 'timm', SWIN, tmp_path / 'start.pth')
+    assert (tmp_path / 'start.pth').exists()
+
+
 def test_weights_of_another_architecture_are_not_imported(tmp_path):
     run(tmp_path, VIT, 'timm')
     deeper = VIT | dict(arch=ARCH | dict(num_layers=3))

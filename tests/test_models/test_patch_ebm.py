@@ -7,6 +7,7 @@ from torch.autograd import gradcheck
 
 from mmebm.energy import energy_gradient
 from mmebm.models import PatchSubsetViT
+from mmebm.models.patch_energy import PatchDraw
 from mmebm.models.patches import take, to_patches
 
 SIZE, PATCH = 16, 4  # 16 patches
@@ -313,3 +314,23 @@ def test_a_head_keeps_the_weights_that_it_loads(tmp_path):
 def test_refuses_overlapping_patches():
     with pytest.raises(ValueError, match='patches of 8 pixels, 4 apart, overlap'):
         PatchSubsetViT(arch=ARCH, img_size=SIZE, patch_size=PATCH, patch_cfg=dict(kernel_size=8, padding=2))
+
+
+def test_places_are_told_apart_under_autocast():
+    """At full width, neighbours' products differ by less than bfloat16 resolves."""
+    head = MODELS.build(HEAD | dict(grid_size=(14, 14), embed_dims=512, num_heads=8))
+    torch.manual_seed(0)
+    lost = torch.arange(196).view(4, 49)
+    draw = PatchDraw(seen=lost[:, :0], lost=lost, masked=lost[:, :0])
+    # Between each place and the next, a little nearer to its own.
+    places = (0.55 * head.places + 0.45 * head.places.roll(-1, 0))[lost].requires_grad_()
+    missing, contents = places.flatten(1), torch.zeros(4, 196, head.content_dims)
+    found = {}
+    for enabled in (False, True):
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=enabled):
+            losses = head.loss(missing, contents, draw)
+            cells = head.assign(places.detach(), draw)
+        (gradient,) = torch.autograd.grad(losses['loss_place'], places)
+        found[enabled] = losses['place_accuracy'], losses['loss_place'], gradient, cells
+    assert found[False][0] == 1.0
+    torch.testing.assert_close(found[True], found[False])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 from mmpretrain.registry import MODELS
 
 from mmebm.ops.blocks import block_checkpointing, residual_blocks
@@ -38,3 +39,17 @@ def test_checkpointing_leaves_nothing_behind():
         assert 'forward' in vars(block)
         raise KeyError
     assert vars(block).keys() == before.keys()
+
+
+def test_a_block_that_returns_a_tuple_is_named():
+    class Block(torch.nn.Module):
+        def forward(self, x):
+            return (x,)
+
+    block = Block()
+    with (
+        fwAD.dual_level(),
+        block_checkpointing([block]),
+        pytest.raises(TypeError, match='not a tuple: use micro_batch'),
+    ):
+        block(fwAD.make_dual(torch.ones(2), torch.ones(2)))
