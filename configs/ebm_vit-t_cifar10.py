@@ -1,7 +1,7 @@
 """A ViT-Ti with patches of 4 pixels on CIFAR-10, restoring images corrupted in one of five ways.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/train.py configs/ebm_vit-t_cifar10.py
+Command:  python tools/train.py configs/ebm_vit-t_cifar10.py
 Hardware: 1 GPU
 Time:     not run
 Expect:   not run

@@ -1,7 +1,7 @@
 """ViT-Ti/16 on a folder of your own images, without labels, restoring masked images.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/train.py configs/ebm_vit-t_folder.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/ebm_vit-t_folder.py --cfg-options data_root=FOLDER
 Hardware: 1 GPU
 Time:     not run
 Expect:   not run

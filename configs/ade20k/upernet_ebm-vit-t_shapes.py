@@ -1,8 +1,9 @@
 """UPerNet on the embedded data set, 64 x 64, from a small ViT: `upernet_ebm-vit-b_ade20k.py` in minutes on two cores.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/make_shapes.py data/shapes_ade20k --layout ade20k --image-size 64
-          tools/train.py configs/ade20k/upernet_ebm-vit-t_shapes.py
+Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
+          python tools/make_shapes.py data/shapes_ade20k --layout ade20k --image-size 64 --train 1000 --val 1000
+          python tools/train.py configs/ade20k/upernet_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
 Time:     3 minutes on one of them

@@ -1,8 +1,9 @@
 """Mask R-CNN on the embedded data set, 64 x 64: mask-rcnn_ebm-vit-b_coco.py in minutes on two cores.
 
 Paper:    Exploring Plain Vision Transformer Backbones for Object Detection, arXiv 2203.16527
-Command:  tools/make_shapes.py data/shapes_coco --layout coco --image-size 64
-          tools/train.py configs/coco/mask-rcnn_ebm-vit-t_shapes.py
+Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
+          python tools/make_shapes.py data/shapes_coco --layout coco --image-size 64 --train 1000 --val 1000
+          python tools/train.py configs/coco/mask-rcnn_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
 Time:     2.5 minutes on one of them

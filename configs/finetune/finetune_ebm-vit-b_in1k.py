@@ -4,7 +4,7 @@ Paper:    the recipe is MAE's, arXiv 2111.06377
 Command:  tools/dist_train.sh configs/finetune/finetune_ebm-vit-b_in1k.py 8
           another checkpoint: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
           any folder with train/ and val/, one folder a class in each: add --cfg-options data_root=FOLDER
-          model.head.num_classes=N data_preprocessor.num_classes=N
+          model.head.num_classes=N data_preprocessor.num_classes=N; of fewer than 5 classes also val_evaluator.topk=1
 Hardware: 8 GPUs, 128 images each
 Time:     not run
 Expect:   not run

@@ -1,7 +1,7 @@
 """BEiT with a small ViT at 32 pixels and DALL-E's tokenizer, on equal terms with the EBM config beside it.
 
 Paper:    BEiT, arXiv 2106.08254
-Command:  tools/train.py configs/peers/beit-dalle_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/beit-dalle_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

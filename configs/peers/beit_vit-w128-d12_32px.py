@@ -1,8 +1,8 @@
 """BEiT with a small ViT of 12 blocks at 32 pixels.
 
 Paper:    BEiT, arXiv 2106.08254
-Command:  tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
-          tools/train.py configs/peers/beit_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
+          python tools/train.py configs/peers/beit_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

@@ -1,8 +1,8 @@
 """BEiT with a small ViT at 32 pixels and a tokenizer trained on the same images, on equal terms with the EBM config.
 
 Paper:    BEiT, arXiv 2106.08254
-Command:  tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
-          tools/train.py configs/peers/beit_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
+          python tools/train.py configs/peers/beit_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core, and the tokenizer's

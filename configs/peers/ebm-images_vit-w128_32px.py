@@ -1,7 +1,7 @@
 """Restoration of whole images, corrupted in one of five ways, by a small ViT at 32 pixels: for the energy of images.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/train.py configs/peers/ebm-images_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/ebm-images_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
 Time:     10 epochs of 10,000 images, schedule of that length: 30 minutes on one CPU core

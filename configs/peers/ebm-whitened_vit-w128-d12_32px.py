@@ -1,7 +1,7 @@
 """Restoration of patches by a small ViT of 12 blocks that begins with whitened patches: for short schedules.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; the whitening is ours
-Command:  tools/train.py configs/peers/ebm-whitened_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/ebm-whitened_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     that of ebm_vit-w128-d12_32px.py

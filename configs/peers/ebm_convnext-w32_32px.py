@@ -1,7 +1,7 @@
 """Restoration of masked images by a small ConvNeXt at 32 pixels, in the setting of the comparison.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/train.py configs/peers/ebm_convnext-w32_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/ebm_convnext-w32_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

@@ -1,7 +1,7 @@
 """Restoration of patches by a small ViT at 32 pixels, the setting of the comparison.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
-Command:  tools/train.py configs/peers/ebm_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/ebm_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 1.2 to 1.3 times MAE's, and half a minute of compiling at most

@@ -1,7 +1,7 @@
 """Fine-tuning of a small ConvNeXt at 32 pixels, from any of the methods beside it or from random weights.
 
 Paper:    the recipe is MAE's, arXiv 2111.06377, made milder for so small a network
-Command:  tools/train.py configs/peers/finetune_convnext-w32_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/finetune_convnext-w32_32px.py --cfg-options data_root=FOLDER
           model.backbone.init_cfg.checkpoint=FILE; from random weights: model.backbone.init_cfg=None
           FOLDER holds train/ and test/, in each one folder a class
 Hardware: 1 GPU, or some CPU cores

@@ -1,12 +1,12 @@
 """MAE that begins with whitened patches, as the EBM config beside it: what of the difference is due to that.
 
 Paper:    MAE, arXiv 2111.06377; the whitening is ours
-Command:  tools/train.py configs/peers/mae-whitened_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/mae-whitened_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     that of mae_vit-w128_32px.py
-Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 44.2%, kNN 31.3%, fine-tuned 53.5%
-          (docs/recipe.md)
+Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 44.2%, kNN 31.3%, fine-tuned 53.5%,
+          begun by Xavier and not clipped; otherwise not run (docs/recipe.md)
 """
 
 _base_ = './mae_vit-w128_32px.py'

@@ -1,7 +1,7 @@
 """MaskFeat with a small ViT of 12 blocks at 32 pixels.
 
 Paper:    MaskFeat, arXiv 2112.09133
-Command:  tools/train.py configs/peers/maskfeat_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/maskfeat_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

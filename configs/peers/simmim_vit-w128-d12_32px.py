@@ -1,7 +1,7 @@
 """SimMIM with a small ViT of 12 blocks at 32 pixels.
 
 Paper:    SimMIM, arXiv 2111.09886
-Command:  tools/train.py configs/peers/simmim_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/simmim_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

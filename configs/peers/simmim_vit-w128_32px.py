@@ -1,7 +1,7 @@
 """SimMIM with a small ViT at 32 pixels, on equal terms with the EBM config beside it.
 
 Paper:    SimMIM, arXiv 2111.09886
-Command:  tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core

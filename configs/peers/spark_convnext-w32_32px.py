@@ -1,7 +1,7 @@
 """SparK with a small ConvNeXt at 32 pixels, on equal terms with the EBM config beside it.
 
 Paper:    SparK, arXiv 2301.03580
-Command:  tools/train.py configs/peers/spark_convnext-w32_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/spark_convnext-w32_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

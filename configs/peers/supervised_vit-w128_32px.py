@@ -1,7 +1,7 @@
 """A small ViT trained with labels at 32 pixels, on equal terms with the EBM config beside it.
 
 Paper:    the recipe is that of the ViT from scratch in MAE, arXiv 2111.06377
-Command:  tools/train.py configs/peers/supervised_vit-w128_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/supervised_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

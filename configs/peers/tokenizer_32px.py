@@ -1,7 +1,7 @@
 """The tokenizer of `beit_vit-w128_32px.py`: a small discrete autoencoder, with a token for 4 x 4 pixels.
 
 Paper:    VQ-VAE, arXiv 1711.00937, with the codebook of BEiT v2, arXiv 2208.06366
-Command:  tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
+Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full

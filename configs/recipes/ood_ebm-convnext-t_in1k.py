@@ -2,7 +2,8 @@
 
 Paper:    none
 Command:  tools/dist_train.sh configs/recipes/ood_ebm-convnext-t_in1k.py 8
-          tools/test.py configs/recipes/ood_ebm-convnext-t_in1k.py CHECKPOINT --cfg-options foreign_data_root=FOLDER
+          python tools/test.py configs/recipes/ood_ebm-convnext-t_in1k.py CHECKPOINT
+          --cfg-options foreign_data_root=FOLDER
           another pretraining: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
           model.energy_head.init_cfg.checkpoint=FILE
 Hardware: 8 GPUs, 2048 images each

@@ -94,8 +94,8 @@ def check_auto_scale(cfg: Config) -> None:
     if (cfg.get('auto_scale_lr') or {}).get('enable') and counts > 1:
         raise ValueError(
             f'--auto-scale-lr leaves optim_wrapper.accumulative_counts={counts} out of the total batch, so that the '
-            f'learning rate would be {counts} times too small; tools/plan.py CONFIG --gpus N gives the right one, for '
-            '--cfg-options optim_wrapper.optimizer.lr=...'
+            f'learning rate would be {counts} times too small; tools/plan.py CONFIG --gpus N --gpu KIND gives the '
+            'right one, for --cfg-options optim_wrapper.optimizer.lr=...'
         )
 
 
