@@ -76,11 +76,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]:
-    """The weights whose names start with the prefix, by their names without it.
+    """The weights whose names start with the prefix, by their names without it; all of them if it is empty.
 
     Raises:
         ValueError: There are none; names the prefixes that there are.
     """
+    if prefix and not prefix.endswith('.'):
+        prefix += '.'  # as mmengine does
     state = {key[len(prefix) :]: value for key, value in checkpoint.state.items() if key.startswith(prefix)}
     if not state:
         found = Counter(key.partition('.')[0] for key in checkpoint.state)

@@ -31,8 +31,6 @@ def check_pretrained(cfg: Config) -> None:
         path = init_cfg.get('checkpoint', '')
         if path and ':' not in str(path):  # http://, torchvision://, open-mmlab://
             prefix = init_cfg.get('prefix') or ''
-            if prefix and not prefix.endswith('.'):
-                prefix += '.'  # as mmengine does
             check_architecture(read_checkpoint(path), backbone, cfg.get('default_scope'), prefix)
 
 
@@ -55,7 +53,7 @@ def check_architecture(
     with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
         model = MODELS.build(ConfigDict(backbone, init_cfg=None))
     expected = model.state_dict()
-    state = part(checkpoint, prefix) if prefix else checkpoint.state
+    state = part(checkpoint, prefix)
     state = {key: value for key, value in state.items() if key in expected or not NOT_THE_BACKBONE.fullmatch(key)}
     check_fit(_fixed(state), _fixed(expected), str(checkpoint.path), backbone.type)
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from mmebm.registry import MODELS
 
-# What does not take part in the last features: what stands in place of masked patches, and a norm behind the pooling.
-MASK_TOKEN = re.compile(r'embeddings\.mask_token')
-UNUSED = dict.fromkeys(('convnext', 'convnextv2'), re.compile(r'layernorm\..*'))
+# Type of model and weight that the last features do not depend on: what stands in place of masked patches, and a norm
+# behind the pooling.
+UNUSED = re.compile(r'\w+ embeddings\.mask_token|convnext(v2)? layernorm\..*')
 
 
 @MODELS.register_module()
@@ -57,7 +57,7 @@ class HuggingFaceBackbone(BaseModule):
         if hasattr(self.model, 'pooler'):
             self.model.pooler = nn.Identity()  # its parameters could never train: the energy reads the features before
         for name, parameter in self.model.named_parameters():
-            if UNUSED.get(self.model.config.model_type, MASK_TOKEN).fullmatch(name):
+            if UNUSED.fullmatch(f'{self.model.config.model_type} {name}'):
                 parameter.requires_grad = False  # or distributed training would wait for its gradient
         self._is_init = init_cfg is None  # transformers has initialised the weights
 

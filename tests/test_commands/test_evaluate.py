@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from mmebm.checkpoint import Checkpoint
 from mmebm.commands import evaluate, make_shapes
-from mmebm.commands._downstream import thaw
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -139,11 +138,15 @@ def test_refuses_before_any_work(shapes, capsys, argv, message):
     assert not (shapes / 'unused').exists()
 
 
-def test_random_weights_train_where_pretrained_ones_are_frozen():
-    backbone = Config.fromfile(CONFIGS / 'coco' / 'mask-rcnn_ebm-resnet50_coco.py').model.backbone
-    assert (backbone.frozen_stages, backbone.norm_eval) == (1, True)
-    thaw(backbone)
-    assert (backbone.frozen_stages, backbone.norm_eval) == (-1, False)
-    plain = ConfigDict(type='mmebm.SinCosViT')
-    thaw(plain)
-    assert plain == dict(type='mmebm.SinCosViT')
+def test_random_weights_train_where_pretrained_ones_are_frozen(tmp_path, monkeypatch):
+    """In part by detection; a linear probe leaves both alone."""
+    monkeypatch.setattr(evaluate, 'check_data_roots', lambda *args: None)
+    path = save_checkpoint('ebm_resnet50_in1k', tmp_path / 'a.pth')
+    argv = [f'ours={path}', '--tasks', 'linear', 'det', '--work-dir', str(tmp_path)]
+    backbones = {
+        (run.task, run.init): run.cfg.model.backbone for run in evaluate.plan_runs(evaluate._parser().parse_args(argv))
+    }
+    frozen = {key: (backbone.frozen_stages, backbone.get('norm_eval')) for key, backbone in backbones.items()}
+    assert frozen['det', 'ours'] == (1, True)
+    assert frozen['det', 'random'] == (-1, False)
+    assert frozen['linear', 'random'] == frozen['linear', 'ours'] == (4, None)
