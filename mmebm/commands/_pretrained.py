@@ -2,9 +2,10 @@
 
 import re
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, check_fit, part, read_checkpoint
 from mmebm.interchange.importing import NOT_THE_BACKBONE
@@ -50,12 +51,27 @@ def check_architecture(
     Raises:
         ValueError: It is not; names the first few weights that differ.
     """
-    with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
-        model = MODELS.build(ConfigDict(backbone, init_cfg=None))
-    expected = model.state_dict()
+    expected = _build(backbone, scope).state_dict()
     state = part(checkpoint, prefix)
     state = {key: value for key, value in state.items() if key in expected or not NOT_THE_BACKBONE.fullmatch(key)}
     check_fit(_fixed(state), _fixed(expected), str(checkpoint.path), backbone.type)
+
+
+def architecture(backbone: dict, scope: str | None) -> tuple[dict[str, torch.Size], list[int]]:
+    """What makes two backbones of one type the same network: the shapes of what ``check_architecture`` looks at, and heads.
+
+    Args:
+        backbone: The backbone's config.
+        scope: In which it builds.
+    """
+    model = _build(backbone, scope)
+    heads = [module.num_heads for module in model.modules() if isinstance(getattr(module, 'num_heads', None), int)]
+    return {key: value.shape for key, value in _fixed(model.state_dict()).items()}, heads
+
+
+def _build(backbone: dict, scope: str | None) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
+        return MODELS.build(ConfigDict(backbone, init_cfg=None))
 
 
 def _fixed(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,23 +12,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
 from mmebm.commands._config import check_data_roots, config_folder, find_config, merge_options, replace_data_root
 from mmebm.commands._downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
-from mmebm.commands._pretrained import check_architecture
+from mmebm.commands._pretrained import architecture, check_architecture
 from mmebm.commands._process import check_same
 from mmebm.environment import require_mmcv_ops
 from mmebm.interchange.traits import kind_of
 
 RANDOM = 'random'
-
-
-# What a shipped config's backbone and a checkpoint's must have in common beside their kind, for the config to be taken.
-ARCHITECTURE = ('arch', 'depth', 'patch_size', 'patch_cfg')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,9 +112,10 @@ def find_backbone(checkpoint: Checkpoint) -> tuple[str, str]:
         backbone, data = re.fullmatch(r'finetune_ebm-(.+)_(.+)', path.stem).groups()
         if '-' not in data:  # a share of the labels
             known[backbone, data] = Config.fromfile(path).model.backbone
-    for name, candidate in known.items():
-        is_of_kind = kind_of(candidate.type) == kind_of(trained['type'])
-        if is_of_kind and all(_plain(candidate.get(key)) == _plain(trained.get(key)) for key in ARCHITECTURE):
+    of_kind = {name: backbone for name, backbone in known.items() if kind_of(backbone.type) == kind_of(trained['type'])}
+    network = of_kind and architecture(trained, None)  # of another kind, it may not even build here
+    for name, backbone in of_kind.items():
+        if architecture(backbone, None) == network:
             return name
     raise ValueError(
         f'{checkpoint.path}: no shipped config is for its backbone, {trained["type"]} {trained.get("arch", "")}. There '
@@ -181,10 +178,6 @@ def _named(text: str) -> tuple[str, str]:
         text = f'={text}'
     name, _, path = text.partition('=')
     return name or Path(path).resolve().parent.name, path
-
-
-def _plain(value):
-    return value.to_dict() if isinstance(value, ConfigDict) else value
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,6 +49,20 @@ def test_finds_the_configs_of_a_backbone(config, expected):
     assert evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta)) == expected
 
 
+def test_finds_the_configs_of_a_backbone_however_it_is_written():
+    for backbone, expected in (
+        ("type='VisionTransformer', arch='b'", 'vit-b'),
+        ("type='mmpretrain.VisionTransformer', arch='deit-base', patch_size=16, img_size=192", 'vit-b'),
+        ("type='ResNet', depth=50", 'resnet50'),
+    ):
+        meta = dict(cfg=f"model = dict(type='EBMAlgorithm', backbone=dict({backbone}))")
+        assert evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))[0] == expected
+    heads = 'dict(embed_dims=768, num_layers=12, num_heads=6, feedforward_channels=3072)'
+    meta = dict(cfg=f"model = dict(type='EBMAlgorithm', backbone=dict(type='VisionTransformer', arch={heads}))")
+    with pytest.raises(ValueError, match='no shipped config'):  # the same weights, another network
+        evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))
+
+
 def test_says_which_backbones_have_configs():
     meta = dict(cfg=Config.fromfile(CONFIGS / 'ebm_vit-t_cifar10.py').pretty_text)
     with pytest.raises(ValueError, match=r'a\.pth: no shipped config.*deit-tiny.*vit-b_in1k.*--backbone'):
