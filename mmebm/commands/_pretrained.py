@@ -58,7 +58,7 @@ def check_architecture(
 
 
 def architecture(backbone: dict, scope: str | None) -> tuple[dict[str, torch.Size], list[int]]:
-    """What makes two backbones of one type the same network: the shapes of what ``check_architecture`` looks at, and heads.
+    """What two backbones of a type have in common if they are the same network: shapes of weights, and heads.
 
     Args:
         backbone: The backbone's config.
