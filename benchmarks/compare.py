@@ -36,7 +36,7 @@ from mmebm.commands._config import config_folder, find_config, merge_options, re
 from mmebm.commands._downstream import Run, initialised, perform, result_rows
 from mmebm.commands._frozen import frozen_metrics
 from mmebm.commands._process import check_same, run_config, settle
-from mmebm.datasets.image_folder import EXTENSIONS
+from mmebm.datasets import ImageFolder
 from mmebm.registry import MODELS
 
 DOWNSTREAM = 'finetune'
@@ -113,8 +113,8 @@ class Bench:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         self.data = write_shapes(self.work_dir, args.images) if args.data == 'shapes' else Path(args.data).resolve()
         self.test_prefix = find_test_folder(self.data)
-        self.num_classes = sum(path.is_dir() for path in (self.data / 'train').iterdir())
-        self.num_images = sum(path.suffix.lower() in EXTENSIONS for path in (self.data / 'train').rglob('*'))
+        images = ImageFolder(str(self.data / 'train'), with_label=True)  # which training reads
+        self.num_classes, self.num_images = len(images.CLASSES), len(images)
         self.downstream = self.config(DOWNSTREAM)
         check_classes(self.downstream, ['val_dataloader'])
         for method in self.methods():  # before anything is trained

@@ -11,6 +11,7 @@ and its table into the README.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -43,8 +44,11 @@ def draw(folder: Path, num_train: int, num_val: int) -> None:
     for layout in LAYOUTS:
         target = folder / f'shapes_{layout}'
         if not target.exists():
+            parts = target.with_suffix('.part')  # so that what was interrupted is not taken for whole
+            shutil.rmtree(parts, ignore_errors=True)
             sizes = ['--train', str(num_train), '--val', str(num_val), '--image-size', '64']
-            make_shapes.main([str(target), '--layout', layout, *sizes])
+            make_shapes.main([str(parts), '--layout', layout, *sizes])
+            parts.rename(target)
 
 
 def main() -> None:
@@ -58,10 +62,11 @@ def main() -> None:
     parser.add_argument('--dry-run', action='store_true', help='print the table and write it nowhere else')
     args = parser.parse_args()
     work_dir = Path(args.work_dir).resolve()
-    draw(work_dir / 'data', args.train, args.val)
+    data = work_dir / f'data_{args.train}_{args.val}'
+    draw(data, args.train, args.val)
     checkpoint = pretrain(work_dir / 'pretraining')
     # Trainings this small use one core best, so two run at a time.
-    options = ['--data-root', str(work_dir / 'data'), '--work-dir', str(work_dir / 'evaluation'), '--jobs', '2']
+    options = ['--data-root', str(data), '--work-dir', str(work_dir / 'evaluation'), '--jobs', '2']
     evaluate.main([f'ebm={checkpoint}', *options, '--tasks', *args.tasks, '--seeds', *map(str, args.seeds)])
     if args.dry_run:
         return

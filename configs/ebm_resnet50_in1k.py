@@ -8,7 +8,8 @@ Expect:   not run
 
 Batch normalisation couples the images of a training batch, so their energies are strictly their own only in
 evaluation. It is kept because the downstream configs of ResNet-50 load it. The energy must not be linear: with ReLU,
-the gradient of a linear energy sees no bias of the network.
+the gradient of a linear energy sees no bias of the network. The running statistics are those of clean images, which all
+that comes after pretraining passes through the network.
 """
 
 _base_ = './ebm_vit-b_in1k.py'
@@ -22,3 +23,4 @@ model = dict(
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=32)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**corruption, seed=0)
+custom_hooks = [*_base_.custom_hooks, dict(type='mmebm.CleanBatchNormHook')]

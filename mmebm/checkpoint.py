@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.model import PretrainedInit
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -198,7 +199,7 @@ def _listed(names: Sequence) -> str:
 def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
     """Those of an ``init_cfg``, one config or a list of them, that ask for weights from a file."""
     configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
-    return [config for config in configs if config['type'] == 'Pretrained']
+    return [config for config in configs if config['type'] in ('Pretrained', PretrainedInit)]
 
 
 def loads_weights(module: nn.Module) -> bool:

@@ -171,7 +171,10 @@ class LowMemoryGradient:
         Raises:
             RuntimeError: They differ, so that the model cannot be trained in this way.
         """
-        same_conditions, direction, found = _conditions(x), torch.randn_like(x), []
+        # Of a generator of its own: a resumed run, which checks again, must draw what an uninterrupted one does.
+        generator = torch.Generator(x.device).manual_seed(0)
+        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        same_conditions, found = _conditions(x), []
         for gradient_fn in (energy_gradient, self):
             with same_conditions():
                 _, gradient = gradient_fn(energy_fn, x, create_graph=True)

@@ -43,6 +43,7 @@ FORMULATIONS = {
     'low memory': dict(low_memory=True),
     'two steps': TWO_STEPS,
     'two steps, low memory, micro-batches': TWO_STEPS | dict(low_memory=True, micro_batch=3),
+    'contrast': dict(contrast=0.1),
     'partial': PARTIAL,
     'partial, low memory, micro-batches': PARTIAL | dict(low_memory=True, micro_batch=3),
 }

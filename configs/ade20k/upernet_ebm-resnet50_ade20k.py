@@ -22,3 +22,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/ebm_resnet50_in1k/epoch_100.pth', prefix='backbone.'),
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)

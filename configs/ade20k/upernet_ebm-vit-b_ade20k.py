@@ -47,3 +47,4 @@ optim_wrapper = dict(
         custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0)},
     ),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)

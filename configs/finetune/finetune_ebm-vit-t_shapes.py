@@ -49,3 +49,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks = dict(checkpoint=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=50)

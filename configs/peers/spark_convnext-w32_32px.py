@@ -38,6 +38,7 @@ train_dataloader = dict(
 optim_wrapper = dict(
     dtype='bfloat16',
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)

@@ -33,7 +33,8 @@ def check_classes(cfg: Config, sections: Sequence[str]) -> None:
 def class_folders(cfg: Config, section: str) -> tuple[Path, list[str]] | None:
     """A data set's folder, and the names of those in it if they are its classes."""
     dataset = (cfg.get(section) or {}).get('dataset') or {}
-    if not dataset.get('with_label') and (dataset.get('metainfo') or {}).get('classes', ()) is not None:
+    by_default = str(dataset.get('type')).rpartition('.')[2] == 'CustomDataset'
+    if not dataset.get('with_label', by_default) and (dataset.get('metainfo') or {}).get('classes', ()) is not None:
         return None
     root, split = Path(dataset.get('data_root') or ''), dataset.get('split', '')
     prefix = dataset.get('data_prefix') or split

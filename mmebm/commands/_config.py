@@ -48,33 +48,48 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])
     cfg.merge_from_dict(options)
-    for key, old in roots.items():
-        replace_data_root(cfg, old, str(options[key]))
+    replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()])
 
 
 def replace_data_root(cfg: Config, old: str, new: str) -> None:
-    """Gives every data set in the config that has the old ``data_root`` the new one, in place.
+    """See ``replace_data_roots``."""
+    replace_data_roots(cfg, [(old, new)])
+
+
+def replace_data_roots(cfg: Config, roots: Iterable[tuple[str, str]]) -> None:
+    """Gives every data set in the config that has an old ``data_root`` the new one, in place.
 
     A config's variables are substituted when the file is parsed, so that changing the top-level ``data_root`` later
     reaches no data set. Annotation files below the old root (COCO's metrics name one) follow.
 
+    Args:
+        cfg: The config.
+        roots: Old and new ones. One that is new for some data sets may be the old one of others.
+
     Raises:
-        ValueError: no data set has the old root, so that the new one would be ignored.
+        ValueError: no data set has an old root, so that the new one would be ignored.
     """
-    old = old.rstrip('/')
-    found = False
-    for path, node in nested_dicts(cfg._cfg_dict):
-        root, annotations = node.get('data_root'), node.get('ann_file')
-        if path and isinstance(root, str) and root.rstrip('/') == old:
-            node['data_root'] = new
-            found = True
-        if isinstance(annotations, str) and annotations.startswith(f'{old}/'):
-            node['ann_file'] = new.rstrip('/') + annotations[len(old) :]
-    if not found:
-        raise ValueError(
-            f'No data set of the config reads from "{old}", so "{new}" would be ignored: name the data set in full, as '
-            'in --cfg-options test_dataloader.dataset.data_root=FOLDER'
-        )
+    left = [node for path, node in nested_dicts(cfg._cfg_dict) if path]
+    for old, new in roots:
+        moved = [node for node in left if _move(node, old.rstrip('/'), new)]
+        if not any('data_root' in node for node in moved):
+            raise ValueError(
+                f'No data set of the config reads from "{old}", so "{new}" would be ignored: name the data set in '
+                'full, as in --cfg-options test_dataloader.dataset.data_root=FOLDER'
+            )
+        left = [node for node in left if all(node is not other for other in moved)]
+
+
+def _move(node: dict, old: str, new: str) -> bool:
+    """Makes what a config's node reads from one folder be read from another; whether there is anything."""
+    root, annotations = node.get('data_root'), node.get('ann_file')
+    is_root = isinstance(root, str) and root.rstrip('/') == old
+    is_below = isinstance(annotations, str) and annotations.startswith(f'{old}/')
+    if is_root:
+        node['data_root'] = new
+    if is_below:
+        node['ann_file'] = new.rstrip('/') + annotations[len(old) :]
+    return is_root or is_below
 
 
 def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:

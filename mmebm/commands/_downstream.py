@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmebm.commands._process import run_config
+from mmebm.commands._training_facts import accumulated, base_batch_size
 
 
 class Metric(NamedTuple):
@@ -89,12 +90,16 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
         missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
         bar = progress.add_task('Evaluating', total=len(missing))
         futures = {pool.submit(_do, run, jobs, gpus): run for run in missing}
-        for future in as_completed(futures):
-            run = futures[future]
-            if future.exception() is not None:
-                failed.append(run)
-            progress.console.print(f'{run.name}: {future.exception() or future.result()}', highlight=False)
-            progress.advance(bar)
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                if future.exception() is not None:
+                    failed.append(run)
+                progress.console.print(f'{run.name}: {future.exception() or future.result()}', highlight=False)
+                progress.advance(bar)
+        except KeyboardInterrupt:  # stops the present trainings by itself
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 
@@ -102,16 +107,31 @@ def _do(run: Run, jobs: int, gpus: int) -> str:
     """One run; returns its figures for people."""
     start = time.time()
     threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
+    # The learning rate is meant for so many images at a time; who accumulates batches has chosen their number.
+    is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
+    flags = ['--resume', *(['--auto-scale-lr'] if is_scaled else [])]
     if run.task == 'knn':
         run_config(['mmebm.commands._frozen'], run.cfg, run.folder, **threads)
     elif gpus == 1:
-        run_config(['mmebm.commands.train'], run.cfg, run.folder, ['--resume'], **threads)
+        run_config(['mmebm.commands.train'], run.cfg, run.folder, flags, **threads)
     else:
         launch = ['torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}', '-m', 'mmebm.commands.train']
-        run_config(launch, run.cfg, run.folder, ['--resume', '--launcher', 'pytorch'], **threads)
+        run_config(launch, run.cfg, run.folder, [*flags, '--launcher', 'pytorch'], **threads)
+    if not any(TASKS[run.task].metrics[0].key in line for line in _logged(run)[-1:]):
+        _validate(run, threads)
     figures = dict(last_validation(run))
     (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
     return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
+
+
+def _validate(run: Run, threads: dict[str, str]) -> None:
+    """Score the last checkpoint: of a training that was interrupted behind it, which has nothing to go on with."""
+    folder = run.folder / 'validation'
+    cfg = Config(run.cfg.to_dict() | dict(work_dir=str(folder)))
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    checkpoint = (run.folder / 'last_checkpoint').read_text()
+    flags = [checkpoint, '--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
+    run_config(['mmebm.commands.test'], cfg, folder, flags, **threads)
 
 
 def last_validation(run: Run) -> Iterator[tuple[str, float]]:
@@ -120,16 +140,18 @@ def last_validation(run: Run) -> Iterator[tuple[str, float]]:
     Raises:
         ValueError: The log has none.
     """
-    lines = [
-        json.loads(line)
-        for path in sorted(run.folder.glob('*/vis_data/scalars.json')) + sorted(run.folder.glob('knn.json'))
-        for line in path.read_text().splitlines()
-    ]
     for metric in TASKS[run.task].metrics:
-        values = [line[metric.key] for line in lines if metric.key in line]
+        values = [line[metric.key] for line in _logged(run) if metric.key in line]
         if not values:
             raise ValueError(f'{run.folder} has no {metric.key} in its log')
         yield metric.key, values[-1]
+
+
+def _logged(run: Run) -> list[dict]:
+    """What a run has logged, oldest first."""
+    paths = sorted(run.folder.glob('*/vis_data/scalars.json'))  # by the time at which the process began
+    paths += [path for path in (run.folder / 'knn.json', run.folder / 'validation' / 'metrics.json') if path.is_file()]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def result_rows(run: Run) -> list[dict]:

@@ -1,10 +1,14 @@
 """What a training config says of precision, images, batch and learning rate."""
 
+import re
+from pathlib import Path
+
 import torch
 from mmengine.config import Config
 
 # Training images, where a data set's files are not needed to know.
 DATASET_SIZES = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
+IMAGENET = re.compile(r'(imagenet|ilsvrc|in)[-_]?(1k|2012)?', re.IGNORECASE)  # a folder's name
 
 
 def autocast_type(cfg: Config) -> torch.dtype:
@@ -42,10 +46,11 @@ def image_size(cfg: Config) -> tuple[int, int]:
 
 
 def known_length(cfg: Config) -> int | None:
-    """How many images a training set has, if its name tells."""
+    """How many images a training set has, if its name or its folder's tells."""
     dataset = cfg.train_dataloader.dataset
     name = dataset.type.rpartition('.')[2]
-    if name == 'ImageFolder' and 'imagenet' in dataset.get('data_root', '').lower():
+    # Not tiny-imagenet, imagenet-100 or imagenet21k.
+    if name == 'ImageFolder' and any(IMAGENET.fullmatch(part) for part in Path(dataset.get('data_root', '')).parts):
         name = 'ImageNet'
     return dataset.get('size', 10_000) if name == 'Shapes' else DATASET_SIZES.get(name)
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
+from mmebm.commands._classes import check_classes
 from mmebm.commands._config import check_data_roots, config_folder, find_config, merge_options, replace_data_root
 from mmebm.commands._downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
 from mmebm.commands._pretrained import architecture, check_architecture
@@ -52,7 +53,8 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
     Raises:
         FileNotFoundError: A checkpoint, config or folder of data is missing.
         ValueError: A checkpoint is of another architecture than the configs, or cannot be read, or has another's name;
-            an option would change nothing; or the work directory holds runs of other settings.
+            an option would change nothing; training and validation have other classes; or the work directory holds
+            runs of other settings.
     """
     paths = named_checkpoints(args.checkpoints)
     checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
@@ -61,6 +63,7 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
     for task in args.tasks:
         configs[task] = task_config(task, backbone, data, args.data_root, args.cfg_options or {})
         check_data_roots(configs[task], ('train_dataloader', 'val_dataloader'))
+        check_classes(configs[task], ('val_dataloader',))
     if 'det' in args.tasks:
         require_mmcv_ops()
     for checkpoint in checkpoints.values():

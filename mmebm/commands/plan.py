@@ -221,26 +221,28 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
     # Parts of a batch add up in a second set of gradients.
     images = int(at_a_time * (usable - memory.standing - memory.gradients) / max(memory.step, 1))
     images = 2 ** int(math.log2(images)) if images >= 1 else 0
-    ways = []
+    options, in_config = [], []
     if images and can_be_split:
-        ways.append(f'model.micro_batch={images}: the same gradients, a little slower')
+        options.append(f'model.micro_batch={images}: the same gradients, a little slower')
     elif images:
         counts = math.ceil(accumulated(cfg) * batch_size / images)
-        ways.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
+        options.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
     if can_be_split and not (cfg.model.get('low_memory') or cfg.model.get('contrast')):
         eager = 'model.compile=False ' if cfg.model.get('compile') else ''
-        ways.append(f'{eager}model.low_memory=True: the same gradients, slower')
+        options.append(f'{eager}model.low_memory=True: the same gradients, slower')
     if cfg.model.backbone.type.endswith(('VisionTransformer', 'SinCosViT')) and not cfg.model.get('partial'):
         patch_size = cfg.model.backbone.get('patch_size', 16)
         shares = 'model.partial.visible=0.25 model.partial.corrupted=0.25'
-        ways.append(f'model.partial.patch_size={patch_size} {shares}: half of each image, and other gradients')
+        options.append(f'model.partial.patch_size={patch_size} {shares}: half of each image, and other gradients')
     if gpus > 1 and not is_sharded(cfg.optim_wrapper):
-        key, name = 'optim_wrapper.optimizer', cfg.optim_wrapper.optimizer.type
         saved = memory.optimizer_states * (1 - 1 / gpus) / GIB
-        ways.append(f'{key}.type=ZeroRedundancyOptimizer {key}.optimizer_type={name}: {saved:.1f} GiB less')
+        sharded = f"dict(type='ZeroRedundancyOptimizer', optimizer_type='{cfg.optim_wrapper.optimizer.type}')"
+        hook = 'mmebm.ShardedOptimizerHook, see docs/engines.md'
+        in_config.append(f'optim_wrapper.optimizer={sharded} and {hook}: {saved:.1f} GiB less')
     return [
         f'It does not fit: {memory.peak / GIB:.1f} GiB at the peak, {usable / GIB:.1f} GiB are usable. Any of these:',
-        *(f'  --cfg-options {way}' for way in ways),
+        *(f'  --cfg-options {option}' for option in options),
+        *(f'  in the config: {lines}' for lines in in_config),
     ]
 
 
@@ -264,6 +266,7 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
     lr, speed, efficiency, time = (plan[key] for key in ('learning_rate', 'images_per_second', 'efficiency', 'hours'))
     share = f'{efficiency:.0%} of the matrix rate, ' if efficiency else ''
     height, width = plan['image_size']
+    of_images = f' ({plan["images"]:,} images an epoch)' if plan['images'] else ''
     rows = {
         'parameters': f'{plan["parameters"] / 1e6:.2f} M, {plan["trained_parameters"] / 1e6:.2f} M of them trained',
         'step': f'{plan["variant"]}, {plan["precision"]}, {height} x {width} pixels',
@@ -274,7 +277,7 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
         f'accumulated = {plan["total_batch"]}',
         'learning rate': "the optimiser's own" if lr is None else f'{lr:g}',
         'images/s': 'not measured' if speed is None else f'{speed:g} ({share}{plan["speed_source"]})',
-        'hours': 'not known' if time is None else f'{time:g}',
+        'hours': 'not known' if time is None else f'{time:g}{of_images}',
     }
     table = Table(title=f'{plan["config"]} on {plan["devices"]} x {plan["device"]}', show_header=False)
     for name, value in rows.items():

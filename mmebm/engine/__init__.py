@@ -1,6 +1,7 @@
 """What runs around the training loop, and how learning rates decay with depth."""
 
 from mmebm.engine.hooks import (
+    CleanBatchNormHook,
     EnergyLogHook,
     EpochSeedHook,
     FrozenFeatureHook,
@@ -15,6 +16,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
     'BackboneLayerDecay',
+    'CleanBatchNormHook',
     'EnergyLogHook',
     'EpochSeedHook',
     'FrozenFeatureHook',

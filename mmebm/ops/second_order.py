@@ -26,12 +26,21 @@ class SecondOrderOperators(TorchFunctionMode):
 
     def __init__(self, attention: AttentionFn) -> None:
         super().__init__()
-        self.replacements = {F.scaled_dot_product_attention: attention}
+        self.replacements = {
+            F.scaled_dot_product_attention: attention,
+            F.multi_head_attention_forward: multi_head_attention_forward,
+        }
         if not torch.compiler.is_compiling():
             self.replacements |= {F.layer_norm: layer_norm, F.gelu: gelu}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return self.replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def multi_head_attention_forward(*args, need_weights: bool = True, **kwargs) -> tuple[Tensor, Tensor | None]:
+    """As torch's function behind ``nn.MultiheadAttention``, but never by fused attention."""
+    output, weights = F.multi_head_attention_forward(*args, need_weights=True, **kwargs)
+    return output, weights if need_weights else None
 
 
 def layer_norm(
@@ -41,8 +50,10 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """As torch's ``layer_norm``; with a second derivative of its own over the last dimension, outside autocast."""
-    is_plain = len(normalized_shape) == 1 and weight is not None and bias is not None and input.dtype == weight.dtype
+    """As torch's ``layer_norm``; in full precision and over the last dimension, with a second derivative of its own."""
+    # On a GPU, the statistics of half precision are float32.
+    is_plain = len(normalized_shape) == 1 and input.dtype in (torch.float32, torch.float64)
+    is_plain &= weight is not None and bias is not None and input.dtype == weight.dtype
     if not is_plain or torch.is_autocast_enabled(input.device.type):
         return F.layer_norm(input, normalized_shape, weight, bias, eps)
     return _LayerNorm.apply(input, weight, bias, eps)

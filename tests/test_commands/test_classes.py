@@ -30,11 +30,15 @@ def image_folder(root, split, with_label=True):
     return dict(type='mmebm.ImageFolder', data_root=str(root), data_prefix=split, with_label=with_label)
 
 
+def custom(root, split):
+    return dict(type='CustomDataset', data_root=str(root), data_prefix=split)  # with labels by default
+
+
 def prefixed_folder(root, split):
     return image_folder(root, dict(img_path=split))
 
 
-@pytest.mark.parametrize('dataset', [imagenet, image_folder, prefixed_folder])
+@pytest.mark.parametrize('dataset', [imagenet, image_folder, prefixed_folder, custom])
 def test_a_class_that_is_missing_is_named(root, dataset):
     with pytest.raises(ValueError, match=r'/train and .*/val must have the same folders.* alone: dog, yak$'):
         check(config(dataset(root, 'train'), dataset(root, 'val')))

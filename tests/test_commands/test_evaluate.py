@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from mmebm.checkpoint import Checkpoint
-from mmebm.commands import evaluate, make_shapes
+from mmebm.commands import _downstream, evaluate, make_shapes
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -115,15 +116,33 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
     assert trained.model.backbone.init_cfg is None and trained.train_cfg.max_epochs == 1
 
     before = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
-    (work_dir / 'finetune' / 'random' / 'seed_0' / 'result.json').unlink()
+    interrupted = work_dir / 'finetune' / 'random' / 'seed_0'
+    (interrupted / 'result.json').unlink()
+    [log] = interrupted.glob('*/vis_data/scalars.json')  # which ends before the validation
+    log.write_text(''.join(line for line in log.read_text().splitlines(True) if 'accuracy/top1' not in line))
     evaluate.main([*argv, '--tasks', 'knn', 'finetune', '--cfg-options', *options])
     after = {path: path.stat().st_mtime_ns for path in work_dir.rglob('result.json')}
     assert len(before) == 4 and len([path for path in before if before[path] == after[path]]) == 3
-    assert json.loads((work_dir / 'results.json').read_text())[:3] == rows[:3]
+    repeated = json.loads((work_dir / 'results.json').read_text())
+    assert repeated[:3] == rows[:3] and repeated[3]['value'] == rows[3]['value']
 
     with pytest.raises(SystemExit):  # of other settings
         evaluate.main([*argv, '--tasks', 'finetune'])
     assert 'seed_0 holds a run of other settings' in ' '.join(capsys.readouterr().err.split())
+
+
+def test_an_interrupt_starts_no_further_run(tmp_path, monkeypatch):
+    started = []
+
+    def interrupted(futures):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_downstream, '_do', lambda run, *_: (started.append(run), time.sleep(0.2)))
+    monkeypatch.setattr(_downstream, 'as_completed', interrupted)
+    runs = [_downstream.Run('knn', 'ours', seed, Config(), tmp_path / str(seed)) for seed in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        _downstream.perform(runs, jobs=1, gpus=1)
+    assert started == runs[:1]
 
 
 @pytest.mark.parametrize(

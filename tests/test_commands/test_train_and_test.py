@@ -105,6 +105,12 @@ def test_a_missing_data_root_is_named_with_its_place(folder):
         merged('test', ['tiny.py', 'a.pth'], sections=('test_dataloader',))
 
 
+def test_data_roots_change_places():
+    cfg = Config(dict(a='old', b='new', loaders=[dict(data_root='old'), dict(data_root='new', ann_file='new/x.txt')]))
+    _config.replace_data_roots(cfg, [('old', 'new'), ('new', 'old')])
+    assert cfg.loaders == [dict(data_root='new'), dict(data_root='old', ann_file='old/x.txt')]
+
+
 def test_a_data_root_that_no_data_set_reads_is_refused():
     cfg = Config(dict(data_root='old', train_dataloader=dict(dataset=dict(data_root='other'))))
     with pytest.raises(ValueError, match='No data set of the config reads from "old", so "new" would be ignored'):

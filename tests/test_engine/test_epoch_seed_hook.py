@@ -62,13 +62,14 @@ def _runner(work_dir, hooks, num_workers=0, randomness=None, **options):
         'collate_fn': {'type': 'default_collate'},
     }
     dataloader.update(options.pop('dataloader', {}))
+    wrapper = {'optimizer': {'type': 'AdamW', 'lr': 0.01}} | options.pop('optim_wrapper', {})
     torch.manual_seed(0)  # of the initial weights
     return Runner(
         model=_Model(),
         work_dir=str(work_dir),
         train_dataloader=dataloader,
         train_cfg=options.pop('train_cfg', {'by_epoch': True, 'max_epochs': EPOCHS}),
-        optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 0.01}},
+        optim_wrapper=wrapper,
         custom_hooks=hooks,
         randomness=randomness or {'seed': 3},
         experiment_name=uuid.uuid4().hex,
@@ -113,6 +114,13 @@ def _seeded():
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, num_workers):
     straight, resumed = _interrupted_and_resumed(tmp_path, _seeded, num_workers=num_workers)
     assert _same_state(straight, resumed)
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_where_an_epoch_ends_amid_accumulated_batches(tmp_path):
+    options = {'optim_wrapper': {'accumulative_counts': 2}, 'dataloader': {'batch_size': 3}}  # three batches an epoch
+    straight, resumed = _interrupted_and_resumed(tmp_path, _seeded, **options)
+    assert _same_state(straight, resumed)
+    assert straight.optim_wrapper.state_dict()['state'][0]['step'] == 2 * EPOCHS
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])

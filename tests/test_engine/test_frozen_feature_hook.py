@@ -48,9 +48,10 @@ SIMMIM = dict(
 class Images(torch.utils.data.Dataset):
     """Two classes of images, dark and bright, with noise from each of the three random generators."""
 
-    def __init__(self, size, labelled=True):
+    def __init__(self, size, labelled=True, classes=None):
         self.size = size
         self.labelled = labelled
+        self.metainfo = dict(classes=classes)
 
     def __len__(self):
         return self.size
@@ -64,9 +65,9 @@ class Images(torch.utils.data.Dataset):
         return dict(inputs=(level + noise).to(torch.uint8), data_samples=sample)
 
 
-def loader(size, shuffle=False, labelled=True, collate='default_collate'):
+def loader(size, shuffle=False, collate='default_collate', **options):
     return dict(
-        dataset=Images(size, labelled),
+        dataset=Images(size, **options),
         batch_size=4,
         sampler=dict(type='DefaultSampler', shuffle=shuffle),
         collate_fn=dict(type=collate),
@@ -221,6 +222,10 @@ def test_a_target_generators_preprocessor_gives_the_first_view():
         (dict(bank=loader(5, labelled=False)), 'no gt_label'),
         (dict(queries=loader(3, collate='pseudo_collate')), 'default_collate'),
         (dict(interval=0), 'interval=0'),
+        (
+            dict(bank=loader(5, classes=['cat', 'dog']), queries=loader(3, classes=('dog',))),
+            'same classes.* in one of them alone: cat$',
+        ),
     ],
 )
 def test_bad_input_is_named(kwargs, message):

@@ -25,7 +25,10 @@ class _Images(Dataset):
 
 
 class _Model(BaseModel):
-    """One of its two losses becomes ``value`` in iteration ``fail_at``, counted from 1, and the weights with it."""
+    """One of its two losses becomes ``value`` in iteration ``fail_at``, counted from 1, and the weights with it.
+
+    Where ``value`` is a string, the losses stay finite, and the gradient becomes what it says.
+    """
 
     def __init__(self, fail_at, value):
         super().__init__()
@@ -37,10 +40,15 @@ class _Model(BaseModel):
     def forward(self, inputs, data_samples, mode='loss'):
         self.calls += 1
         loss = self.layer(torch.stack(inputs)).square().mean()
-        return {'loss_restore': loss * (self.value if self.calls == self.fail_at else 1), 'loss_other': loss.detach()}
+        other, fails = loss.detach(), self.calls == self.fail_at
+        if fails and isinstance(self.value, str):
+            loss.register_hook(lambda gradient: gradient * float(self.value))
+        elif fails:
+            loss = loss * self.value
+        return {'loss_restore': loss, 'loss_other': other}
 
 
-def _train(work_dir, monkeypatch, fail_at, value=float('nan'), with_path=True, hooks=HOOKS):
+def _train(work_dir, monkeypatch, fail_at, value=float('nan'), with_path=True, hooks=HOOKS, **checkpoint):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # calls compilers
     runner = Runner(
         model=_Model(fail_at, value),
@@ -54,7 +62,7 @@ def _train(work_dir, monkeypatch, fail_at, value=float('nan'), with_path=True, h
         train_cfg={'by_epoch': True, 'max_epochs': 4},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
         default_hooks={
-            'checkpoint': {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': True},
+            'checkpoint': {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': True} | checkpoint,
             'logger': {'type': 'LoggerHook', 'interval': 1},
         },
         custom_hooks=list(hooks),
@@ -100,6 +108,16 @@ def test_without_the_hook_broken_weights_are_written(tmp_path, monkeypatch):
     _train(tmp_path, monkeypatch, fail_at=2 * BATCHES + 1, hooks=())
     assert _checkpoints(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
     assert _weights(tmp_path / 'epoch_4.pth').isnan().all()
+
+
+@pytest.mark.parametrize(
+    'name, checkpoint', [('epoch_2', {'by_epoch': True}), ('iter_6', {'by_epoch': False, 'interval': BATCHES})]
+)
+def test_broken_weights_do_not_replace_a_sound_checkpoint(tmp_path, monkeypatch, name, checkpoint):
+    with pytest.raises(FloatingPointError, match=rf'(?s)layer\.weight, layer\.bias.*Last checkpoint: .*{name}\.pth'):
+        _train(tmp_path, monkeypatch, fail_at=3 * BATCHES, value='nan', max_keep_ckpts=1, **checkpoint)
+    assert _checkpoints(tmp_path) == [f'{name}.pth']
+    assert _weights(tmp_path / f'{name}.pth').isfinite().all()
 
 
 def test_finite_losses_pass(tmp_path, monkeypatch):

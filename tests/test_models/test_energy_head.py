@@ -3,6 +3,7 @@ import torch
 
 from mmebm.models import EnergyHead
 from mmebm.models.energy_head import LinearEnergy, MLPEnergy, QuadraticEnergy, as_tokens
+from mmebm.models.patches import half_squared_distance
 
 
 def test_linear_energy_closed_form():
@@ -53,6 +54,23 @@ def test_energies_of_stages_add_up():
     head.energies[0].weight.data, head.energies[1].weight.data = torch.ones(1, 2), torch.ones(1, 3)
     unused, first, last = torch.zeros(4, 9), torch.ones(4, 2, 8, 8), torch.ones(4, 3, 4, 4)
     torch.testing.assert_close(head((unused, first, last)), torch.full((4,), 5.0))
+
+
+@pytest.mark.parametrize('kind', ['linear', 'mlp', 'quadratic'])
+@pytest.mark.parametrize('over', ['pooled', 'tokens'])
+def test_energies_add_up_in_float32_under_autocast(kind, over):
+    """In bfloat16 the sum over 1,000 tokens would be wrong by some parts in a thousand."""
+    head, token = EnergyHead(6, kind=kind, over=over), torch.randn(2, 1, 6).bfloat16().float()
+    with torch.autocast('cpu', torch.bfloat16):
+        single, energies = head(token), head(token.expand(-1, 1000, -1))
+    assert energies.dtype == torch.float32
+    torch.testing.assert_close(energies, single * (1000 if over == 'tokens' else 1), rtol=1e-5, atol=0)
+
+
+def test_distances_add_up_in_float32():
+    values, predicted = torch.randn(2, 50, 60), torch.randn(2, 50, 60).bfloat16()
+    expected = (values.double() - predicted.double()).square().sum((1, 2)) / 2
+    torch.testing.assert_close(half_squared_distance(values, predicted).double(), expected, rtol=1e-6, atol=0)
 
 
 def test_loss_sums_over_steps():

@@ -113,6 +113,27 @@ def test_energy_of_what_predicts_nothing_is_half_the_square():
     torch.testing.assert_close(gradient, missing)
 
 
+def test_energy_of_what_each_patch_predicts_of_itself():
+    """Without attention, layers and norm, g of a patch is its own token, and the sum can be written down by patch."""
+    model, batch = build(), images()
+    head, draw = model.head, model.draw(3)
+    head.layers, head.norm = torch.nn.ModuleList(), torch.nn.Identity()
+    contents, missing = head.contents(batch), torch.randn_like(head.start(draw))
+    masked, places = head.split(missing, draw)
+    features = model.backbone(batch, draw.seen, draw.lost)[:, 1:]  # without the class token
+    for n, energy in enumerate(energy_fn(model, batch, draw)(missing)):
+        errors = []
+        for k, patch in enumerate(draw.seen[n]):
+            token = head.read_seen(features[n, k]) + head.places[patch]
+            errors.append(contents[n, patch] - head.content(token))
+        for k, patch in enumerate(draw.masked[n]):
+            errors.append(masked[n, k] - head.content(head.read_content(masked[n, k]) + head.places[patch]))
+        for k in range(4):
+            token = head.read_lost(features[n, 4 + k]) + places[n, k]
+            errors.append(places[n, k] - head.place(token))
+        torch.testing.assert_close(energy, sum(error.square().sum() for error in errors) / 2)
+
+
 def test_contents_are_patterns_and_statistics():
     batch = 5 + 3 * images()
     patterns, colors, log_deviations = build().head.contents(batch).split([48, 3, 1], dim=2)
@@ -238,6 +259,21 @@ def test_compiled_and_eager_gradients_agree(without_code_generation):
         )
 
 
+def test_gradients_under_autocast():
+    """Against those in float64."""
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        model, batch = build(), images()
+        if dtype is torch.float64:
+            model, batch = model.double(), batch.double()
+        torch.manual_seed(3)
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
+            losses = model.loss([batch])
+        total(losses).backward()
+        found.append(torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None]))
+    assert (found[1] - found[0]).norm() / found[0].norm() < 2e-2
+
+
 def test_predictions_are_pictures_and_energies():
     model, batch = build().eval(), images()
     before = torch.get_rng_state()
@@ -255,6 +291,20 @@ def test_predictions_are_pictures_and_energies():
     torch.testing.assert_close(torch.stack([sample.clean for sample in samples]), pixels)
     # A quarter of the patches is seen, and stays.
     draw = model.draw(3, generator=torch.Generator().manual_seed(0))
+    fn, start = energy_fn(model, batch, draw), model.head.start(draw)
+    energy, gradient = energy_gradient(fn, start, create_graph=False)
+    restored = -gradient
+    torch.testing.assert_close(
+        torch.stack([sample.energies for sample in samples]), torch.stack([energy, fn(restored)], dim=1)
+    )
+    truth = [take(model.head.contents(batch), draw.masked), model.head.places[draw.lost]]
+    clean_energy = fn(torch.cat([part.flatten(1) for part in truth], dim=1))
+    torch.testing.assert_close(torch.stack([sample.clean_energy for sample in samples]), clean_energy)
+    contents, places = model.head.split(restored, draw)
+    composed = model.head.compose(batch, draw, contents, model.head.assign(places, draw))
+    torch.testing.assert_close(
+        torch.stack([sample.restored for sample in samples]), (composed * 60 + 120).clamp(0, 255)
+    )
     for field in ('corrupted', 'restored'):
         patches = [to_patches(torch.stack([s.get(name) for s in samples]), PATCH) for name in (field, 'clean')]
         kept = (patches[0] - patches[1]).abs().amax(2) < 1e-3

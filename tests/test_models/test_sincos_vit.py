@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmpretrain.models.selfsup import MAEViT
 
 from mmebm.models import SinCosViT
@@ -46,16 +47,24 @@ def test_begins_as_mae():
     torch.testing.assert_close(ours.pos_embed, mae.pos_embed, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('others', [None, [], [dict(type='Constant', layer='Linear', val=1.0)]])
+@pytest.mark.parametrize(
+    ('kind', 'others'),
+    [
+        ('Pretrained', None),
+        ('Pretrained', []),
+        ('Pretrained', [dict(type='Constant', layer='Linear', val=1.0)]),
+        (PretrainedInit, []),  # alone, mmpretrain's own ViT loses its positions
+    ],
+)
 @pytest.mark.parametrize('cls', [SinCosViT, SinCosMaskFeatViT])
-def test_loaded_weights_are_kept(cls, others, tmp_path):
+def test_loaded_weights_are_kept(cls, kind, others, tmp_path):
     """Whether ``init_cfg`` is one config, a list of one, or a list of several."""
     source = initialised(cls)
     with torch.no_grad():
         for parameter in source.parameters():
             parameter.fill_(3.0)
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), tmp_path / 'vit.pth')
-    loading = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'), prefix='backbone.')
+    loading = dict(type=kind, checkpoint=str(tmp_path / 'vit.pth'), prefix='backbone.')
     vit = initialised(cls, init_cfg=loading if others is None else [loading, *others])
     assert [name for name, parameter in vit.named_parameters() if not parameter.eq(3.0).all()] == []
 

@@ -160,6 +160,14 @@ def test_numbers_of_numpy_are_replaced_and_keep_their_value():
     assert drop_path.drop_prob == 0.25
 
 
+def test_the_check_of_low_memory_draws_no_random_numbers():
+    """A resumed run checks again, and must drop the paths that an uninterrupted one drops."""
+    model = build(VIT | dict(drop_path_rate=0.5), low_memory=True)
+    before = torch.get_rng_state()
+    model.training_step.check(model._training_pair(*pair()))
+    assert torch.get_rng_state().equal(before)
+
+
 def test_low_memory_gradients_that_are_wrong_are_refused(monkeypatch):
     """Without its replacement, torch's own derivative of LayerNorm's tangent is wrong, and says nothing."""
     from mmebm.ops import dual

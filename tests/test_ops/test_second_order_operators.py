@@ -136,6 +136,25 @@ def test_recomputed_attention_refuses_to_be_compiled():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize('module', [torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer])
+def test_torch_s_attention_modules_have_second_derivatives(module):
+    """They call fused attention within a function of torch's, where an operator is not replaced."""
+    layer = module(8, 2, dropout=0.0, batch_first=True).double()
+    x = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
+
+    def apply(x):
+        if module is torch.nn.MultiheadAttention:
+            output, weights = layer(x, x, x, need_weights=False)
+            assert weights is None
+            return output
+        return layer(x)
+
+    expected = apply(x)
+    with SecondOrderOperators(explicit_attention):
+        torch.testing.assert_close(apply(x), expected)
+        assert gradgradcheck(apply, (x,))
+
+
 def test_operators_are_torch_s_own_again_afterwards():
     query, key, value = (randn(1, 2, 5, 4) for _ in range(3))
     with SecondOrderOperators(lambda *args, **kwargs: None):

@@ -217,6 +217,18 @@ def test_refuses_a_test_set_of_other_classes(compare, shapes, tmp_path, capsys):
     assert f'2 are in one of them alone: {name}, yak' in capsys.readouterr().err
 
 
+def test_images_are_counted_as_training_reads_them(compare, shapes, tmp_path):
+    for name in ('train', 'test'):
+        (tmp_path / name).mkdir()
+        for folder in (shapes / 'train').iterdir():
+            (tmp_path / name / folder.name).symlink_to(folder)
+    argv = ['--data', str(tmp_path), '--methods', 'random', '--work-dir', str(tmp_path / 'runs')]
+    argv += ['--cfg-options', *batches_of_8('finetune')]
+    bench = compare.Bench(compare._parser().parse_args(argv))
+    assert bench.num_images == sum(path.is_file() for path in (shapes / 'train').rglob('*.*'))
+    assert bench.num_classes == len(list((shapes / 'train').iterdir()))
+
+
 @pytest.mark.parametrize('flags', [['--points', '0'], ['--finetune-points', '-1']])
 def test_refuses_numbers_of_points(compare, shapes, tmp_path, capsys, flags):
     with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """Hooks of the training loop."""
 
+from mmebm.engine.hooks.clean_batch_norm_hook import CleanBatchNormHook
 from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
 from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
 from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
@@ -11,6 +12,7 @@ from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
+    'CleanBatchNormHook',
     'EnergyLogHook',
     'EpochSeedHook',
     'FrozenFeatureHook',

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmebm.registry import HOOKS
@@ -18,6 +19,8 @@ class EpochSeedHook(Hook):
     """Seed Python, NumPy and torch before each training epoch from (seed, epoch, rank).
 
     A run resumed from the checkpoint of an epoch then draws the numbers that the uninterrupted run would have drawn.
+    With ``accumulative_counts``, the last update of an epoch is made of the batches that are left, since gradients that
+    are still open at a checkpoint would be lost.
     It also mends two things in mmengine: its workers are seeded alike at the start of every epoch, so each epoch
     draws the same augmentations; and a sampler whose seed is not in the config gets a new one when resumed.
 
@@ -53,10 +56,12 @@ class EpochSeedHook(Hook):
             runner.message_hub.update_info('sampler_seed', sampler.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process, and the workers that the data loader is about to start."""
+        """Seed this process, and the workers that the data loader is about to start; count accumulated batches anew."""
         entropy = (self._seed, runner.epoch, get_rank())
         _seed_all(entropy)
         runner.train_dataloader.worker_init_fn = partial(_init_worker, entropy=entropy, init_fn=self._worker_init_fn)
+        if isinstance(runner.optim_wrapper, OptimWrapper):
+            runner.optim_wrapper.initialize_count_status(runner.model, 0, len(runner.train_dataloader))
 
 
 def _seed_all(entropy: tuple[int, ...]) -> None:

@@ -31,7 +31,8 @@ class FrozenFeatureHook(Hook):
         by_epoch: Whether ``interval`` counts epochs, or else iterations.
 
     Raises:
-        ValueError: ``interval`` is less than 1.
+        ValueError: ``interval`` is less than 1; or, when it measures, bank and queries have other classes, which each
+            numbers by itself.
     """
 
     def __init__(
@@ -75,10 +76,21 @@ class FrozenFeatureHook(Hook):
         with undisturbed(runner.model):
             for subset in self.loaders:
                 # Built once; inside, since a sampler may draw its seed.
-                loader = self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
+                self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
+            self._check_classes()
+            for subset, loader in self.loaders.items():
                 evaluator.process(labelled_features(runner.model, loader, subset))
                 num_samples += len(loader.dataset)
             return evaluator.evaluate(num_samples)
+
+    def _check_classes(self) -> None:
+        metas = [getattr(loader.dataset, 'metainfo', None) or {} for loader in self.loaders.values()]
+        bank, queries = (meta.get('classes') for meta in metas)
+        if bank is not None and queries is not None and (different := sorted({*bank} ^ {*queries})):
+            raise ValueError(
+                'FrozenFeatureHook: bank and queries must have the same classes, since each numbers its own; in one of '
+                f'them alone: {", ".join(different[:4])}'
+            )
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
         metrics = self.measure(runner)
