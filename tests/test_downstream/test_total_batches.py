@@ -5,17 +5,19 @@ import pytest
 from mmengine.config import Config
 
 FOLDER = Path(__file__).parents[2] / 'configs'
-CONFIGS = [path for name in ('finetune', 'linear', 'ade20k', 'coco') for path in sorted(FOLDER.glob(f'{name}/*.py'))]
+PATTERNS = ('finetune/*.py', 'linear/*.py', 'ade20k/*.py', 'coco/*.py', 'peers/finetune*.py')
+CONFIGS = [path for pattern in PATTERNS for path in sorted(FOLDER.glob(pattern))]
+PACKAGES = {'ade20k': 'mmseg.registry', 'coco': 'mmdet.registry'}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_learning_rates_are_for_the_total_batch_of_the_header(path):
-    """Which is what they are scaled from on other numbers of GPUs."""
-    pytest.importorskip({'ade20k': 'mmseg', 'coco': 'mmdet'}.get(path.parent.name, 'mmpretrain'), exc_type=ImportError)
+    """Which is what `mmebm-evaluate` scales them from."""
+    pytest.importorskip(PACKAGES.get(path.parent.name, 'mmpretrain.registry'), exc_type=ImportError)
     cfg = Config.fromfile(path)
-    hardware = re.search(r'Hardware: (\d+) (GPUs, (\d+) images each|CPU cores)', path.read_text())
-    gpus, images = (int(hardware[1]), int(hardware[3])) if hardware[3] else (1, cfg.train_dataloader.batch_size)
-    assert images == cfg.train_dataloader.batch_size
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * images) or (
-        cfg.auto_scale_lr == dict(base_batch_size=gpus * images)
-    )
+    hardware = re.search(r'Hardware: (\d+) GPUs, (\d+) images each', path.read_text())
+    batch = cfg.train_dataloader.batch_size
+    gpus, images = map(int, hardware.groups()) if hardware else (1, batch)
+    assert images == batch
+    assert cfg.auto_scale_lr.base_batch_size == gpus * batch
+    assert not cfg.auto_scale_lr.get('enable')
