@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -129,6 +130,26 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
     with pytest.raises(SystemExit):  # of other settings
         evaluate.main([*argv, '--tasks', 'finetune'])
     assert 'seed_0 holds a run of other settings' in ' '.join(capsys.readouterr().err.split())
+
+
+def test_learning_rates_are_scaled_unless_batches_are_accumulated(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(_downstream, 'run_config', lambda module, cfg, folder, flags: calls.append(flags))
+    monkeypatch.setattr(_downstream, '_logged', lambda run: [{'accuracy/top1': 50.0}])
+    for base, counts in ((64, 1), (64, 2), (None, 1)):
+        cfg = Config(dict(auto_scale_lr=dict(base_batch_size=base), optim_wrapper=dict(accumulative_counts=counts)))
+        _downstream._do(_downstream.Run('finetune', 'ours', 0, cfg, tmp_path), jobs=1, gpus=1)
+    assert calls == [['--resume', '--auto-scale-lr'], ['--resume'], ['--resume']]
+
+
+def test_refuses_data_of_other_classes(shapes, tmp_path, capsys):
+    shutil.copytree(shapes / 'data', tmp_path / 'data')
+    (tmp_path / 'data/shapes_imagenet/val/disc').rename(tmp_path / 'data/shapes_imagenet/val/disk')
+    argv = [str(shapes / 'pretrained.pth'), '--data-root', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'runs')]
+    with pytest.raises(SystemExit):
+        evaluate.main([*argv, '--tasks', 'knn'])
+    assert '2 are in one of them alone: disc, disk' in ' '.join(capsys.readouterr().err.split())
+    assert not (tmp_path / 'runs').exists()
 
 
 def test_an_interrupt_starts_no_further_run(tmp_path, monkeypatch):
