@@ -17,9 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from _results import REPOSITORY, RESULTS, hardware, replace_between_marks, stamp, write_rows
-
 from mmebm.commands import evaluate, make_shapes
+from mmebm.experiments.results import REPOSITORY, RESULTS, hardware, replace_between_marks, stamp, write_rows
 
 CONFIG = REPOSITORY / 'configs' / 'ebm-patches_vit-t_shapes-64px.py'
 LAYOUTS = ('imagenet', 'ade20k', 'coco')

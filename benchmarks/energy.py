@@ -10,14 +10,14 @@ import argparse
 import tempfile
 
 import torch
-from _results import RESULTS, hardware, markdown_table, stamp, write_rows
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from mmebm.commands._config import find_config, replace_data_root
+from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
+from mmebm.launch.options import find_config, replace_data_root
 
 
 def energies(model: nn.Module, loader_config: dict, dataset: dict) -> Tensor:

@@ -15,12 +15,12 @@ import sys
 import tempfile
 
 import torch
-from _results import RESULTS, hardware, stamp
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmebm.commands._config import find_config
-from mmebm.commands._upstream import adapt_to_cpu
+from mmebm.experiments.results import RESULTS, hardware, stamp
+from mmebm.launch.options import find_config
+from mmebm.launch.scripts import adapt_to_cpu
 
 RECORD = RESULTS / 'fixed_seed_losses.json'
 ITERATIONS = 30
@@ -96,7 +96,11 @@ def main() -> None:
     for variant in args.variants:
         found[variant] = in_process(variant)
         same = found[variant] == recorded.get(variant)
-        print(f'{variant}: {found[variant][0]!r} ... {found[variant][-1]!r}', ('same' if same else 'DIFFERENT') if args.check else '', flush=True)
+        print(
+            f'{variant}: {found[variant][0]!r} ... {found[variant][-1]!r}',
+            ('same' if same else 'DIFFERENT') if args.check else '',
+            flush=True,
+        )
         if args.check and not same:
             different.append(variant)
     if different:

@@ -24,7 +24,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from _results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.hub import get_config
@@ -34,6 +33,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from mmebm.datasets import ImageFolder, Shapes
+from mmebm.experiments.results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
 
 REFERENCE = 'mmpretrain-cv2'
 MAE = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'

@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from _memory import MALLOC_SETTINGS, peak_memory
-from _results import RESULTS, hardware, markdown_table, stamp, write_rows
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
-from mmebm.commands._config import find_config
-from mmebm.commands._step_cost import build_model, step_cost
-from mmebm.commands._training_facts import autocast_type, precision_name
-from mmebm.commands._upstream import adapt_to_cpu
+from benchmarks.memory import MALLOC_SETTINGS, peak_memory
+from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
+from mmebm.launch.options import find_config
+from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.planning.config_facts import autocast_type, precision_name
+from mmebm.planning.step_cost import build_model, step_cost
 
 # Config, side of the images in pixels, images in a batch, and what else differs from the config. Peaks above 500 MB, so
 # that what libraries hold for themselves counts little.

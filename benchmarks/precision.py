@@ -14,12 +14,13 @@ import sys
 from itertools import chain, repeat
 
 import torch
-from _results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import MODELS
+
+from mmebm.experiments.results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 

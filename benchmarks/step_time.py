@@ -23,9 +23,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _memory import MALLOC_SETTINGS, peak_memory
-from _results import REPOSITORY, RESULTS, hardware, markdown_table, replace_between_marks, stamp, write_rows
-from _step_variants import (
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from benchmarks.memory import MALLOC_SETTINGS, peak_memory
+from benchmarks.step_variants import (
     AUTOCAST,
     PATCHES,
     PEERS,
@@ -36,10 +38,16 @@ from _step_variants import (
     make_batch,
     make_step,
 )
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-
-from mmebm.commands._step_cost import Tally
+from mmebm.experiments.results import (
+    REPOSITORY,
+    RESULTS,
+    hardware,
+    markdown_table,
+    replace_between_marks,
+    stamp,
+    write_rows,
+)
+from mmebm.planning.step_cost import Tally
 
 
 def count_flops(variant: str, setting: Setting) -> int:

@@ -2,7 +2,7 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from .environment import check_environment
+from mmebm.environment import check_environment
 
 __version__ = '0.1.0'
 

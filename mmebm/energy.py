@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from mmebm.ops.attention import AttentionFn, explicit_attention
-from mmebm.ops.blocks import block_checkpointing, residual_blocks
-from mmebm.ops.dual import DualOperators
-from mmebm.ops.second_order import SecondOrderOperators
+from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
+from mmebm.ops.double_backward import SecondOrderOperators
+from mmebm.ops.forward_mode import DualOperators
 
 EnergyFn = Callable[[Tensor], Tensor]
 

@@ -11,7 +11,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 from shrink import shrink
 
-from mmebm.commands._config import replace_data_root
+from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(FOLDER.glob('*.py'))

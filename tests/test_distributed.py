@@ -25,7 +25,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 
 from mmebm.engine.hooks.patch_whitening_hook import whiten
-from mmebm.models.patch_energy import PatchDraw
+from mmebm.models.heads.patch_energy_head import PatchDraw
 
 WORLD_SIZE = 2
 STEPS = 3

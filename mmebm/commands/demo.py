@@ -14,7 +14,7 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.commands._config import find_config
+from mmebm.launch.options import find_config
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
 

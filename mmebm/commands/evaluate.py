@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
-from mmebm.commands._classes import check_classes
-from mmebm.commands._config import check_data_roots, config_folder, find_config, merge_options, replace_data_root
-from mmebm.commands._downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
-from mmebm.commands._pretrained import architecture, check_architecture
-from mmebm.commands._process import check_same
 from mmebm.environment import require_mmcv_ops
-from mmebm.interchange.traits import kind_of
+from mmebm.experiments.downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
+from mmebm.experiments.processes import check_same
+from mmebm.interchange.specs import kind_of
+from mmebm.launch.checks.classes import check_classes
+from mmebm.launch.checks.pretrained import architecture, check_architecture
+from mmebm.launch.options import check_data_roots, config_folder, find_config, merge_options, replace_data_root
 
 RANDOM = 'random'
 

@@ -18,17 +18,9 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.commands._config import find_config, merge_options
-from mmebm.commands._gpus import GPUS
-from mmebm.commands._measured_steps import (
-    Speed,
-    compiled_memory_ratio,
-    measured_speed,
-    measurements,
-    variants_of,
-)
-from mmebm.commands._step_cost import StepCost, is_sharded, step_cost
-from mmebm.commands._training_facts import (
+from mmebm.config_files import PACKAGE
+from mmebm.launch.options import find_config, merge_options
+from mmebm.planning.config_facts import (
     accumulated,
     autocast_type,
     base_batch_size,
@@ -38,7 +30,15 @@ from mmebm.commands._training_facts import (
     precision_name,
     total_batch,
 )
-from mmebm.config_files import PACKAGE
+from mmebm.planning.gpus import GPUS
+from mmebm.planning.measured_speed import (
+    Speed,
+    compiled_memory_ratio,
+    measured_speed,
+    measurements,
+    variants_of,
+)
+from mmebm.planning.step_cost import StepCost, is_sharded, step_cost
 
 GIB = 2**30
 

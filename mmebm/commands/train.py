@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmebm.commands._upstream import load_script, run_script
+from mmebm.launch.scripts import load_script, run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,10 +8,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from numpy.typing import NDArray
 
+from mmebm.corruptions.functional import as_type_of, contiguous
+from mmebm.corruptions.transforms import Corruption
 from mmebm.registry import TRANSFORMS
-
-from .functional import as_type_of, contiguous
-from .transforms import Corruption
 
 
 @TRANSFORMS.register_module()

@@ -13,9 +13,8 @@ from mmcv.transforms import BaseTransform
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from mmebm.corruptions import functional as F
 from mmebm.registry import TRANSFORMS
-
-from . import functional as F
 
 Params = dict[str, Any]
 

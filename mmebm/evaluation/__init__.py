@@ -1,9 +1,9 @@
 """Metrics of restoration, of energy, and of frozen features."""
 
-from mmebm.evaluation.energy import EnergyMetric
-from mmebm.evaluation.foreign_energy import ForeignEnergyMetric
+from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
-from mmebm.evaluation.restoration import RestorationMetric
+from mmebm.evaluation.ood_metric import ForeignEnergyMetric
+from mmebm.evaluation.restoration_metric import RestorationMetric
 
 __all__ = [
     'EnergyMetric',

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
-from mmebm.models.energy_head import EnergyHead, as_tokens
+from mmebm.models.heads.energy_head import EnergyHead, as_tokens
 from mmebm.registry import METRICS
 
 

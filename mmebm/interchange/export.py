@@ -10,12 +10,12 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from .hf_models import HuggingFace, HuggingFaceItself
-from .onnx_graph import Onnx
-from .openmmlab import OpenMMLab
-from .source import Source, from_bgr, read_source
-from .timm_models import Timm, TimmItself
-from .torchvision_models import Torchvision
+from mmebm.interchange.hf_models import HuggingFace, HuggingFaceItself
+from mmebm.interchange.onnx_graph import Onnx
+from mmebm.interchange.openmmlab import OpenMMLab
+from mmebm.interchange.source import Source, from_bgr, read_source
+from mmebm.interchange.timm_models import Timm, TimmItself
+from mmebm.interchange.torchvision_models import Torchvision
 
 
 class Target(Protocol):

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .library import MERGED, Family, Library, no_such_model, run_loader, write_loader
-from .name_map import NameMap
-from .source import Source, as_tokens
-from .traits import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.library import MERGED, Family, Library, no_such_model, run_loader, write_loader
+from mmebm.interchange.name_map import NameMap
+from mmebm.interchange.source import Source, as_tokens
+from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
 
 NAME = 'transformers'
 QKV = ('query', 'key', 'value')

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 
 from mmebm.checkpoint import read_checkpoint
-
-from . import hf_models, timm_models, torchvision_models
-from .name_map import NameMap
-from .source import WHOLE, build
-from .traits import READERS, kind_of
+from mmebm.interchange import hf_models, timm_models, torchvision_models
+from mmebm.interchange.name_map import NameMap
+from mmebm.interchange.source import WHOLE, build
+from mmebm.interchange.specs import READERS, kind_of
 
 TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
 HF = {kind: family.names for kind, family in hf_models.FAMILIES.items()}

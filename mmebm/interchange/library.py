@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .name_map import Layout, NameMap
-from .source import Source, as_tokens
-from .traits import UnsupportedError
+from mmebm.interchange.name_map import Layout, NameMap
+from mmebm.interchange.source import Source, as_tokens
+from mmebm.interchange.specs import UnsupportedError
 
 LOADER = 'load.py'
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .library import require
-from .source import Source, as_tokens
+from mmebm.interchange.library import require
+from mmebm.interchange.source import Source, as_tokens
 
 GRAPH = 'backbone.onnx'
 NEEDED = ('onnx', 'onnxscript', 'onnxruntime')

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from .library import docstring
-from .source import WHOLE, Source, as_tokens
+from mmebm.interchange.library import docstring
+from mmebm.interchange.source import WHOLE, Source, as_tokens
 
 CHECKPOINT = 'backbone.pth'
 FRAGMENT = 'backbone.py'

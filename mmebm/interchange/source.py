@@ -13,8 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
-
-from .traits import READERS, UnsupportedError, kind_of
+from mmebm.interchange.specs import READERS, UnsupportedError, kind_of
 
 # The scopes of the backbones that are built from what a checkpoint says about itself.
 KNOWN = {

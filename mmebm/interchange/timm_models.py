@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .library import MERGED, Family, Library, call_text, no_such_model, run_loader, write_loader
-from .name_map import NameMap
-from .source import Source, as_tokens
-from .traits import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.library import MERGED, Family, Library, call_text, no_such_model, run_loader, write_loader
+from mmebm.interchange.name_map import NameMap
+from mmebm.interchange.source import Source, as_tokens
+from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
 
 NAME = 'timm'
 

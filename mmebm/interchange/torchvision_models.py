@@ -8,11 +8,11 @@ import torchvision
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
-from .library import MERGED, Family, Library, call_text, no_such_model, output_of
-from .name_map import NameMap
-from .source import Source
-from .timm_models import RESNET_NAMES
-from .traits import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.library import MERGED, Family, Library, call_text, no_such_model, output_of
+from mmebm.interchange.name_map import NameMap
+from mmebm.interchange.source import Source
+from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.timm_models import RESNET_NAMES
 
 NAME = 'torchvision'
 

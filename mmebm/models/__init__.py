@@ -2,21 +2,21 @@
 what other pretraining methods need to be compared on equal terms.
 """
 
-from .ebm import EBMAlgorithm
-from .energy_classifier import EnergyClassifier
-from .energy_head import EnergyHead
-from .huggingface_backbone import HuggingFaceBackbone
-from .image_tokenizer import ImageTokenizer
-from .patch_ebm import PatchEBM
-from .patch_energy import PatchEnergyHead
-from .patch_subset_vit import PatchSubsetViT
-from .peers import BEiTPlainViT, HOGOfPatches, RepeatedMAE, SimMIMViT, SinCosMaskFeatViT
-from .residual_energy import ResidualEnergyHead
-from .restoration_loss import RestorationLoss
-from .simple_feature_pyramid import SimpleFeaturePyramid
-from .sincos_vit import SinCosViT
-from .stages import ConvNeXtStages, StageNorms, SwinStages
-from .windowed_vit import WindowedViT
+from mmebm.models.backbones.huggingface_backbone import HuggingFaceBackbone
+from mmebm.models.backbones.patch_subset_vit import PatchSubsetViT
+from mmebm.models.backbones.sincos_vit import SinCosViT
+from mmebm.models.backbones.stages import ConvNeXtStages, StageNorms, SwinStages
+from mmebm.models.backbones.windowed_vit import WindowedViT
+from mmebm.models.classifiers.energy_classifier import EnergyClassifier
+from mmebm.models.heads.energy_head import EnergyHead
+from mmebm.models.heads.patch_energy_head import PatchEnergyHead
+from mmebm.models.heads.residual_energy_head import ResidualEnergyHead
+from mmebm.models.losses.restoration_loss import RestorationLoss
+from mmebm.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
+from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, RepeatedMAE, SimMIMViT, SinCosMaskFeatViT
+from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.models.selfsup.patch_ebm import PatchEBM
+from mmebm.models.tokenizers.vqvae import ImageTokenizer
 
 __all__ = [
     'BEiTPlainViT',

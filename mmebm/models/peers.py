@@ -9,9 +9,8 @@ from mmpretrain.models.selfsup import MAE, HOGGenerator, MaskFeatViT
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmebm.models.backbones.sincos_vit import SinCosInit
 from mmebm.registry import MODELS
-
-from .sincos_vit import SinCosInit
 
 
 @MODELS.register_module()

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmebm.commands._classes import check_classes
+from mmebm.launch.checks.classes import check_classes
 
 FOLDERS = dict(train=['cat', 'dog', 'owl'], val=['cat', 'owl', 'yak'])
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmebm.commands import demo
-from mmebm.commands._config import find_config
+from mmebm.launch.options import find_config
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmebm.commands._config import find_config
-from mmebm.commands._measured_steps import compiled_memory_ratio, measured_speed
-from mmebm.commands._step_cost import ALLOCATION_UNIT, GPUAutocast, Rehearsal, Tally, build_model, step_cost
-from mmebm.commands._training_facts import image_size, known_length, learning_rate, precision_name
 from mmebm.commands.plan import GIB, Memory, main, memory_of, ways_to_fit
+from mmebm.launch.options import find_config
+from mmebm.planning.config_facts import image_size, known_length, learning_rate, precision_name
+from mmebm.planning.measured_speed import compiled_memory_ratio, measured_speed
+from mmebm.planning.step_cost import ALLOCATION_UNIT, GPUAutocast, Rehearsal, Tally, build_model, step_cost
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16
 

@@ -5,7 +5,7 @@ from mmpretrain.registry import MODELS
 
 from mmebm import config_files
 from mmebm.commands import _config, _upstream
-from mmebm.commands._upstream import load_script, run_script
+from mmebm.launch.scripts import load_script, run_script
 
 CONFIG = """
 default_scope = 'mmpretrain'

@@ -13,10 +13,10 @@ from mmpretrain.models import ConvNeXt, SwinTransformer
 from mmpretrain.registry import MODELS as PRETRAINING_MODELS
 from shrink import TINY_BACKBONES, shrink
 
-from mmebm.commands._config import replace_data_root
 from mmebm.commands.make_shapes import main as make_shapes
 from mmebm.datasets import Shapes
-from mmebm.models.stages import ConvNeXtStages, StageNorms, SwinStages
+from mmebm.launch.options import replace_data_root
+from mmebm.models.backbones.stages import ConvNeXtStages, StageNorms, SwinStages
 
 mmseg_registry = pytest.importorskip('mmseg.registry', exc_type=ImportError)
 

@@ -13,7 +13,7 @@ from shrink import TINY_BACKBONES, TINY_WIDTHS
 
 from mmebm.commands import make_shapes, train
 from mmebm.commands import test as evaluate
-from mmebm.commands._config import replace_data_root
+from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 BACKBONES = ['vit-s', 'vit-b', 'vit-l', 'swin-b', 'convnext-t', 'resnet50']

@@ -11,9 +11,9 @@ from shrink import TINY_BACKBONES
 
 from mmebm.commands import test as test_command
 from mmebm.commands import train as train_command
-from mmebm.commands._config import replace_data_root
 from mmebm.commands.make_shapes import main as make_shapes
 from mmebm.datasets import Shapes
+from mmebm.launch.options import replace_data_root
 
 mmdet_registry = pytest.importorskip('mmdet.registry', exc_type=ImportError)
 

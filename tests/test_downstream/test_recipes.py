@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 
 from mmebm.commands import make_shapes
-from mmebm.commands._config import replace_data_root
 from mmebm.engine.hooks.input_energy_hook import InputEnergyHook
-from mmebm.evaluation.foreign_energy import ForeignEnergyMetric
-from mmebm.models.energy_classifier import EnergyClassifier
+from mmebm.evaluation.ood_metric import ForeignEnergyMetric
+from mmebm.launch.options import replace_data_root
+from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 RECIPES = sorted((FOLDER / 'recipes').glob('*.py'))

@@ -15,9 +15,9 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor import distribute_tensor
 from torch.optim import SGD
 
-from mmebm.commands._upstream import load_script, run_script
 from mmebm.engine import ShardedOptimizerHook
-from mmebm.supported_engines import check_config, check_model
+from mmebm.launch.checks.engines import check_config, check_model
+from mmebm.launch.scripts import load_script, run_script
 
 ALTERNATIVES = (
     'DistributedDataParallel',

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmebm.models import EnergyHead
-from mmebm.models.energy_head import LinearEnergy, MLPEnergy, QuadraticEnergy, as_tokens
+from mmebm.models.heads.energy_head import LinearEnergy, MLPEnergy, QuadraticEnergy, as_tokens
 from mmebm.models.patches import half_squared_distance
 
 

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 
 from mmebm.energy import energy_gradient
 from mmebm.models import PatchSubsetViT
-from mmebm.models.patch_energy import PatchDraw
+from mmebm.models.heads.patch_energy_head import PatchDraw
 from mmebm.models.patches import take, to_patches
 
 SIZE, PATCH = 16, 4  # 16 patches

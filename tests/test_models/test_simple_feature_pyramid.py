@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmebm.models.simple_feature_pyramid import SimpleFeaturePyramid
+from mmebm.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
 
 
 @pytest.mark.parametrize('size', [(8, 8), (6, 10)])

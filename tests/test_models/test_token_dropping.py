@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from mmebm.models.token_dropping import TokenDropping
+from mmebm.models.selfsup.token_dropping import TokenDropping
 
 
 def backbone():

@@ -10,8 +10,8 @@ from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
 from torch._dynamo.backends.common import aot_autograd
 
-from mmebm.commands._step_cost import Tally
-from mmebm.models.training_step import make_traceable
+from mmebm.planning.step_cost import Tally
+from mmebm.training_step.step import make_traceable
 
 VIT = dict(
     type='VisionTransformer',

@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmpretrain.models import VisionTransformer
 
-from mmebm.models.windowed_vit import WindowedViT, window_indices
+from mmebm.models.backbones.windowed_vit import WindowedViT, window_indices
 
 TINY = dict(
     arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),

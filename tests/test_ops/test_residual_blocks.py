@@ -5,7 +5,7 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from mmpretrain.registry import MODELS
 
-from mmebm.ops.blocks import block_checkpointing, residual_blocks
+from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
 
 
 @pytest.mark.parametrize(

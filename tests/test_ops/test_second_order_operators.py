@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmebm.ops.attention import explicit_attention, recomputed_attention
-from mmebm.ops.second_order import (
+from mmebm.ops.double_backward import (
     SecondOrderOperators,
     gelu,
     gelu_derivative,

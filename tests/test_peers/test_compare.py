@@ -12,10 +12,9 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-import mmebm.models.image_tokenizer
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes, train
-from mmebm.commands._config import replace_data_root
+from mmebm.launch.options import replace_data_root
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / 'configs/peers'

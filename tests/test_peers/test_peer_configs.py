@@ -11,11 +11,10 @@ from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 
-import mmebm.models.image_tokenizer
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes
-from mmebm.commands._config import replace_data_root
-from mmebm.commands._upstream import adapt_to_cpu
+from mmebm.launch.options import replace_data_root
+from mmebm.launch.scripts import adapt_to_cpu
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']

@@ -9,8 +9,8 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models.selfsup import MAE, HOGGenerator
 from mmpretrain.models.utils import vector_quantizer
 
-from mmebm.models.image_tokenizer import ImageTokenizer
 from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, SimMIMViT
+from mmebm.models.tokenizers.vqvae import ImageTokenizer
 from mmebm.registry import MODELS
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmebm.engine.undisturbed import undisturbed
+from mmebm.engine.evaluating import undisturbed
 from mmebm.registry import HOOKS
 
 

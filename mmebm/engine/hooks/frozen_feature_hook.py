@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmebm.engine.undisturbed import undisturbed
+from mmebm.engine.evaluating import undisturbed
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
 

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from mmebm.checkpoint import check_fit, read_checkpoint
 from mmebm.config_files import find_config
-from mmebm.engine.undisturbed import undisturbed
+from mmebm.engine.evaluating import undisturbed
 from mmebm.registry import HOOKS
 
 

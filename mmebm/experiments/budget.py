@@ -1,0 +1,67 @@
+"""How long a training may be, in epochs, seconds or FLOPs, and a config's schedule for it."""
+
+import math
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from mmebm.experiments.training_cost import Speed
+
+
+class Budget(NamedTuple):
+    """How long each method may train: so many ``epochs``, ``seconds`` or ``flops``."""
+
+    kind: str
+    amount: float
+
+    def epochs(self, images: int, flops_per_image: float, speed: Speed | None = None) -> int:
+        """Whole epochs of so many images within the budget.
+
+        Args:
+            images: Of an epoch.
+            flops_per_image: Of a training step.
+            speed: What seconds are reckoned by; needed for no other kind of budget.
+
+        Raises:
+            ValueError: Not even one.
+        """
+        amount, cost = self.amount, 1.0
+        if self.kind == 'flops':
+            cost = images * flops_per_image
+        if self.kind == 'seconds':
+            amount, cost = self.amount - speed.startup_seconds, images / speed.images_per_second
+        epochs = math.floor(amount / cost * (1 + 1e-9))  # of float division
+        if epochs < 1:
+            takes = self.amount - amount + cost
+            raise ValueError(f'--budget {self.kind}={self.amount:g} is less than an epoch, which takes {takes:.3g}')
+        return epochs
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from ``epochs=N``, ``seconds=S`` or ``flops=F``.
+
+    Raises:
+        ValueError: It is none of these, or not positive.
+    """
+    kind, _, amount = text.partition('=')
+    try:
+        budget = Budget(kind, float(amount))
+    except ValueError:
+        budget = Budget(kind, 0.0)
+    if kind not in ('epochs', 'seconds', 'flops') or not 0 < budget.amount < math.inf:
+        raise ValueError(f'--budget {text}: give epochs=N, seconds=S or flops=F, above 0')
+    return budget
+
+
+def spread_points(epochs: int, number: int) -> list[int]:
+    """About so many epochs at equal distances, the last one among them."""
+    interval = math.ceil(epochs / number)
+    return [*range(interval, epochs, interval), epochs]
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Let a config train for so many epochs, its schedule stretched or shrunk."""
+    ratio = epochs / cfg.train_cfg.max_epochs
+    cfg.train_cfg.max_epochs = epochs
+    for scheduler in cfg.param_scheduler:
+        scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio

@@ -1,0 +1,170 @@
+"""Downstream tasks, and their trainings: each in a process and a folder of its own, from one initialisation."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config, ConfigDict
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mmebm.experiments.processes import run_config
+from mmebm.planning.config_facts import accumulated, base_batch_size
+
+
+class Metric(NamedTuple):
+    """A figure of the table: in its rows ``task`` and ``name``, in the training's log ``key``; all are in percent."""
+
+    task: str
+    name: str
+    key: str
+    scale: float = 1.0
+
+
+class Task(NamedTuple):
+    """A downstream task: which config trains it, and what its validation says.
+
+    Attributes:
+        config: The config's name up to the backbone.
+        data: The config's name after the backbone, where it is not on the embedded data set.
+        metrics: What becomes of it.
+    """
+
+    config: str
+    data: str
+    metrics: tuple[Metric, ...]
+
+
+TASKS = {
+    'knn': Task('linear_ebm', 'in1k', (Metric('knn', 'top-1', 'frozen/knn_top1'),)),
+    'linear': Task('linear_ebm', 'in1k', (Metric('linear', 'top-1', 'accuracy/top1'),)),
+    'finetune': Task('finetune_ebm', 'in1k', (Metric('finetune', 'top-1', 'accuracy/top1'),)),
+    'seg': Task('upernet_ebm', 'ade20k', (Metric('seg', 'mIoU', 'mIoU'),)),
+    'det': Task(
+        'mask-rcnn_ebm',
+        'coco',
+        (Metric('det', 'box AP', 'coco/bbox_mAP', 100.0), Metric('ins', 'mask AP', 'coco/segm_mAP', 100.0)),
+    ),
+}
+FROZEN = ('knn', 'linear')  # tasks that train no backbone
+
+
+class Run(NamedTuple):
+    """One training of one task from one initialisation, or one kNN."""
+
+    task: str
+    init: str
+    seed: int
+    cfg: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f'{self.task} from {self.init}, seed {self.seed}'
+
+
+def initialised(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
+    """A copy of a config that starts from a checkpoint, or from random weights."""
+    cfg = Config(cfg.to_dict())
+    cfg.model.backbone.init_cfg = checkpoint and dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    cfg.randomness = dict(seed=seed)
+    cfg.work_dir = str(folder)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    return cfg
+
+
+def thaw(backbone: ConfigDict) -> None:
+    """Let all of a backbone train, of which detection, for instance, freezes a part: random weights must learn it."""
+    backbone.update({key: value for key, value in dict(frozen_stages=-1, norm_eval=False).items() if key in backbone})
+
+
+def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
+    """Do the runs that have no result yet, ``jobs`` at a time; returns those that failed."""
+    failed = []
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
+        missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
+        bar = progress.add_task('Evaluating', total=len(missing))
+        futures = {pool.submit(_do, run, jobs, gpus): run for run in missing}
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                if future.exception() is not None:
+                    failed.append(run)
+                progress.console.print(f'{run.name}: {future.exception() or future.result()}', highlight=False)
+                progress.advance(bar)
+        except KeyboardInterrupt:  # stops the present trainings by itself
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def _do(run: Run, jobs: int, gpus: int) -> str:
+    """One run; returns its figures for people."""
+    start = time.time()
+    threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
+    # The learning rate is meant for so many images at a time; who accumulates batches has chosen their number.
+    is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
+    flags = ['--resume', *(['--auto-scale-lr'] if is_scaled else [])]
+    if run.task == 'knn':
+        run_config(['mmebm.experiments.frozen'], run.cfg, run.folder, **threads)
+    elif gpus == 1:
+        run_config(['mmebm.commands.train'], run.cfg, run.folder, flags, **threads)
+    else:
+        launch = ['torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}', '-m', 'mmebm.commands.train']
+        run_config(launch, run.cfg, run.folder, [*flags, '--launcher', 'pytorch'], **threads)
+    if not any(TASKS[run.task].metrics[0].key in line for line in _logged(run)[-1:]):
+        _validate(run, threads)
+    figures = dict(last_validation(run))
+    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
+    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
+
+
+def _validate(run: Run, threads: dict[str, str]) -> None:
+    """Score the last checkpoint: of a training that was interrupted behind it, which has nothing to go on with."""
+    folder = run.folder / 'validation'
+    cfg = Config(run.cfg.to_dict() | dict(work_dir=str(folder)))
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    checkpoint = (run.folder / 'last_checkpoint').read_text()
+    flags = [checkpoint, '--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
+    run_config(['mmebm.commands.test'], cfg, folder, flags, **threads)
+
+
+def last_validation(run: Run) -> Iterator[tuple[str, float]]:
+    """The metrics of a run's task, by the log's names, as mmengine has logged them last.
+
+    Raises:
+        ValueError: The log has none.
+    """
+    for metric in TASKS[run.task].metrics:
+        values = [line[metric.key] for line in _logged(run) if metric.key in line]
+        if not values:
+            raise ValueError(f'{run.folder} has no {metric.key} in its log')
+        yield metric.key, values[-1]
+
+
+def _logged(run: Run) -> list[dict]:
+    """What a run has logged, oldest first."""
+    paths = sorted(run.folder.glob('*/vis_data/scalars.json'))  # by the time at which the process began
+    paths += [path for path in (run.folder / 'knn.json', run.folder / 'validation' / 'metrics.json') if path.is_file()]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def result_rows(run: Run) -> list[dict]:
+    """One row a metric: ``task, metric, init, seed, value`` (in percent) and ``seconds``."""
+    result = json.loads((run.folder / 'result.json').read_text())
+    return [
+        dict(
+            task=metric.task,
+            metric=metric.name,
+            init=run.init,
+            seed=run.seed,
+            value=round(metric.scale * result[metric.key], 3),
+            seconds=result['seconds'],
+        )
+        for metric in TASKS[run.task].metrics
+    ]

@@ -1,0 +1,82 @@
+"""What a training step of a config costs: FLOPs, memory and time, on this machine and with its own data."""
+
+import statistics
+import time
+from collections.abc import Callable
+from itertools import cycle, islice, pairwise
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+
+from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.planning.step_cost import Tally
+from mmebm.registry import MODELS
+
+
+class Speed(NamedTuple):
+    """How fast a training is.
+
+    Attributes:
+        images_per_second: By the median step.
+        startup_seconds: What the first step takes beyond that: it starts the workers, and compiles.
+    """
+
+    images_per_second: float
+    startup_seconds: float
+
+
+def measure_cost(cfg: Config) -> dict:
+    """Steps of an epoch, and what one costs: GFLOPs an image, and the peak of the tensors that it makes, in MiB."""
+    cfg = on_this_device(cfg)
+    cfg.model.pop('compile', None)  # the arithmetic is the same, and only operators can be counted
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    batch = next(iter(loader))
+    step = training_step(cfg)
+    step(batch)  # the first calibrates
+    with Tally() as tally:
+        step(batch)
+    return dict(
+        steps=len(loader),
+        gflops_per_image=tally.flops / cfg.train_dataloader.batch_size / 1e9,
+        peak_memory_mib=tally.peak / 2**20,
+    )
+
+
+def measure_speed(cfg: Config, rounds: int = 8) -> Speed:
+    """How fast some steps are, with the loading of their data."""
+    cfg = on_this_device(cfg)
+    step = training_step(cfg)
+    ends = [time.perf_counter()]
+    for batch in islice(cycle(Runner.build_dataloader(cfg.train_dataloader, seed=0)), rounds):
+        step(batch)
+        ends.append(time.perf_counter())
+    first, *others = (end - start for start, end in pairwise(ends))
+    usual = statistics.median(others)
+    return Speed(cfg.train_dataloader.batch_size / usual, max(first - usual, 0.0))
+
+
+def on_this_device(cfg: Config) -> Config:
+    """A copy, in float32 where there is no GPU."""
+    cfg = Config(cfg.to_dict())
+    if get_device() == 'cpu':
+        adapt_to_cpu(cfg)
+    return cfg
+
+
+def training_step(cfg: Config) -> Callable[[dict], None]:
+    """A function that does a training step on a batch, with the config's model and optimiser."""
+    model_cfg = cfg.model
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    model = MODELS.build(model_cfg)
+    model.init_weights()
+    model.to(get_device()).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def step(batch: dict) -> None:
+        losses = model.train_step(batch, wrapper)
+        losses['loss'].item()  # waits for the device
+
+    return step

@@ -1,0 +1,58 @@
+"""A plain vision transformer that can read a part of an image's patches."""
+
+import torch
+from torch import Tensor
+
+from mmebm.models.backbones.sincos_vit import SinCosViT
+from mmebm.models.patches import take
+from mmebm.registry import MODELS
+
+
+@MODELS.register_module()
+class PatchSubsetViT(SinCosViT):
+    """mmpretrain's VisionTransformer, which can read some patches of an image, and some of them without their place.
+
+    Weights have the names and the meaning of ``VisionTransformer``'s. As in MAE (arXiv 2111.06377), positions are sines
+    and cosines and stay fixed.
+
+    Args:
+        **kwargs: The options of :class:`mmpretrain.models.VisionTransformer`.
+
+    Raises:
+        ValueError: Patches overlap, so that one would show a part of its neighbours.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        convolution = self.patch_embed.projection
+        if convolution.kernel_size != convolution.stride:
+            raise ValueError(
+                f'PatchSubsetViT: patches of {convolution.kernel_size[0]} pixels, {convolution.stride[0]} apart, '
+                'overlap and show what is missing beside them; leave kernel_size out of patch_cfg'
+            )
+        self.pos_embed.requires_grad_(False)
+
+    def forward(self, x: Tensor, seen: Tensor | None = None, lost: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+        """Features of images (N, C, H, W), or of some of their patches.
+
+        Args:
+            x: The images.
+            seen: Indices (N, K) of patches to read, row by row; None for whole images.
+            lost: Indices (N, M) of patches to read without their place.
+
+        Returns:
+            With indices the last features, tokens (N, extra + K + M, C) in the order of the indices behind class and
+            other extra tokens; without them what ``VisionTransformer`` returns.
+        """
+        if seen is None:
+            return super().forward(x)
+        patches, _ = self.patch_embed(x)
+        positions = self.pos_embed.expand(len(x), -1, -1)
+        extra = self.num_extra_tokens
+        tokens = [take(patches, seen) + take(positions[:, extra:], seen), take(patches, lost)]
+        if self.cls_token is not None:
+            tokens.insert(0, self.cls_token + positions[:, :extra])
+        tokens = self.pre_norm(self.drop_after_pos(torch.cat(tokens, dim=1)))
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.ln1(tokens) if self.final_norm else tokens

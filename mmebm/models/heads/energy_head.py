@@ -1,0 +1,156 @@
+"""From a backbone's features to one energy an image."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmebm.models.losses.restoration_loss import RestorationLoss
+from mmebm.registry import MODELS
+
+
+class LinearEnergy(nn.Linear):
+    """w . f. Without a bias: the gradient of the energy does not see it, so it could never train."""
+
+    def __init__(self, in_channels: int, hidden_channels: int | None = None):
+        super().__init__(in_channels, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (...) of features (..., C)."""
+        return super().forward(features).squeeze(-1)
+
+
+class MLPEnergy(nn.Sequential):
+    """w . GELU(A f + b). GELU, since ReLU's second derivative is zero; no last bias, since it could never train."""
+
+    def __init__(self, in_channels: int, hidden_channels: int | None = None):
+        hidden_channels = hidden_channels or in_channels
+        super().__init__(nn.Linear(in_channels, hidden_channels), nn.GELU(), nn.Linear(hidden_channels, 1, bias=False))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (...) of features (..., C)."""
+        return super().forward(features).squeeze(-1)
+
+
+class QuadraticEnergy(nn.Linear):
+    """|A f + b|^2 / 2: half the squared norm of a projection, bounded from below."""
+
+    def __init__(self, in_channels: int, hidden_channels: int | None = None):
+        super().__init__(in_channels, hidden_channels or in_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (...) of features (..., C)."""
+        return super().forward(features).square().sum(dim=-1) / 2
+
+
+ENERGIES = {'linear': LinearEnergy, 'mlp': MLPEnergy, 'quadratic': QuadraticEnergy}
+
+
+@MODELS.register_module()
+class EnergyHead(BaseModule):
+    """Energy of an image from its features, and the loss of its restoration.
+
+    A stage's features may be a token sequence (N, L, C), a feature map (N, C, H, W) or (N, H, W, C), or a pooled
+    vector (N, C). With several stages, the last ``len(in_channels)`` of them each have an energy, and these add up.
+
+    Args:
+        in_channels: C of the last stage, or of the last several ones, in the order of the backbone's outputs.
+        kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
+            stage never train (see ``EBMAlgorithm``'s ``frozen``).
+        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; C if not given.
+        over: ``pooled``: the energy of the mean token; ``tokens``: the sum of every token's energy.
+        loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
+        init_cfg: As in mmengine's BaseModule.
+
+    Raises:
+        ValueError: Unknown ``kind`` or ``over``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        kind: Literal['linear', 'mlp', 'quadratic'] = 'mlp',
+        hidden_channels: int | None = None,
+        over: Literal['pooled', 'tokens'] = 'tokens',
+        loss: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
+        if kind not in ENERGIES:
+            raise ValueError(f'EnergyHead: kind must be one of {list(ENERGIES)}, not {kind!r}')
+        if over not in ('pooled', 'tokens'):
+            raise ValueError(f"EnergyHead: over must be 'pooled' or 'tokens', not {over!r}")
+        self.in_channels = [in_channels] if isinstance(in_channels, int) else list(in_channels)
+        self.over = over
+        self.energies = nn.ModuleList(ENERGIES[kind](channels, hidden_channels) for channels in self.in_channels)
+        self.restoration_loss = MODELS.build(loss) if isinstance(loss, dict) else loss or RestorationLoss()
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
+        """Energies (N,), in at least float32, of the features of one or several stages.
+
+        Raises:
+            ValueError: Fewer stages than ``in_channels``, or features of another width.
+        """
+        stages = [feats] if isinstance(feats, Tensor) else list(feats)
+        if len(stages) < len(self.energies):
+            raise ValueError(
+                f'EnergyHead has in_channels for {len(self.energies)} stages, but the backbone returns {len(stages)}: '
+                'set its out_indices'
+            )
+        energy = 0
+        for energy_of, channels, stage in zip(
+            self.energies, self.in_channels, stages[-len(self.energies) :], strict=True
+        ):
+            tokens = as_tokens(stage, channels)
+            if self.over == 'pooled':
+                tokens = tokens.mean(dim=1, keepdim=True)
+            token_energies = energy_of(tokens)
+            # The sum over many tokens is not left to half precision.
+            energy = energy + token_energies.to(torch.promote_types(token_energies.dtype, torch.float32)).sum(dim=1)
+        return energy
+
+    def loss(
+        self, restored: Sequence[Tensor], clean: Tensor, corrupted: Tensor, where: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Loss summed over the restoration's steps.
+
+        Args:
+            restored: x_1 to x_K, each (N, C, H, W).
+            clean: (N, C, H, W).
+            corrupted: x_0, (N, C, H, W).
+            where: Mask (N, H, W) of the pixels that count, True = counts; None for all.
+        """
+        losses = [self.restoration_loss(images, clean, corrupted, where) for images in restored]
+        return dict(loss=torch.stack(losses).sum())
+
+
+def energy_by(head: nn.Module, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Energies (N,) by any head: one with ``reads_images`` is given more than the features.
+
+    Args:
+        head: An ``EnergyHead``, or a module that maps features to energies.
+        feats: As in ``EnergyHead``.
+        images: What the features are of, (N, C, H, W).
+        kept: Indices (N, M) of the patches that the features are of; None for all.
+    """
+    return head(feats, images, kept) if getattr(head, 'reads_images', False) else head(feats)
+
+
+def as_tokens(features: Tensor, channels: int) -> Tensor:
+    """Features of any of the layouts that ``EnergyHead`` takes, as tokens (N, L, C).
+
+    Where a map's height is C too, it is taken for (N, C, H, W).
+
+    Raises:
+        ValueError: No axis of the features is C wide where a known layout has its channels.
+    """
+    if features.dim() == 4 and features.shape[1] == channels:
+        return features.flatten(2).transpose(1, 2)
+    if features.shape[-1] == channels and features.dim() in (2, 3, 4):
+        return features.reshape(features.shape[0], -1, channels)
+    raise ValueError(
+        f'EnergyHead: in_channels is {channels}, but the backbone returns features of shape {tuple(features.shape)}; '
+        'expected (N, C), (N, L, C), (N, C, H, W) or (N, H, W, C)'
+    )

@@ -1,0 +1,93 @@
+"""Restoring an image in part: only some of its tokens go through the network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mmebm.models.patches import take
+from mmebm.ops.checkpointing import residual_blocks
+
+
+class TokenDropping:
+    """Keeps a random part of each image's tokens, and drops the others before the network's first block.
+
+    For backbones whose blocks take token sequences (N, extra + L, C), with L patches in raster order behind any class
+    and register tokens, and positions added before the first block: ViT, DeiT and their like.
+
+    Every image keeps as many tokens, so that a batch remains a batch: corrupted patches up to their share, then
+    uncorrupted ones, then, where an image has too few of these, more corrupted ones.
+
+    Args:
+        backbone: The network.
+        patch_size: Side of a patch in pixels.
+        visible: Uncorrupted patches to keep, as a part of L.
+        corrupted: Corrupted patches to keep and restore, as a part of L.
+
+    Raises:
+        ValueError: The parts are not above 0 and together at most 1, or the backbone has no blocks.
+    """
+
+    def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
+        if not (visible >= 0 and corrupted > 0 and visible + corrupted <= 1):
+            raise ValueError(
+                'partial: visible must be at least 0, corrupted above 0, and both together at most 1; '
+                f'not {visible} and {corrupted}'
+            )
+        blocks = residual_blocks(backbone)
+        if not blocks:
+            raise ValueError(f'partial: found no blocks in {type(backbone).__name__} to drop tokens before')
+        self.patch_size = patch_size
+        self.visible = visible
+        self.corrupted = corrupted
+        self.kept: Tensor | None = None
+        self.num_patches = 0
+        # Once, and not in each step: the compiler takes a module's hooks for constant.
+        blocks[0].register_forward_pre_hook(self._drop)
+
+    def choose(self, corrupted: Tensor, clean: Tensor) -> Tensor:
+        """Indices (N, M), ascending, of the patches to keep for a pair of images (N, C, H, W)."""
+        p = self.patch_size
+        if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
+            raise ValueError(f'partial: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}')
+        changed = (corrupted != clean).any(dim=1).unfold(1, p, p).unfold(2, p, p)  # (N, H / p, W / p, p, p)
+        changed = changed.flatten(3).any(dim=3).flatten(1)  # (N, L), True = corrupted
+        num_patches = changed.shape[1]
+        num_corrupted = max(1, round(self.corrupted * num_patches))
+        num_kept = num_corrupted + round(self.visible * num_patches)
+        order = torch.rand(changed.shape, device=changed.device)
+        # Rank of each corrupted patch among its image's corrupted ones.
+        rank = (order + (~changed)).argsort(dim=1).argsort(dim=1)
+        wanted = changed & (rank < num_corrupted)
+        kept = (order + 2.0 * (changed & ~wanted) + 1.0 * ~changed).argsort(dim=1)[:, :num_kept]
+        return kept.sort(dim=1).values
+
+    def pixels(self, kept: Tensor, images: Tensor) -> Tensor:
+        """The kept patches' pixels as a mask (N, H, W), True = kept."""
+        p = self.patch_size
+        height, width = images.shape[-2] // p, images.shape[-1] // p
+        mask = torch.zeros(len(kept), height * width, dtype=torch.bool, device=kept.device).scatter_(1, kept, True)
+        return mask.view(-1, height, width).repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
+
+    @contextmanager
+    def keeping(self, kept: Tensor, images: Tensor) -> Iterator[None]:
+        """Context in which the network sees the kept patches (N, M) of images (N, C, H, W) only."""
+        self.kept = kept
+        self.num_patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
+        try:
+            yield
+        finally:
+            self.kept = None
+
+    def _drop(self, block: nn.Module, args: tuple) -> tuple | None:
+        if self.kept is None:
+            return None
+        tokens, *others = args
+        num_extra = tokens.shape[1] - self.num_patches if tokens.dim() == 3 else -1
+        if num_extra < 0:
+            raise ValueError(
+                f'partial: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
+                f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of partial.patch_size'
+            )
+        return torch.cat([tokens[:, :num_extra], take(tokens[:, num_extra:], self.kept)], dim=1), *others
