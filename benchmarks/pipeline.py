@@ -81,9 +81,9 @@ def write_jpegs(folder: Path, count: int) -> None:
     drawings = Shapes(size=count, image_size=WIDTH)
     top = (WIDTH - HEIGHT) // 2
     for i in range(count):
-        luminance, *colour = (clouds(HEIGHT, WIDTH, rng) for _ in range(4))
+        luminance, *color = (clouds(HEIGHT, WIDTH, rng) for _ in range(4))
         img = drawings[i]['img'][top : top + HEIGHT].astype(np.float64)
-        img += rng.uniform(*CLOUDS) * (luminance[..., None] + np.stack(colour, axis=-1) / 4)
+        img += rng.uniform(*CLOUDS) * (luminance[..., None] + np.stack(color, axis=-1) / 4)
         jpeg = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         cv2.imwrite(str(folder / f'{i:05}.jpg'), img.round().clip(0, 255).astype(np.uint8), jpeg)
 

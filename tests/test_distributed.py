@@ -270,7 +270,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(found, name):
         torch.testing.assert_close(weights[f'{name}, accumulated'], expected, rtol=0, atol=1e-6)
 
 
-def test_sharded_optimiser_state_trains_the_same_weights(found):
+def test_sharded_optimizer_state_trains_the_same_weights(found):
     for process in found:
         torch.testing.assert_close(process['sharded'][0], process['plain'][0], rtol=0, atol=0)
         torch.testing.assert_close(process['resumed'][0], process['plain'][0], rtol=0, atol=0)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work_dir = Path(args.work_dir)
     plot_restorations(restorations(runner), work_dir / 'restorations.png')
     plot_curves(runner.message_hub, work_dir / 'curves.png')
-    summary = summarise(runner, metrics) | dict(wall_clock_s=round(time.time() - start, 1))
+    summary = summarize(runner, metrics) | dict(wall_clock_s=round(time.time() - start, 1))
     (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
     print_summary(summary, work_dir)
 
@@ -79,7 +79,7 @@ def restorations(runner: Runner, num_images: int = 8) -> dict[str, list[DataSamp
     return groups
 
 
-def summarise(runner: Runner, metrics: dict[str, float]) -> dict:
+def summarize(runner: Runner, metrics: dict[str, float]) -> dict:
     """What the run reached: speed, restoration and energy of each corruption, and frozen features before and after."""
     seconds = scalars(runner.message_hub, 'train/time')
     corruptions: dict[str, dict[str, float]] = {}

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
 from mmebm.environment import require_mmcv_ops
-from mmebm.experiments.downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
+from mmebm.experiments.downstream import FROZEN, TASKS, Run, initialized, perform, result_rows, thaw
 from mmebm.experiments.processes import check_same
 from mmebm.interchange.specs import kind_of
 from mmebm.launch.checks.classes import check_classes
@@ -75,7 +75,7 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
             # kNN trains nothing: a seed matters to random weights alone.
             for seed in args.seeds if task != 'knn' or init == RANDOM else args.seeds[:1]:
                 folder = Path(args.work_dir) / task / init / f'seed_{seed}'
-                cfg = initialised(configs[task], paths.get(init), seed, folder)
+                cfg = initialized(configs[task], paths.get(init), seed, folder)
                 if init == RANDOM and task not in FROZEN:
                     thaw(cfg.model.backbone)
                 check_same(cfg, folder)

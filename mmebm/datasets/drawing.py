@@ -73,14 +73,14 @@ def _paint(
     texture = shape.label % len(_TEXTURES) if own_texture < 0.6 else int(texture * len(_TEXTURES))
     texture, partner = _TEXTURES[texture]
     # Yellow is brighter than blue at the same `value`: brightness tells a part of the hue.
-    colour = _bgr(hue, 0.65 + 0.3 * saturation, 0.75 + 0.25 * value)
+    color = _bgr(hue, 0.65 + 0.3 * saturation, 0.75 + 0.25 * value)
     second = _bgr(hue + partner[0], (0.65 + 0.3 * saturation) * partner[1], (0.75 + 0.25 * value) * partner[2])
 
     reach = 1.4 * radius  # with the shadow
     rows = slice(max(math.floor((shape.y - reach) * size), 0), math.ceil((shape.y + reach) * size))
     columns = slice(max(math.floor((shape.x - reach) * size), 0), math.ceil((shape.x + reach) * size))
-    x = (_centres(size)[columns] - shape.x) / radius
-    y = (_centres(size)[rows, None] - shape.y) / radius
+    x = (_centers(size)[columns] - shape.x) / radius
+    y = (_centers(size)[rows, None] - shape.y) / radius
     cos, sin = math.cos(2 * math.pi * rotation), math.sin(2 * math.pi * rotation)
     u = x * cos + y * sin
     v = y * cos - x * sin
@@ -95,7 +95,7 @@ def _paint(
     shade = 0.96 + (0.2 * light[0]) * x + (0.2 * light[1]) * y
     shade *= 0.72 + 0.28 * _clip(-4 * distance)  # darker towards the rim
     mix = texture(u, v, pixels, phase)
-    paint = (mix * (second - colour) + colour) * shade
+    paint = (mix * (second - color) + color) * shade
     paint -= region
     paint *= _coverage(distance * pixels)
     region += paint
@@ -107,13 +107,13 @@ def _background(size: int, light: tuple[float, float], rng: np.random.Generator)
     field, (hue_a, hue_b), (value_a, value_b) = _BACKGROUNDS[int(kind * len(_BACKGROUNDS))]
     shift = 0.06 * (jitter - 0.5) if own_hue < 0.65 else hue
     saturation, value = 0.25 + 0.35 * saturation, 0.8 + 0.25 * value
-    colour = _bgr(hue_a + shift, saturation, value_a * value)
+    color = _bgr(hue_a + shift, saturation, value_a * value)
     second = _bgr(hue_b + shift, saturation, value_b * value)
     noise = _noise(size, rng)
     mix = field(size, noise, rng)
-    centred = 2 * _centres(size) - 1
-    shade = (1 + 0.14 * light[0] * centred) + (0.14 * light[1] * centred)[:, None] + 0.06 * noise
-    return (mix * (second - colour) + colour) * shade
+    centered = 2 * _centers(size) - 1
+    shade = (1 + 0.14 * light[0] * centered) + (0.14 * light[1] * centered)[:, None] + 0.06 * noise
+    return (mix * (second - color) + color) * shade
 
 
 def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -133,7 +133,7 @@ def _coverage(pixels: np.ndarray) -> np.ndarray:
 
 
 @lru_cache
-def _centres(size: int) -> np.ndarray:
+def _centers(size: int) -> np.ndarray:
     return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
@@ -157,8 +157,8 @@ def _upsampling(cells: int, size: int) -> np.ndarray:
 
 def _slope(size: int, angle: float, scale: float) -> np.ndarray:
     """Return the coordinate along ``angle`` (in turns), 0 in the middle of the image."""
-    centred = scale * (_centres(size) - 0.5)
-    return math.cos(2 * math.pi * angle) * centred + (math.sin(2 * math.pi * angle) * centred)[:, None]
+    centered = scale * (_centers(size) - 0.5)
+    return math.cos(2 * math.pi * angle) * centered + (math.sin(2 * math.pi * angle) * centered)[:, None]
 
 
 def _dusk(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -175,7 +175,7 @@ def _waves(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def _hills(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    x, y = _centres(size), _centres(size)[:, None]
+    x, y = _centers(size), _centers(size)[:, None]
     mix = 0.25 * y
     for base, draw in zip((0.35, 0.55, 0.75), rng.random((3, 3)).tolist(), strict=True):
         crest = base + 0.1 * (draw[0] - 0.5) + 0.07 * np.sin((5 + 6 * draw[1]) * x + 6.3 * draw[2])
@@ -185,14 +185,14 @@ def _hills(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 def _glow(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x, y = rng.random(2).tolist()
-    squared = (_centres(size) - x) ** 2 + ((_centres(size) - y) ** 2)[:, None]
+    squared = (_centers(size) - x) ** 2 + ((_centers(size) - y) ** 2)[:, None]
     return _clip(1.1 * np.sqrt(squared))
 
 
 def _tiles(size: int, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     count, x, y = rng.random(3).tolist()
     frequency = math.pi * (3 + 3 * count)
-    waves = [np.sin(frequency * _centres(size) + math.pi * offset) for offset in (x, y)]
+    waves = [np.sin(frequency * _centers(size) + math.pi * offset) for offset in (x, y)]
     return 0.15 + 0.7 * _coverage(waves[0] * waves[1][:, None] * (size / frequency))
 
 

@@ -28,7 +28,7 @@ class EnergyMetric(CorruptionMetric):
             energy_restored=float(sample['energies'][-1]),
         )
 
-    def summarise(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
+    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """The shares, and the mean energies."""
         clean, corrupted = columns['energy_clean'], columns['energy_corrupted']
         is_corrupted = np.repeat([0, 1], len(clean))
@@ -36,5 +36,5 @@ class EnergyMetric(CorruptionMetric):
             pair_accuracy=float(((clean < corrupted) + 0.5 * (clean == corrupted)).mean()),
             # Not torchmetrics: it passes scores outside [0, 1] through a sigmoid, where large energies all become 1.
             auroc=float(roc_auc_score(is_corrupted, np.concatenate([clean, corrupted]))),
-            **super().summarise(columns),
+            **super().summarize(columns),
         )

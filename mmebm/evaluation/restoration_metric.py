@@ -29,7 +29,7 @@ class CorruptionMetric(BaseMetric):
     def measure(self, sample: dict) -> dict[str, float]:
         """The numbers of one image."""
 
-    def summarise(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
+    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """The numbers of a group from its images' (one array (N,) a number): their means."""
         return {key: float(values.mean()) for key, values in columns.items()}
 
@@ -56,7 +56,7 @@ class CorruptionMetric(BaseMetric):
         metrics = {}
         for corruption, rows in sorted(groups.items()):
             columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-            metrics.update({f'{corruption}/{key}': value for key, value in self.summarise(columns).items()})
+            metrics.update({f'{corruption}/{key}': value for key, value in self.summarize(columns).items()})
         return metrics
 
 

@@ -29,7 +29,7 @@ from mmebm.checkpoint import part, read_checkpoint
 from mmebm.commands import make_shapes
 from mmebm.datasets import ImageFolder
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
-from mmebm.experiments.downstream import Run, initialised, perform, result_rows
+from mmebm.experiments.downstream import Run, initialized, perform, result_rows
 from mmebm.experiments.frozen import frozen_metrics
 from mmebm.experiments.processes import check_same, run_config, settle
 from mmebm.experiments.results import stamp, write_rows
@@ -236,7 +236,7 @@ class Bench:
             gflops = cost['gflops_per_image'] * batch * cost['steps'] * epoch
             rate = training.cfg.optim_wrapper.optimizer.lr
         folder = training.folder / f'finetune_{epoch}'
-        cfg = initialised(self.downstream, weights and str(weights), training.seed, folder)
+        cfg = initialized(self.downstream, weights and str(weights), training.seed, folder)
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
         scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
         run = Run(DOWNSTREAM, training.method, training.seed, cfg, folder)

@@ -67,7 +67,7 @@ class Run(NamedTuple):
         return f'{self.task} from {self.init}, seed {self.seed}'
 
 
-def initialised(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
+def initialized(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
     """A copy of a config that starts from a checkpoint, or from random weights."""
     cfg = Config(cfg.to_dict())
     cfg.model.backbone.init_cfg = checkpoint and dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')

@@ -191,7 +191,7 @@ def last_hidden_state(model: nn.Module, images: Tensor) -> Tensor:
     return model(images).last_hidden_state
 
 
-def normalised_map(model: nn.Module, images: Tensor) -> Tensor:
+def normalized_map(model: nn.Module, images: Tensor) -> Tensor:
     """The last map of a ConvNeXt, each position normalised; transformers' model normalises its mean alone."""
     return model.layernorm(model(images).last_hidden_state.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -199,7 +199,7 @@ def normalised_map(model: nn.Module, images: Tensor) -> Tensor:
 FAMILIES = {
     'VisionTransformer': Family(VIT_NAMES, vit_recipe, last_hidden_state),
     'SwinTransformer': Family(SWIN_NAMES, swin_recipe, last_hidden_state),
-    'ConvNeXt': Family(CONVNEXT_NAMES, convnext_recipe, normalised_map),
+    'ConvNeXt': Family(CONVNEXT_NAMES, convnext_recipe, normalized_map),
     'ResNet': Family(RESNET_NAMES, resnet_recipe, last_hidden_state),
 }
 DINOV2 = Family(DINOV2_NAMES, vit_recipe, last_hidden_state)

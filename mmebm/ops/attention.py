@@ -159,13 +159,13 @@ def _double_backward(
         do, q, dq = grad_out[rows], query[rows], grad_dq[rows]
         p = (q @ key.mT * scale).softmax(dim=-1)
         d_p = do @ value.mT
-        centred = d_p - (p * d_p).sum(dim=-1, keepdim=True)
+        centered = d_p - (p * d_p).sum(dim=-1, keepdim=True)
         t = (dq @ key.mT + q @ grad_dk.mT) * scale
-        t_centred = t - (p * t).sum(dim=-1, keepdim=True)
-        d_s = p * centred * scale
-        g_dp = p * t_centred
+        t_centered = t - (p * t).sum(dim=-1, keepdim=True)
+        d_s = p * centered * scale
+        g_dp = p * t_centered
         # Up to a constant in each row, which the softmax's own backward pass removes.
-        g_p = do @ grad_dv.mT + centred * t_centred
+        g_p = do @ grad_dv.mT + centered * t_centered
         g_logits = p * (g_p - (p * g_p).sum(dim=-1, keepdim=True)) * scale
         g_query[rows] = g_logits @ key + d_s @ grad_dk
         g_out[rows] = g_dp @ value + p @ grad_dv

@@ -64,7 +64,7 @@ def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
     return F.gelu(input, approximate=approximate) if approximate != 'none' else _GELU.apply(input)
 
 
-def normalisation_derivative(x: Tensor, direction: Tensor, eps: float) -> Tensor:
+def normalization_derivative(x: Tensor, direction: Tensor, eps: float) -> Tensor:
     """Derivative along a direction of (x - mean) / sqrt(variance + eps) over the last dimension, differentiable once.
 
     Args:

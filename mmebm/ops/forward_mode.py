@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mmebm.ops.attention import explicit_attention
-from mmebm.ops.double_backward import gelu_derivative, normalisation_derivative
+from mmebm.ops.double_backward import gelu_derivative, normalization_derivative
 
 
 class DualOperators(TorchFunctionMode):
@@ -45,7 +45,7 @@ def _layer_norm(func, input: Tensor, normalized_shape, weight=None, bias=None, e
     output = func(primal, normalized_shape, weight, bias, eps)
     if tangent is None:
         return output
-    tangent = _normalisation_tangent(primal, tangent, (*primal.shape[: -len(normalized_shape)], -1), eps)
+    tangent = _normalization_tangent(primal, tangent, (*primal.shape[: -len(normalized_shape)], -1), eps)
     return fwAD.make_dual(output, (tangent if weight is None else tangent * weight).to(output.dtype))
 
 
@@ -54,16 +54,16 @@ def _group_norm(func, input: Tensor, num_groups: int, weight=None, bias=None, ep
     output = func(primal, num_groups, weight, bias, eps)
     if tangent is None:
         return output
-    tangent = _normalisation_tangent(primal, tangent, (primal.shape[0], num_groups, -1), eps)
+    tangent = _normalization_tangent(primal, tangent, (primal.shape[0], num_groups, -1), eps)
     if weight is not None:
         tangent = tangent * weight.view(-1, *(1,) * (primal.dim() - 2))
     return fwAD.make_dual(output, tangent.to(output.dtype))
 
 
-def _normalisation_tangent(x: Tensor, tangent: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
+def _normalization_tangent(x: Tensor, tangent: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
     """Of a normalisation over the last dimension of the given shape, at least in float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return normalisation_derivative(x.reshape(shape).to(dtype), tangent.reshape(shape).to(dtype), eps).view_as(x)
+    return normalization_derivative(x.reshape(shape).to(dtype), tangent.reshape(shape).to(dtype), eps).view_as(x)
 
 
 def _gelu(func, input: Tensor, approximate: str = 'none') -> Tensor:

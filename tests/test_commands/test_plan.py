@@ -187,7 +187,7 @@ def test_half_precision_takes_less_memory_and_as_many_flops(cfg, dtype):
     assert half.weights == full.weights
 
 
-def test_autocast_of_a_gpu_keeps_normalisations_in_float32():
+def test_autocast_of_a_gpu_keeps_normalizations_in_float32():
     x, weight = torch.randn(2, 8, dtype=torch.bfloat16), torch.randn(8, 8)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert F.layer_norm(x, (8,)).dtype == torch.bfloat16

@@ -98,7 +98,7 @@ def test_an_empty_folder_and_the_extensions_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P'])
-def test_colour_png_becomes_bgr(tmp_path, mode):
+def test_color_png_becomes_bgr(tmp_path, mode):
     path = tmp_path / 'image.png'
     image = Image.new('RGB', (8, 6), (RED, GREEN, BLUE)).convert(mode, palette=Image.Palette.ADAPTIVE)
     image.save(path)

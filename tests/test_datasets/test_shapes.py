@@ -105,11 +105,11 @@ def test_resolutions_show_the_same_picture():
         assert same.mean() > 0.95
 
 
-def test_colour_does_not_give_the_class_away():
+def test_color_does_not_give_the_class_away():
     train, val = Shapes(size=600), Shapes(size=300, split='val')
-    mean_colour = [images(dataset).mean((1, 2)) / 255 for dataset in (train, val)]
-    probe = LogisticRegression(max_iter=500).fit(mean_colour[0], train.get_gt_labels())
-    assert probe.score(mean_colour[1], val.get_gt_labels()) < 0.3
+    mean_color = [images(dataset).mean((1, 2)) / 255 for dataset in (train, val)]
+    probe = LogisticRegression(max_iter=500).fit(mean_color[0], train.get_gt_labels())
+    assert probe.score(mean_color[1], val.get_gt_labels()) < 0.3
 
 
 def test_subsets_keep_their_images():

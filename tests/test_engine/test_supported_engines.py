@@ -83,13 +83,13 @@ def test_mmengines_compile_is_refused(compile):
     check_config(config(model='ImageClassifier', compile=compile))
 
 
-def test_a_sharded_optimiser_needs_its_hook():
+def test_a_sharded_optimizer_needs_its_hook():
     optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW'))
     with pytest.raises(ValueError, match=r"add dict\(type='mmebm.ShardedOptimizerHook'\) to custom_hooks"):
         check_config(config(optim_wrapper=optim_wrapper, custom_hooks=[dict(type='mmebm.EpochSeedHook')]))
 
 
-def test_the_hook_refuses_another_optimiser():
+def test_the_hook_refuses_another_optimizer():
     runner = SimpleNamespace(optim_wrapper=OptimWrapper(SGD(nn.Linear(1, 1).parameters(), 0.1)))
     with pytest.raises(ValueError, match='is for ZeroRedundancyOptimizer, not for SGD'):
         ShardedOptimizerHook().before_train(runner)

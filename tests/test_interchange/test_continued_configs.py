@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from randomised import randomise
+from randomized import randomize
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted((ROOT / 'continued').glob('*.py'))
@@ -40,7 +40,7 @@ def test_the_weights_are_those_of_mmpretrains_own_config(config, original, tmp_p
     small = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=48)
     theirs = Config.fromfile(f'{_installed()}/{original}').model
     theirs.backbone.update(arch=small)
-    theirs = randomise(MODELS.build(dict(theirs.backbone, type=theirs.backbone.type)))
+    theirs = randomize(MODELS.build(dict(theirs.backbone, type=theirs.backbone.type)))
     state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
     torch.save(dict(state_dict=state | {'neck.weight': torch.ones(1)}), tmp_path / 'theirs.pth')
 

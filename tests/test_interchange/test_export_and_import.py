@@ -6,7 +6,7 @@ import runpy
 import pytest
 import torch
 from mmengine.config import Config
-from randomised import BACKBONES, NORMALISATION, randomise, save_checkpoint
+from randomized import BACKBONES, NORMALISATION, randomize, save_checkpoint
 from safetensors.torch import load_file
 from torch import nn
 
@@ -143,7 +143,7 @@ def test_resized_for_mmseg_loads_into_its_config(tmp_path):
     assert read_checkpoint(cfg.init_cfg.checkpoint).state['backbone.pos_embed'].shape == (1, 65, 32)
 
 
-def test_normalisation_travels(tmp_path):
+def test_normalization_travels(tmp_path):
     from transformers import AutoImageProcessor
 
     run(tmp_path, VIT, 'timm')
@@ -188,9 +188,9 @@ def test_an_rgb_image_has_the_features_that_its_bgr_twin_had(tmp_path):
     backbone.eval()
     export(tmp_path / 'epoch_1.pth', 'timm', tmp_path / 'timm', channels='bgr')
     exported = runpy.run_path(str(tmp_path / 'timm' / 'load.py'))['model'].eval()
-    normalisation = json.loads((tmp_path / 'timm' / 'config.json').read_text())['pretrained_cfg']
+    normalization = json.loads((tmp_path / 'timm' / 'config.json').read_text())['pretrained_cfg']
     rgb = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    mean, std = (torch.tensor(normalisation[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    mean, std = (torch.tensor(normalization[key]).view(3, 1, 1) for key in ('mean', 'std'))
     trained_mean, trained_std = (torch.tensor(NORMALISATION[key]).view(3, 1, 1) for key in ('mean', 'std'))
     expected = backbone((255 * rgb.flip(1) - trained_mean) / trained_std)[-1]
     torch.testing.assert_close(exported.forward_features((rgb - mean) / std), expected, rtol=1e-4, atol=1e-4)
@@ -263,7 +263,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, to, packages):
 def test_original_checkpoints_start_a_vit(tmp_path, format):
     """In the names of facebookresearch/mae and facebookresearch/dinov2, at another image size."""
     backbone = VIT | dict(img_size=48, layer_scale_init_value=1e-5 if format == 'dinov2' else 0.0)
-    original = randomise(build(backbone))
+    original = randomize(build(backbone))
     theirs = {
         'layers.': 'blocks.', '.ln1': '.norm1', '.ln2': '.norm2', 'ln1.': 'norm.', 'projection': 'proj',
         'attn.gamma1.weight': 'ls1.gamma', 'ffn.gamma2.weight': 'ls2.gamma',

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from randomised import BACKBONES, save_checkpoint
+from randomized import BACKBONES, save_checkpoint
 from safetensors.torch import save_file
 
 from mmebm.checkpoint import check_fit, model_config, part, read_checkpoint

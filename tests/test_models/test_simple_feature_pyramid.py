@@ -19,7 +19,7 @@ def test_reads_the_last_map_alone():
         assert once.equal(again)
 
 
-def test_outputs_are_normalised_over_their_channels():
+def test_outputs_are_normalized_over_their_channels():
     for x in SimpleFeaturePyramid(16, out_channels=12)((torch.randn(2, 16, 4, 4),)):
         torch.testing.assert_close(x.mean(1), torch.zeros_like(x[:, 0]), atol=1e-5, rtol=0)
         torch.testing.assert_close(x.var(1, unbiased=False), torch.ones_like(x[:, 0]), atol=1e-3, rtol=0)

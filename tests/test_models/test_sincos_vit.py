@@ -13,7 +13,7 @@ from mmebm.models.peers import SinCosMaskFeatViT
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 
 
-def initialised(cls, **options):
+def initialized(cls, **options):
     torch.manual_seed(0)
     vit = cls(arch=ARCH, img_size=(16, 24), patch_size=4, **options)
     vit.init_weights()
@@ -21,7 +21,7 @@ def initialised(cls, **options):
 
 
 def test_positions_are_sines_and_cosines_of_both_coordinates():
-    vit = initialised(SinCosViT)
+    vit = initialized(SinCosViT)
     assert vit.pos_embed.requires_grad
     assert vit.pos_embed.shape == (1, 1 + 4 * 6, 16)
     assert vit.pos_embed[0, 0].eq(0).all()  # of the class token
@@ -32,7 +32,7 @@ def test_positions_are_sines_and_cosines_of_both_coordinates():
 
 
 def test_patches_are_embedded_xavier_uniformly():
-    weight = initialised(SinCosViT).patch_embed.projection.weight
+    weight = initialized(SinCosViT).patch_embed.projection.weight
     bound = math.sqrt(6 / (16 + 3 * 4 * 4))
     assert 0.95 * bound < weight.abs().max() <= bound
 
@@ -59,17 +59,17 @@ def test_begins_as_mae():
 @pytest.mark.parametrize('cls', [SinCosViT, SinCosMaskFeatViT])
 def test_loaded_weights_are_kept(cls, kind, others, tmp_path):
     """Whether ``init_cfg`` is one config, a list of one, or a list of several."""
-    source = initialised(cls)
+    source = initialized(cls)
     with torch.no_grad():
         for parameter in source.parameters():
             parameter.fill_(3.0)
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), tmp_path / 'vit.pth')
     loading = dict(type=kind, checkpoint=str(tmp_path / 'vit.pth'), prefix='backbone.')
-    vit = initialised(cls, init_cfg=loading if others is None else [loading, *others])
+    vit = initialized(cls, init_cfg=loading if others is None else [loading, *others])
     assert [name for name, parameter in vit.named_parameters() if not parameter.eq(3.0).all()] == []
 
 
 def test_without_a_class_token():
-    vit = initialised(SinCosViT, with_cls_token=False, out_type='featmap')
+    vit = initialized(SinCosViT, with_cls_token=False, out_type='featmap')
     assert vit.pos_embed.shape == (1, 24, 16)
     assert vit(torch.zeros(1, 3, 16, 24))[0].shape == (1, 16, 4, 6)

@@ -52,7 +52,7 @@ def test_bad_options_are_refused(options, message):
 
 
 @pytest.mark.parametrize('options', [dict(micro_batch=2), dict(low_memory=True)])
-def test_batch_normalisation_is_refused_where_a_batch_is_not_one_forward_pass(options):
+def test_batch_normalization_is_refused_where_a_batch_is_not_one_forward_pass(options):
     model = build(dict(type='ResNet', depth=18, base_channels=4, stem_channels=4), 32, **options)
     with pytest.raises(ValueError, match='backbone.bn1: with micro_batch'):
         model.loss(pair())

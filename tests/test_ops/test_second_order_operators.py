@@ -12,7 +12,7 @@ from mmebm.ops.double_backward import (
     gelu,
     gelu_derivative,
     layer_norm,
-    normalisation_derivative,
+    normalization_derivative,
 )
 
 
@@ -51,7 +51,7 @@ def test_gelu():
 def test_derivatives_along_a_direction():
     x, direction = randn(2, 3, 6), randn(2, 3, 6)
     for derivative, function in (
-        (lambda x, v: normalisation_derivative(x, v, 1e-5), lambda x: F.layer_norm(x, [6])),
+        (lambda x, v: normalization_derivative(x, v, 1e-5), lambda x: F.layer_norm(x, [6])),
         (gelu_derivative, F.gelu),
     ):
         along = (function(x + 1e-6 * direction) - function(x - 1e-6 * direction)) / 2e-6

@@ -183,7 +183,7 @@ def test_terms_are_equal(name):
 
 @pytest.mark.filterwarnings('ignore:No GPU here')
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if not name.startswith('tokenizer')])
-def test_backbones_begin_and_are_optimised_alike(name):
+def test_backbones_begin_and_are_optimized_alike(name):
     """Deviations of the initial weights, and learning rate, betas, weight decay and clipping of every one."""
     decay_ratio = 6 if name.startswith('supervised') else 1  # as its header says
     described = []

@@ -27,7 +27,7 @@ BACKBONES = {
 NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
 
-def randomise(model: torch.nn.Module) -> torch.nn.Module:
+def randomize(model: torch.nn.Module) -> torch.nn.Module:
     """Weights, biases, scales and statistics that all differ, of a size that keeps features near one."""
     generator = torch.Generator().manual_seed(1)
     for name, value in model.state_dict().items():
@@ -46,7 +46,7 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
 
 def save_checkpoint(path, backbone, to_rgb=True, **extra):
     """A checkpoint as mmengine's runner writes it, as far as exporting goes; returns the backbone."""
-    model = randomise(build(backbone))
+    model = randomize(build(backbone))
     state = {f'backbone.{key}': value for key, value in model.state_dict().items()}
     state |= {'head.energy.weight': torch.ones(1, 4), 'log_step_size': torch.zeros(1)}
     model_cfg = dict(
