@@ -1,6 +1,6 @@
 """How well the energy of a trained model tells clean images from corrupted ones, and from those of another data set.
 
-    python benchmarks/energy.py CHECKPOINT --config peers/ebm-images_vit-w128_32px --data FOLDER --name cifar10
+    python benchmarks/energy.py CHECKPOINT --config peers/ebm_vit-w128_32px --data FOLDER --name cifar10
 
 Runs the config's own test on ``FOLDER/test``, then scores its clean images beside as many of Shapes at the same size.
 Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set.
@@ -35,7 +35,7 @@ def main() -> None:
     """Test, score and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('checkpoint')
-    parser.add_argument('--config', default='peers/ebm-images_vit-w128_32px')
+    parser.add_argument('--config', default='peers/ebm_vit-w128_32px')
     parser.add_argument('--data', required=True, help='a folder with test/, in it one folder a class')
     parser.add_argument('--name', required=True, help='of the data set, for the file of results')
     args = parser.parse_args()
@@ -57,9 +57,9 @@ def main() -> None:
     shapes = dict(
         type='mmebm.Shapes', size=len(known), split='val', image_size=side, pipeline=[dict(type='PackInputs')]
     )
-    foreign = energies(runner.model, cfg.test_dataloader, shapes)
-    is_foreign = torch.cat([torch.zeros(len(known)), torch.ones(len(foreign))])
-    auroc = float(roc_auc_score(is_foreign, torch.cat([known, foreign])))
+    ood = energies(runner.model, cfg.test_dataloader, shapes)
+    is_ood = torch.cat([torch.zeros(len(known)), torch.ones(len(ood))])
+    auroc = float(roc_auc_score(is_ood, torch.cat([known, ood])))
     rows.append(dict(against='Shapes (other images)', auroc=auroc, pair_accuracy=None))
 
     rows = [row | dict(images=len(known), config=args.config, device=hardware()) | stamp() for row in rows]

@@ -3,7 +3,7 @@
     python benchmarks/fixed_seed_losses.py            record, into results/fixed_seed_losses.json
     python benchmarks/fixed_seed_losses.py --check    compare with what is recorded, to the last digit
 
-Every variant is a process with one thread. Compiled losses depend on the compiler and the processor, so the record is of
+Every variant is a process with one thread. Compiled losses depend on compiler and processor: the record is of
 one machine.
 """
 

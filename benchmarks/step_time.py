@@ -47,7 +47,7 @@ from mmebm.experiments.results import (
     stamp,
     write_rows,
 )
-from mmebm.planning.step_cost import Tally
+from mmebm.planning.step_cost import OpCounter
 
 
 def count_flops(variant: str, setting: Setting) -> int:
@@ -56,9 +56,9 @@ def count_flops(variant: str, setting: Setting) -> int:
     size = 4 if variant == 'ebm-micro-batch' else 1
     step = make_step(variant, setting._replace(batch=size), make_batch(setting, size, 'cpu'), may_compile=False)
     step()  # the first step of some variants checks itself
-    with Tally() as tally:
+    with OpCounter() as counter:
         step()
-    return tally.flops // size
+    return counter.flops // size
 
 
 def time_in_turn(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:

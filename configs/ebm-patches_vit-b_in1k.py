@@ -1,7 +1,7 @@
 """ViT-B/16 on ImageNet-1k, restoring the contents of masked patches and the places of lost ones.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384, whose energy scores whole
-          images; this one scores what is missing, see docs/recipe.md
+          images; this one scores what is missing, see docs/results.md
 Command:  tools/dist_train.sh configs/ebm-patches_vit-b_in1k.py 8
 Hardware: 8 GPUs, 512 images each
 Time:     not run

@@ -25,7 +25,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 
 from mmebm.engine.hooks.patch_whitening_hook import whiten
-from mmebm.models.heads.patch_energy_head import PatchDraw
+from mmebm.models.heads.patch_energy_head import PatchSplit
 
 WORLD_SIZE = 2
 STEPS = 3
@@ -163,7 +163,7 @@ def build_patch_model():
             )
         )
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    model.draw = lambda num_images, views: PatchDraw(*order.expand(num_images, -1).split([4, 4, 8], dim=1))
+    model.draw = lambda num_images, views: PatchSplit(*order.expand(num_images, -1).split([4, 4, 8], dim=1))
     return model
 
 

@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options da
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core, and the tokenizer's
-Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 47.2%, fine-tuned 54.9% (docs/recipe.md)
+Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 47.2%, fine-tuned 54.9% (docs/results.md)
 """
 
 _base_ = './beit-dalle_vit-w128_32px.py'
@@ -15,7 +15,7 @@ model = dict(
     head=dict(num_embed=512),
     target_generator=dict(
         _delete_=True,
-        type='mmebm.ImageTokenizer',
+        type='mmebm.VQVAE',
         num_embed=512,
         downsampling=4,
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer_32px/epoch_30.pth'),

@@ -8,7 +8,7 @@ Time:     not run in full
 Expect:   not run in full
 """
 
-_base_ = './ebm-images_vit-w128_32px.py'
+_base_ = './ebm_vit-w128_32px.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ConvNeXt', **_base_.shared.convnext, gap_before_final_norm=False),

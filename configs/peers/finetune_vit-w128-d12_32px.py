@@ -11,5 +11,5 @@ Expect:   not run in full
 
 _base_ = './finetune_vit-w128_32px.py'
 
-checkpoint = 'work_dirs/ebm_vit-w128-d12_32px/epoch_30.pth'
+checkpoint = 'work_dirs/ebm-patches_vit-w128-d12_32px/epoch_30.pth'
 model = dict(backbone=dict(arch=dict(num_layers=12), init_cfg=dict(checkpoint=checkpoint)))

@@ -13,7 +13,7 @@ The augmentation is that of pretraining.
 
 _base_ = ['../finetune/finetune_ebm-vit-b_in1k.py', './_base_/shared_32px.py']
 
-checkpoint = 'work_dirs/ebm_vit-w128_32px/epoch_30.pth'
+checkpoint = 'work_dirs/ebm-patches_vit-w128_32px/epoch_30.pth'
 model = dict(
     backbone=dict(
         _delete_=True,

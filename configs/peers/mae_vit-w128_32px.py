@@ -5,7 +5,7 @@ Command:  python tools/train.py configs/peers/mae_vit-w128_32px.py --cfg-options
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 5 minutes on one CPU core
-Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 51.0%, fine-tuned 56.6% (docs/recipe.md)
+Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 51.0%, fine-tuned 56.6% (docs/results.md)
 
 The decoder has two thirds of the encoder's width and depth, rounded up, as MAE's has beside ViT-B, and heads as wide.
 The blocks begin and are clipped as those of the others; MAE's own config begins all layers by Xavier, which is left to

@@ -5,7 +5,7 @@ Command:  python tools/train.py configs/peers/maskfeat_vit-w128_32px.py --cfg-op
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
-Expect:   after these, on CIFAR-10: linear probe 48.0%, fine-tuned 50.2% (docs/recipe.md)
+Expect:   after these, on CIFAR-10: linear probe 48.0%, fine-tuned 50.2% (docs/results.md)
 
 As in mmpretrain's config a patch has 2 x 2 cells of its histograms, the window is one patch wide, and two fifths of the
 patches are masked.

@@ -5,7 +5,7 @@ Command:  python tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-opti
           FOLDER holds train/, in it one folder a class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
-Expect:   after these, on CIFAR-10: linear probe 47.4%, fine-tuned 53.3% (docs/recipe.md)
+Expect:   after these, on CIFAR-10: linear probe 47.4%, fine-tuned 53.3% (docs/results.md)
 
 mmpretrain has SimMIM for Swin alone; mmebm.SimMIMViT does the same in the plain ViT. Masked units are two patches wide.
 """

@@ -10,7 +10,7 @@ Expect:   not run in full
 
 _base_ = ['mmpretrain::_base_/default_runtime.py', './_base_/shared_32px.py']
 
-model = dict(type='mmebm.ImageTokenizer', num_embed=512, downsampling=4)
+model = dict(type='mmebm.VQVAE', num_embed=512, downsampling=4)
 # The range of pixels in which BEiT's tokenizer gets its images.
 data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[-31.875] * 3, std=[318.75] * 3, to_rgb=True)
 

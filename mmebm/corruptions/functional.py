@@ -38,20 +38,20 @@ def mask_patches(img: NDArray, mask: NDArray[np.bool_], fill: NDArray) -> NDArra
 
 def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
     """Mean colour (C,) of the patches that are not masked, or of the whole image if all are."""
-    patches = to_patches(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
+    patches = patchify(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
     visible = patches if mask.all() else patches[~mask.reshape(-1)]
     return visible.sum(axis=0).sum(axis=(0, 1)) / math.prod(visible.shape[:3])  # mean() takes six times as long
 
 
 def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -> NDArray:
     """Put patch ``order[i]`` where patch i was; patches are numbered row by row."""
-    patches = to_patches(img, patch_size, patch_size)[order]
+    patches = patchify(img, patch_size, patch_size)[order]
     rows, columns = img.shape[0] // patch_size, img.shape[1] // patch_size
     grid = patches.reshape(rows, columns, patch_size, patch_size, *img.shape[2:])
     return np.ascontiguousarray(grid.swapaxes(1, 2)).reshape(img.shape)
 
 
-def to_patches(img: NDArray, height: int, width: int) -> NDArray:
+def patchify(img: NDArray, height: int, width: int) -> NDArray:
     """Patches (rows * columns, height, width[, C]) of an image that they divide, row by row."""
     rows, columns = img.shape[0] // height, img.shape[1] // width
     grid = img.reshape(rows, height, columns, width, *img.shape[2:]).swapaxes(1, 2)

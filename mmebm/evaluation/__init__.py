@@ -2,12 +2,12 @@
 
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
-from mmebm.evaluation.ood_metric import ForeignEnergyMetric
+from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
 
 __all__ = [
     'EnergyMetric',
-    'ForeignEnergyMetric',
+    'OODEnergyMetric',
     'KNNAccuracy',
     'LinearProbeAccuracy',
     'RestorationMetric',

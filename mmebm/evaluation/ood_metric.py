@@ -12,12 +12,12 @@ from mmebm.registry import METRICS
 
 
 @METRICS.register_module()
-class ForeignEnergyMetric(BaseMetric):
+class OODEnergyMetric(BaseMetric):
     """Whether foreign images get more energy than those of the data set.
 
     Samples carry ``energy``, a scalar, as ``EnergyClassifier`` gives it, and ``img_path``. Labels play no part.
 
-    Keys: ``foreign_auroc``, the share of pairs of a known and a foreign image in which the foreign one has more energy
+    Keys: ``ood_auroc``, the share of pairs of a known and a foreign image in which the foreign one has more energy
     (a tie counts half); and the means ``foreign`` and ``known``.
 
     Args:
@@ -41,7 +41,7 @@ class ForeignEnergyMetric(BaseMetric):
             missing = [field for field in ('energy', 'img_path') if field not in sample]
             if missing:
                 raise KeyError(
-                    f'ForeignEnergyMetric needs {missing} in each prediction, which has {sorted(sample)}: the model '
+                    f'OODEnergyMetric needs {missing} in each prediction, which has {sorted(sample)}: the model '
                     "must be of type='mmebm.EnergyClassifier', and PackInputs keep img_path"
                 )
             self.results.append((float(sample['energy']), Path(sample['img_path']).is_relative_to(self.data_root)))
@@ -52,14 +52,14 @@ class ForeignEnergyMetric(BaseMetric):
         Raises:
             ValueError: All images are foreign, or none is.
         """
-        energies, is_foreign = (np.array(column) for column in zip(*results, strict=True))
-        if is_foreign.all() or not is_foreign.any():
+        energies, is_ood = (np.array(column) for column in zip(*results, strict=True))
+        if is_ood.all() or not is_ood.any():
             raise ValueError(
-                f'ForeignEnergyMetric: {is_foreign.sum()} of {len(is_foreign)} images lie in {self.data_root}; it '
+                f'OODEnergyMetric: {is_ood.sum()} of {len(is_ood)} images lie in {self.data_root}; it '
                 'compares such images with others and needs both'
             )
         return dict(
-            foreign_auroc=float(roc_auc_score(is_foreign, energies)),
-            foreign=float(energies[is_foreign].mean()),
-            known=float(energies[~is_foreign].mean()),
+            ood_auroc=float(roc_auc_score(is_ood, energies)),
+            ood=float(energies[is_ood].mean()),
+            known=float(energies[~is_ood].mean()),
         )

@@ -31,7 +31,7 @@ from mmebm.datasets import ImageFolder
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
 from mmebm.experiments.downstream import Run, initialized, perform, result_rows
 from mmebm.experiments.frozen import frozen_metrics
-from mmebm.experiments.processes import check_same, run_config, settle
+from mmebm.experiments.processes import check_same, run_config, write_config_once
 from mmebm.experiments.results import stamp, write_rows
 from mmebm.experiments.tables import AXES, RANDOM, plot, progress, table
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
@@ -204,7 +204,7 @@ class Bench:
         cfg = self.config(method)
         if method == TOKENIZED:
             cfg.model.target_generator.init_cfg = None  # which may not be trained yet
-        settle(cfg, path.with_suffix(''))
+        write_config_once(cfg, path.with_suffix(''))
         if not path.is_file():
             path.write_text(json.dumps(measure(cfg)))
         return json.loads(path.read_text())
@@ -215,7 +215,7 @@ class Bench:
         Raises:
             ValueError: The folder holds an evaluation by other data or options.
         """
-        settle(self.downstream, training.folder / 'evaluation')
+        write_config_once(self.downstream, training.folder / 'evaluation')
         first_finetuned = max(len(training.points) - self.args.finetune_points, 0)
         for i, epoch in enumerate(training.points):
             path = training.folder / f'point_{epoch}.json'

@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from mmebm.engine.evaluating import undisturbed
+from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import MODELS
 
@@ -40,7 +40,7 @@ def frozen_metrics(cfg: Config, *metrics: str) -> dict[str, float]:
     dataset = dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline)  # without augmentation
     evaluator = Evaluator([dict(type=metric) for metric in metrics])
     num_images = 0
-    with undisturbed(model):
+    with evaluating(model):
         for subset, loader in (('train', dict(queries, dataset=dataset)), ('test', queries)):
             loader = Runner.build_dataloader(loader)
             evaluator.process(labelled_features(model, loader, subset))

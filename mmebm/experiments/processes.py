@@ -20,7 +20,7 @@ def check_same(cfg: Config, folder: Path) -> None:
         raise ValueError(f'{folder} holds a run of other settings; remove it, or give another --work-dir')
 
 
-def settle(cfg: Config, folder: Path) -> None:
+def write_config_once(cfg: Config, folder: Path) -> None:
     """Leave beside a folder what its figures are made with, unless they were made with something else.
 
     Raises:

@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from mmebm.launch.scripts import adapt_to_cpu
-from mmebm.planning.step_cost import Tally
+from mmebm.planning.step_cost import OpCounter
 from mmebm.registry import MODELS
 
 
@@ -36,12 +36,12 @@ def measure_cost(cfg: Config) -> dict:
     batch = next(iter(loader))
     step = training_step(cfg)
     step(batch)  # the first calibrates
-    with Tally() as tally:
+    with OpCounter() as counter:
         step(batch)
     return dict(
         steps=len(loader),
-        gflops_per_image=tally.flops / cfg.train_dataloader.batch_size / 1e9,
-        peak_memory_mib=tally.peak / 2**20,
+        gflops_per_image=counter.flops / cfg.train_dataloader.batch_size / 1e9,
+        peak_memory_mib=counter.peak / 2**20,
     )
 
 

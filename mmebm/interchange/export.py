@@ -14,7 +14,7 @@ from mmebm.interchange.hf_models import HuggingFace, HuggingFaceItself
 from mmebm.interchange.onnx_graph import Onnx
 from mmebm.interchange.openmmlab import OpenMMLab
 from mmebm.interchange.source import Source, from_bgr, read_source
-from mmebm.interchange.timm_models import Timm, TimmItself
+from mmebm.interchange.timm_models import NativeTimm, Timm
 from mmebm.interchange.torchvision_models import Torchvision
 
 
@@ -38,8 +38,8 @@ TARGETS: dict[str, Target] = {
     'onnx': Onnx(),
 }
 # A backbone from another library goes back to it by that library's own means.
-AT_HOME: dict[tuple[str, str], Target] = {
-    ('timm', 'TIMMBackbone'): TimmItself(),
+NATIVE: dict[tuple[str, str], Target] = {
+    ('timm', 'TIMMBackbone'): NativeTimm(),
     ('hf', 'HuggingFaceBackbone'): HuggingFaceItself(),
 }
 
@@ -106,7 +106,7 @@ def export(
         raise FileExistsError(f'{out} exists and is not an empty folder; name a new one (--out)')
     source = read_source(checkpoint, config, image_size)
     source = from_bgr(source) if channels == 'bgr' else source
-    target = AT_HOME.get((to, source.kind), TARGETS[to])
+    target = NATIVE.get((to, source.kind), TARGETS[to])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         folder = Path(folder)

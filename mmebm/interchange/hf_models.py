@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmebm.interchange.library import MERGED, Family, Library, no_such_model, run_loader, write_loader
 from mmebm.interchange.name_map import NameMap
 from mmebm.interchange.source import Source, as_tokens
-from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.specs import ConvNeXtSpec, ResNetSpec, SwinSpec, ViTSpec, refuse
 
 NAME = 'transformers'
 QKV = ('query', 'key', 'value')
@@ -94,95 +94,95 @@ RESNET_NAMES = NameMap(
 )
 
 
-def vit_recipe(traits: ViT) -> dict[str, Any]:
+def vit_constructor(spec: ViTSpec) -> dict[str, Any]:
     """The config of a ``ViTModel``, or of a ``Dinov2Model``, which has layer scale."""
     refuse(
         NAME,
         'vision transformer',
         {
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            'no class token': not traits.class_token,
-            'a norm before the first block': traits.pre_norm,
-            'no norm after the last block': not traits.final_norm,
-            'a SwiGLU feed-forward network under a free config': not traits.plain_ffn,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            'no class token': not spec.class_token,
+            'a norm before the first block': spec.pre_norm,
+            'no norm after the last block': not spec.final_norm,
+            'a SwiGLU feed-forward network under a free config': not spec.plain_ffn,
         },
     )
     config = dict(
-        hidden_size=traits.width,
-        num_hidden_layers=traits.depth,
-        num_attention_heads=traits.heads,
-        layer_norm_eps=traits.eps,
-        image_size=list(traits.image) if len(set(traits.image)) > 1 else traits.image[0],
-        patch_size=traits.patch,
-        num_channels=traits.channels,
-        qkv_bias=traits.qkv_bias,
+        hidden_size=spec.width,
+        num_hidden_layers=spec.depth,
+        num_attention_heads=spec.heads,
+        layer_norm_eps=spec.eps,
+        image_size=list(spec.image) if len(set(spec.image)) > 1 else spec.image[0],
+        patch_size=spec.patch,
+        num_channels=spec.channels,
+        qkv_bias=spec.qkv_bias,
     )
-    if traits.layer_scale:
-        return config | dict(model_type='dinov2', mlp_ratio=traits.hidden / traits.width, use_mask_token=False)
-    return config | dict(model_type='vit', intermediate_size=traits.hidden)
+    if spec.layer_scale:
+        return config | dict(model_type='dinov2', mlp_ratio=spec.hidden / spec.width, use_mask_token=False)
+    return config | dict(model_type='vit', intermediate_size=spec.hidden)
 
 
-def swin_recipe(traits: Swin) -> dict[str, Any]:
+def swin_constructor(spec: SwinSpec) -> dict[str, Any]:
     """The config of a ``SwinModel``."""
     refuse(
         NAME,
         'Swin transformer',
         {
-            'absolute position embeddings': traits.absolute_positions,
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            'padded maps that are no larger than a window': traits.small_maps,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-5,
+            'absolute position embeddings': spec.absolute_positions,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            'padded maps that are no larger than a window': spec.small_maps,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
     )
     return dict(
         model_type='swin',
-        image_size=list(traits.image) if len(set(traits.image)) > 1 else traits.image[0],
-        patch_size=traits.patch,
-        num_channels=traits.channels,
-        embed_dim=traits.width,
-        depths=list(traits.depths),
-        num_heads=list(traits.heads),
-        window_size=traits.window,
-        mlp_ratio=traits.ratio,
-        qkv_bias=traits.qkv_bias,
-        layer_norm_eps=traits.eps,
+        image_size=list(spec.image) if len(set(spec.image)) > 1 else spec.image[0],
+        patch_size=spec.patch,
+        num_channels=spec.channels,
+        embed_dim=spec.width,
+        depths=list(spec.depths),
+        num_heads=list(spec.heads),
+        window_size=spec.window,
+        mlp_ratio=spec.ratio,
+        qkv_bias=spec.qkv_bias,
+        layer_norm_eps=spec.eps,
     )
 
 
-def convnext_recipe(traits: ConvNeXt) -> dict[str, Any]:
+def convnext_constructor(spec: ConvNeXtSpec) -> dict[str, Any]:
     """The config of a ``ConvNextModel`` or ``ConvNextV2Model``."""
     refuse(
         NAME,
         'ConvNeXt',
         {
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
-            'both layer scale and global response normalisation': traits.layer_scale and traits.grn,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
+            'both layer scale and global response normalisation': spec.layer_scale and spec.grn,
         },
     )
     config = dict(
-        model_type='convnextv2' if traits.grn else 'convnext',
-        num_channels=traits.channels,
-        patch_size=traits.patch,
-        hidden_sizes=list(traits.widths),
-        depths=list(traits.depths),
-        layer_norm_eps=traits.eps,
+        model_type='convnextv2' if spec.grn else 'convnext',
+        num_channels=spec.channels,
+        patch_size=spec.patch,
+        hidden_sizes=list(spec.widths),
+        depths=list(spec.depths),
+        layer_norm_eps=spec.eps,
     )
-    return config if traits.grn else config | dict(layer_scale_init_value=1.0 if traits.layer_scale else 0.0)
+    return config if spec.grn else config | dict(layer_scale_init_value=1.0 if spec.layer_scale else 0.0)
 
 
-def resnet_recipe(traits: ResNet) -> dict[str, Any]:
+def resnet_constructor(spec: ResNetSpec) -> dict[str, Any]:
     """The config of a ``ResNetModel``."""
-    refuse(NAME, 'ResNet', {'such a stem, strides or norms': not traits.plain})
-    width = traits.width if traits.basic else 4 * traits.width
+    refuse(NAME, 'ResNet', {'such a stem, strides or norms': not spec.plain})
+    width = spec.width if spec.basic else 4 * spec.width
     return dict(
         model_type='resnet',
-        num_channels=traits.channels,
-        embedding_size=traits.stem,
+        num_channels=spec.channels,
+        embedding_size=spec.stem,
         hidden_sizes=[width * 2**stage for stage in range(4)],
-        depths=list(traits.depths),
-        layer_type='basic' if traits.basic else 'bottleneck',
+        depths=list(spec.depths),
+        layer_type='basic' if spec.basic else 'bottleneck',
     )
 
 
@@ -197,12 +197,12 @@ def normalized_map(model: nn.Module, images: Tensor) -> Tensor:
 
 
 FAMILIES = {
-    'VisionTransformer': Family(VIT_NAMES, vit_recipe, last_hidden_state),
-    'SwinTransformer': Family(SWIN_NAMES, swin_recipe, last_hidden_state),
-    'ConvNeXt': Family(CONVNEXT_NAMES, convnext_recipe, normalized_map),
-    'ResNet': Family(RESNET_NAMES, resnet_recipe, last_hidden_state),
+    'VisionTransformer': Family(VIT_NAMES, vit_constructor, last_hidden_state),
+    'SwinTransformer': Family(SWIN_NAMES, swin_constructor, last_hidden_state),
+    'ConvNeXt': Family(CONVNEXT_NAMES, convnext_constructor, normalized_map),
+    'ResNet': Family(RESNET_NAMES, resnet_constructor, last_hidden_state),
 }
-DINOV2 = Family(DINOV2_NAMES, vit_recipe, last_hidden_state)
+DINOV2 = Family(DINOV2_NAMES, vit_constructor, last_hidden_state)
 
 
 class HuggingFace(Library):
@@ -214,21 +214,21 @@ class HuggingFace(Library):
         """As in the base class."""
         if source.kind not in FAMILIES:
             raise no_such_model(self.name, source.kind, FAMILIES)
-        has_scale = source.kind == 'VisionTransformer' and source.traits.layer_scale
+        has_scale = source.kind == 'VisionTransformer' and source.spec.layer_scale
         return DINOV2 if has_scale else FAMILIES[source.kind]
 
-    def build(self, recipe: dict[str, Any]) -> nn.Module:
+    def build(self, constructor: dict[str, Any]) -> nn.Module:
         """As in the base class."""
         from transformers import AutoConfig, AutoModel
 
         # ViTModel alone has a pooler with weights, which nothing would train.
-        options = dict(add_pooling_layer=False) if recipe['model_type'] == 'vit' else {}
-        return AutoModel.from_config(AutoConfig.for_model(**recipe), **options)
+        options = dict(add_pooling_layer=False) if constructor['model_type'] == 'vit' else {}
+        return AutoModel.from_config(AutoConfig.for_model(**constructor), **options)
 
-    def save(self, model: nn.Module, recipe: dict[str, Any], source: Source, folder: Path) -> tuple[str, str]:
+    def save(self, model: nn.Module, constructor: dict[str, Any], source: Source, folder: Path) -> tuple[str, str]:
         """As in the base class."""
         write_pretrained(model, source, folder)
-        options = ', add_pooling_layer=False' if recipe['model_type'] == 'vit' else ''
+        options = ', add_pooling_layer=False' if constructor['model_type'] == 'vit' else ''
         return 'from transformers import AutoModel\n', f'model = AutoModel.from_pretrained(folder{options})\n'
 
 

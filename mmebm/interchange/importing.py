@@ -9,7 +9,7 @@ import torch
 from mmebm.checkpoint import read_checkpoint
 from mmebm.interchange import hf_models, timm_models, torchvision_models
 from mmebm.interchange.name_map import NameMap
-from mmebm.interchange.source import WHOLE, build
+from mmebm.interchange.source import FULL_OUTPUT, build
 from mmebm.interchange.specs import READERS, kind_of
 
 TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
@@ -57,7 +57,7 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
     if kind not in FORMATS[format]:
         raise ValueError(f'The names of {format} are known for {", ".join(FORMATS[format])}, not for a {kind}')
     state = _unwrapped(read_checkpoint(path).state)
-    model = build({key: value for key, value in backbone.items() if key != 'init_cfg'} | WHOLE[kind])
+    model = build({key: value for key, value in backbone.items() if key != 'init_cfg'} | FULL_OUTPUT[kind])
     names = FORMATS[format][kind]
     if format == 'hf' and kind == 'VisionTransformer' and READERS[kind](model).layer_scale:
         names = hf_models.DINOV2_NAMES

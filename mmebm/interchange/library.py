@@ -25,12 +25,12 @@ class Family:
 
     Attributes:
         names: Of the weights.
-        recipe: From the backbone's traits to what the library builds the same from; refuses what it has not.
+        constructor: From the backbone's spec to what the library builds the same from; refuses what it has not.
         features: Of the library's model and images (N, C, H, W): the last features, as tokens or as a map.
     """
 
     names: NameMap
-    recipe: Callable[[Any], Any]
+    constructor: Callable[[Any], Any]
     features: Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -52,11 +52,11 @@ class Library(ABC):
         """
 
     @abstractmethod
-    def build(self, recipe: Any) -> nn.Module:
+    def build(self, constructor: Any) -> nn.Module:
         """The library's model, without a classifier and with random weights."""
 
     @abstractmethod
-    def save(self, model: nn.Module, recipe: Any, source: Source, folder: Path) -> tuple[str, str]:
+    def save(self, model: nn.Module, constructor: Any, source: Source, folder: Path) -> tuple[str, str]:
         """Write a model's weights and config.
 
         Returns:
@@ -73,11 +73,11 @@ class Library(ABC):
         """
         require(self.name, [self.name])
         family = self.family(source)
-        recipe = family.recipe(source.traits)
-        model = self.build(recipe)
+        constructor = family.constructor(source.spec)
+        model = self.build(constructor)
         theirs = f'the {type(model).__name__} of {self.name}'
         model.load_state_dict(family.names.to_theirs(source.resized.state_dict(), model.state_dict(), theirs))
-        write_loader(source, folder, *self.save(model, recipe, source, folder))
+        write_loader(source, folder, *self.save(model, constructor, source, folder))
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
@@ -139,6 +139,6 @@ def output_of(model: nn.Module, module: str, images: Tensor) -> Tensor:
 # Swin concatenates the four positions that it merges. In the last axis of norm and reduction, mmpretrain has (channel,
 # row, column), the others (column, row, channel).
 MERGED = Layout(
-    forth=lambda weight: weight.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3),
-    back=lambda weight: weight.unflatten(-1, (2, 2, -1)).transpose(-3, -1).flatten(-3),
+    to_theirs=lambda weight: weight.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3),
+    to_ours=lambda weight: weight.unflatten(-1, (2, 2, -1)).transpose(-3, -1).flatten(-3),
 )

@@ -16,15 +16,15 @@ class Layout(NamedTuple):
     """How another library lays out a weight.
 
     Attributes:
-        forth: From ours to theirs.
-        back: From theirs to ours, exactly.
+        to_theirs: From ours to theirs.
+        to_ours: From theirs to ours, exactly.
     """
 
-    forth: Callable[[Tensor], Tensor]
-    back: Callable[[Tensor], Tensor]
+    to_theirs: Callable[[Tensor], Tensor]
+    to_ours: Callable[[Tensor], Tensor]
 
 
-AS_IT_IS = Layout(lambda weight: weight, lambda weight: weight)
+IDENTITY = Layout(lambda weight: weight, lambda weight: weight)
 
 
 class Rename(NamedTuple):
@@ -39,7 +39,7 @@ class Rename(NamedTuple):
 
     ours: str
     theirs: str | tuple[str, ...]
-    layout: Layout = AS_IT_IS
+    layout: Layout = IDENTITY
 
 
 class NameMap:
@@ -68,7 +68,7 @@ class NameMap:
         for key, weight in _trained(state).items():
             for ours, theirs, layout in self.renames:
                 if names := _translate(key, ours, theirs):
-                    weight = layout.forth(weight)
+                    weight = layout.to_theirs(weight)
                     weights = weight.chunk(len(names)) if len(names) > 1 else [weight]
                     result |= zip(names, weights, strict=True)
                     break
@@ -105,7 +105,7 @@ class NameMap:
                 unknown.append(key)
         for (name, layout, count), found in parts.items():
             if len(found) == count:  # else the name is missing, and check_fit says so
-                result[name] = layout.back(cat([found[i] for i in range(count)]) if count > 1 else found[0])
+                result[name] = layout.to_ours(cat([found[i] for i in range(count)]) if count > 1 else found[0])
         return _fitted(result, expected, source, model), unknown
 
 

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmebm.interchange.library import docstring
-from mmebm.interchange.source import WHOLE, Source, as_tokens
+from mmebm.interchange.source import FULL_OUTPUT, Source, as_tokens
 
 CHECKPOINT = 'backbone.pth'
 FRAGMENT = 'backbone.py'
@@ -52,7 +52,7 @@ class OpenMMLab:
         cfg.pop('_delete_')
         with DefaultScope.overwrite_default_scope(self.package):
             registry = importlib.import_module(f'{self.package}.registry').MODELS
-            backbone = registry.build(copy.deepcopy(cfg) | WHOLE.get(source.kind, {}))
+            backbone = registry.build(copy.deepcopy(cfg) | FULL_OUTPUT.get(source.kind, {}))
             backbone.init_weights()
         backbone.eval()
         return as_tokens(backbone(images)[-1])
@@ -61,8 +61,8 @@ class OpenMMLab:
 def dense_outputs(source: Source) -> dict[str, Any]:
     """Settings with which a backbone returns four maps. Norms of earlier stages are new and are trained."""
     if source.kind == 'VisionTransformer':
-        depth = source.traits.depth
+        depth = source.spec.depth
         return dict(out_type='featmap', out_indices=[depth * quarter // 4 - 1 for quarter in range(1, 5)])
     if source.kind == 'ConvNeXt':
         return dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
-    return dict(out_indices=(0, 1, 2, 3)) if source.kind in WHOLE else {}
+    return dict(out_indices=(0, 1, 2, 3)) if source.kind in FULL_OUTPUT else {}

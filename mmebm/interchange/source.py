@@ -23,7 +23,7 @@ KNOWN = {
 }
 
 # Settings with which a backbone returns its last features with nothing pooled or left out.
-WHOLE = {
+FULL_OUTPUT = {
     'VisionTransformer': dict(out_type='raw', out_indices=-1),
     'SwinTransformer': dict(out_indices=(3,)),
     'ConvNeXt': dict(out_indices=-1, gap_before_final_norm=False),
@@ -77,8 +77,8 @@ class Source:
     is_reversed: bool = False
 
     @property
-    def traits(self) -> Any:
-        """One of the classes in ``traits``."""
+    def spec(self) -> Any:
+        """One of the classes in ``spec``."""
         return READERS[self.kind](self.resized)
 
     @property
@@ -117,9 +117,9 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     cfg = _backbone_config(model, checkpoint, is_trusted=config is not None)
     kind = kind_of(cfg['type'])
     state = part(checkpoint)
-    trained = build(cfg | WHOLE.get(kind, {}))
+    trained = build(cfg | FULL_OUTPUT.get(kind, {}))
     others = [key for key in state if OTHER_OUTPUTS.fullmatch(key) and key not in trained.state_dict()]
-    left_out = {key: state.pop(key) for key in others if kind in WHOLE}
+    left_out = {key: state.pop(key) for key in others if kind in FULL_OUTPUT}
     origin = 'the backbone of the config in it' if config is None else f'the backbone of {config.filename}'
     check_fit(state, trained.state_dict(), str(path), origin)
     trained.load_state_dict(state)
@@ -129,9 +129,9 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     resized = trained
     if kind in HAVE_IMAGE_SIZE:
         cfg = cfg | dict(img_size=size)
-        resized = build(cfg | WHOLE[kind])
+        resized = build(cfg | FULL_OUTPUT[kind])
         resized.load_state_dict(trained.state_dict())  # where mmpretrain resizes position embeddings
-    elif image_size is not None and kind not in WHOLE:
+    elif image_size is not None and kind not in FULL_OUTPUT:
         raise UnsupportedError(f'A {kind} cannot be resized; its own library can (leave out --image-size)')
     for backbone in (trained, resized):
         backbone.eval()  # some of mmpretrain's do not return themselves

@@ -11,7 +11,7 @@ class UnsupportedError(ValueError):
 
 
 @dataclass(frozen=True)
-class ViT:
+class ViTSpec:
     """Of ``VisionTransformer``. Sizes in pixels, images as (height, width)."""
 
     width: int
@@ -37,7 +37,7 @@ class ViT:
 
 
 @dataclass(frozen=True)
-class Swin:
+class SwinSpec:
     """Of ``SwinTransformer``. ``small_maps``: in some stage no map is larger than a window, and maps are padded."""
 
     width: int
@@ -62,7 +62,7 @@ class Swin:
 
 
 @dataclass(frozen=True)
-class ConvNeXt:
+class ConvNeXtSpec:
     """Of ``ConvNeXt``, version 1, or with ``grn`` version 2. ``linear``: pointwise convolutions are ``nn.Linear``."""
 
     depths: tuple[int, ...]
@@ -76,7 +76,7 @@ class ConvNeXt:
 
 
 @dataclass(frozen=True)
-class ResNet:
+class ResNetSpec:
     """Of ``ResNet``. ``width``: of the first stage's 3 x 3 convolutions."""
 
     depth: int
@@ -88,10 +88,10 @@ class ResNet:
     plain: bool
 
 
-def vit(backbone: nn.Module) -> ViT:
+def vit(backbone: nn.Module) -> ViTSpec:
     """Read a ``VisionTransformer``."""
     arch, layer, projection = backbone.arch_settings, backbone.layers[0], backbone.patch_embed.projection
-    return ViT(
+    return ViTSpec(
         width=arch['embed_dims'],
         depth=arch['num_layers'],
         heads=arch['num_heads'],
@@ -110,12 +110,12 @@ def vit(backbone: nn.Module) -> ViT:
     )
 
 
-def swin(backbone: nn.Module) -> Swin:
+def swin(backbone: nn.Module) -> SwinSpec:
     """Read a ``SwinTransformer``."""
     projection, block = backbone.patch_embed.projection, backbone.stages[0].blocks[0]
     image, window = _pair(backbone.patch_embed.init_input_size), block.attn.window_size
     smallest = min(image) / projection.stride[0] / 2 ** (len(backbone.depths) - 1)
-    return Swin(
+    return SwinSpec(
         width=backbone.embed_dims,
         depths=tuple(backbone.depths),
         heads=tuple(backbone.num_heads),
@@ -133,10 +133,10 @@ def swin(backbone: nn.Module) -> Swin:
     )
 
 
-def convnext(backbone: nn.Module) -> ConvNeXt:
+def convnext(backbone: nn.Module) -> ConvNeXtSpec:
     """Read a ``ConvNeXt``."""
     stem, block = backbone.downsample_layers[0][0], backbone.stages[0][0]
-    return ConvNeXt(
+    return ConvNeXtSpec(
         depths=tuple(backbone.depths),
         widths=tuple(backbone.channels),
         patch=stem.stride[0],
@@ -148,10 +148,10 @@ def convnext(backbone: nn.Module) -> ConvNeXt:
     )
 
 
-def resnet(backbone: nn.Module) -> ResNet:
+def resnet(backbone: nn.Module) -> ResNetSpec:
     """Read a ``ResNet``."""
     basic = backbone.depth < 50
-    return ResNet(
+    return ResNetSpec(
         depth=backbone.depth,
         depths=tuple(backbone.stage_blocks),
         width=backbone.base_channels,

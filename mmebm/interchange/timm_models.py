@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmebm.interchange.library import MERGED, Family, Library, call_text, no_such_model, run_loader, write_loader
 from mmebm.interchange.name_map import NameMap
 from mmebm.interchange.source import Source, as_tokens
-from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.specs import ConvNeXtSpec, ResNetSpec, SwinSpec, ViTSpec, refuse
 
 NAME = 'timm'
 
@@ -75,99 +75,99 @@ SWIN_SIZES = {(96, 18): 'small', (128, 18): 'base', (192, 18): 'large'}
 CONVNEXT_SIZES = {(96, 27): 'small', (128, 27): 'base', (192, 27): 'large'}
 
 
-def vit_recipe(traits: ViT) -> tuple[str, dict[str, Any]]:
+def vit_constructor(spec: ViTSpec) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a ``vit_*``."""
     refuse(
         NAME,
         'vision transformer',
         {
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            'a SwiGLU feed-forward network under a free config': not traits.plain_ffn,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            'a SwiGLU feed-forward network under a free config': not spec.plain_ffn,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
         },
     )
-    ratio = traits.hidden / traits.width
+    ratio = spec.hidden / spec.width
     arguments = dict(
-        img_size=traits.image,
-        patch_size=traits.patch,
-        in_chans=traits.channels,
-        embed_dim=traits.width,
-        depth=traits.depth,
-        num_heads=traits.heads,
-        mlp_ratio=ratio if int(traits.width * ratio) == traits.hidden else math.nextafter(ratio, math.inf),
-        qkv_bias=traits.qkv_bias,
-        init_values=1.0 if traits.layer_scale else None,
-        class_token=traits.class_token,
-        pre_norm=traits.pre_norm,
-        final_norm=traits.final_norm,
-        global_pool='token' if traits.class_token else 'avg',
+        img_size=spec.image,
+        patch_size=spec.patch,
+        in_chans=spec.channels,
+        embed_dim=spec.width,
+        depth=spec.depth,
+        num_heads=spec.heads,
+        mlp_ratio=ratio if int(spec.width * ratio) == spec.hidden else math.nextafter(ratio, math.inf),
+        qkv_bias=spec.qkv_bias,
+        init_values=1.0 if spec.layer_scale else None,
+        class_token=spec.class_token,
+        pre_norm=spec.pre_norm,
+        final_norm=spec.final_norm,
+        global_pool='token' if spec.class_token else 'avg',
         fc_norm=False,
     )
-    return f'vit_{VIT_SIZES.get(traits.width, "base")}_patch16_224', arguments
+    return f'vit_{VIT_SIZES.get(spec.width, "base")}_patch16_224', arguments
 
 
-def swin_recipe(traits: Swin) -> tuple[str, dict[str, Any]]:
+def swin_constructor(spec: SwinSpec) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a ``swin_*``."""
     refuse(
         NAME,
         'Swin transformer',
         {
-            'absolute position embeddings': traits.absolute_positions,
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-5,
+            'absolute position embeddings': spec.absolute_positions,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
     )
     arguments = dict(
-        img_size=traits.image,
-        patch_size=traits.patch,
-        in_chans=traits.channels,
-        embed_dim=traits.width,
-        depths=traits.depths,
-        num_heads=traits.heads,
-        window_size=traits.window,
-        always_partition=traits.pads_small_maps,
-        mlp_ratio=traits.ratio,
-        qkv_bias=traits.qkv_bias,
+        img_size=spec.image,
+        patch_size=spec.patch,
+        in_chans=spec.channels,
+        embed_dim=spec.width,
+        depths=spec.depths,
+        num_heads=spec.heads,
+        window_size=spec.window,
+        always_partition=spec.pads_small_maps,
+        mlp_ratio=spec.ratio,
+        qkv_bias=spec.qkv_bias,
     )
-    return f'swin_{SWIN_SIZES.get((traits.width, traits.depths[2]), "tiny")}_patch4_window7_224', arguments
+    return f'swin_{SWIN_SIZES.get((spec.width, spec.depths[2]), "tiny")}_patch4_window7_224', arguments
 
 
-def convnext_recipe(traits: ConvNeXt) -> tuple[str, dict[str, Any]]:
+def convnext_constructor(spec: ConvNeXtSpec) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a ``convnext_*`` or ``convnextv2_*``."""
     arguments = dict(
-        in_chans=traits.channels,
-        depths=traits.depths,
-        dims=traits.widths,
-        patch_size=traits.patch,
-        ls_init_value=1.0 if traits.layer_scale else None,
-        use_grn=traits.grn,
-        conv_mlp=not traits.linear,
-        norm_eps=traits.eps,
+        in_chans=spec.channels,
+        depths=spec.depths,
+        dims=spec.widths,
+        patch_size=spec.patch,
+        ls_init_value=1.0 if spec.layer_scale else None,
+        use_grn=spec.grn,
+        conv_mlp=not spec.linear,
+        norm_eps=spec.eps,
     )
-    if not traits.layer_scale:  # timm drops arguments that are None, so the name has to say it
+    if not spec.layer_scale:  # timm drops arguments that are None, so the name has to say it
         return 'convnextv2_tiny', arguments
-    return f'convnext_{CONVNEXT_SIZES.get((traits.widths[0], traits.depths[2]), "tiny")}', arguments
+    return f'convnext_{CONVNEXT_SIZES.get((spec.widths[0], spec.depths[2]), "tiny")}', arguments
 
 
-def resnet_recipe(traits: ResNet) -> tuple[str, dict[str, Any]]:
+def resnet_constructor(spec: ResNetSpec) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a ``resnet*``."""
-    refuse(NAME, 'ResNet', {'such a stem, strides or norms': not traits.plain, 'a stem not 64 wide': traits.stem != 64})
-    return f'resnet{traits.depth}', dict(
-        in_chans=traits.channels, channels=tuple(traits.width * 2**stage for stage in range(4))
+    refuse(NAME, 'ResNet', {'such a stem, strides or norms': not spec.plain, 'a stem not 64 wide': spec.stem != 64})
+    return f'resnet{spec.depth}', dict(
+        in_chans=spec.channels, channels=tuple(spec.width * 2**stage for stage in range(4))
     )
 
 
 FAMILIES = {
-    'VisionTransformer': Family(VIT_NAMES, vit_recipe, lambda model, images: model.forward_features(images)),
+    'VisionTransformer': Family(VIT_NAMES, vit_constructor, lambda model, images: model.forward_features(images)),
     'SwinTransformer': Family(
-        SWIN_NAMES, swin_recipe, lambda model, images: model.forward_features(images).permute(0, 3, 1, 2)
+        SWIN_NAMES, swin_constructor, lambda model, images: model.forward_features(images).permute(0, 3, 1, 2)
     ),
     'ConvNeXt': Family(
-        CONVNEXT_NAMES, convnext_recipe, lambda model, images: model.head.norm(model.forward_features(images))
+        CONVNEXT_NAMES, convnext_constructor, lambda model, images: model.head.norm(model.forward_features(images))
     ),
-    'ResNet': Family(RESNET_NAMES, resnet_recipe, lambda model, images: model.forward_features(images)),
+    'ResNet': Family(RESNET_NAMES, resnet_constructor, lambda model, images: model.forward_features(images)),
 }
 
 
@@ -182,14 +182,14 @@ class Timm(Library):
             raise no_such_model(self.name, source.kind, FAMILIES)
         return FAMILIES[source.kind]
 
-    def build(self, recipe: tuple[str, dict[str, Any]]) -> nn.Module:
+    def build(self, constructor: tuple[str, dict[str, Any]]) -> nn.Module:
         """As in the base class."""
         import timm
 
-        name, arguments = recipe
+        name, arguments = constructor
         return timm.create_model(name, num_classes=0, **arguments)
 
-    def save(self, model: nn.Module, recipe: Any, source: Source, folder: Path) -> tuple[str, str]:
+    def save(self, model: nn.Module, constructor: Any, source: Source, folder: Path) -> tuple[str, str]:
         """As in the base class."""
         from timm.models import save_for_hf
 
@@ -197,11 +197,11 @@ class Timm(Library):
         if source.mean and source.std:
             pretrained_cfg |= dict(mean=[x / 255 for x in source.mean], std=[x / 255 for x in source.std])
         model.pretrained_cfg.update(pretrained_cfg)
-        save_for_hf(model, folder, model_config=dict(model_args=recipe[1]), safe_serialization=True)
+        save_for_hf(model, folder, model_config=dict(model_args=constructor[1]), safe_serialization=True)
         return 'import timm\n', "model = timm.create_model(f'local-dir:{folder}', pretrained=True)\n"
 
 
-class TimmItself:
+class NativeTimm:
     """The model of a ``TIMMBackbone``, as that builds it."""
 
     def write(self, source: Source, folder: Path) -> None:

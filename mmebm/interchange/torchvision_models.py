@@ -11,13 +11,13 @@ from torchvision.models.convnext import CNBlockConfig
 from mmebm.interchange.library import MERGED, Family, Library, call_text, no_such_model, output_of
 from mmebm.interchange.name_map import NameMap
 from mmebm.interchange.source import Source
-from mmebm.interchange.specs import ConvNeXt, ResNet, Swin, ViT, refuse
+from mmebm.interchange.specs import ConvNeXtSpec, ResNetSpec, SwinSpec, ViTSpec, refuse
 from mmebm.interchange.timm_models import RESNET_NAMES
 
 NAME = 'torchvision'
 
 
-class Recipe(NamedTuple):
+class Constructor(NamedTuple):
     """A call of torchvision.
 
     Attributes:
@@ -105,109 +105,109 @@ CONVNEXTS = {
 }
 
 
-def vit_recipe(traits: ViT) -> Recipe:
+def vit_constructor(spec: ViTSpec) -> Constructor:
     """``vit_b_16`` and its like, or a ``VisionTransformer``."""
-    height, width = traits.image
+    height, width = spec.image
     refuse(
         NAME,
         'vision transformer',
         {
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            'layer scale': traits.layer_scale,
-            'no class token': not traits.class_token,
-            'a norm before the first block': traits.pre_norm,
-            'no norm after the last block': not traits.final_norm,
-            'no biases of queries, keys and values': not traits.qkv_bias,
-            'a SwiGLU feed-forward network': not traits.plain_ffn,
-            f'images of {traits.channels} channels': traits.channels != 3,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            'layer scale': spec.layer_scale,
+            'no class token': not spec.class_token,
+            'a norm before the first block': spec.pre_norm,
+            'no norm after the last block': not spec.final_norm,
+            'no biases of queries, keys and values': not spec.qkv_bias,
+            'a SwiGLU feed-forward network': not spec.plain_ffn,
+            f'images of {spec.channels} channels': spec.channels != 3,
             f'images of {height} x {width} pixels': height != width,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
         },
     )
-    arch = (traits.patch, traits.width, traits.depth, traits.heads, traits.hidden)
+    arch = (spec.patch, spec.width, spec.depth, spec.heads, spec.hidden)
     if arch in VITS:
-        return Recipe(VITS[arch], dict(image_size=height), 'heads')
+        return Constructor(VITS[arch], dict(image_size=height), 'heads')
     arguments = dict(
         image_size=height,
-        patch_size=traits.patch,
-        num_layers=traits.depth,
-        num_heads=traits.heads,
-        hidden_dim=traits.width,
-        mlp_dim=traits.hidden,
+        patch_size=spec.patch,
+        num_layers=spec.depth,
+        num_heads=spec.heads,
+        hidden_dim=spec.width,
+        mlp_dim=spec.hidden,
     )
-    return Recipe('VisionTransformer', arguments, 'heads')
+    return Constructor('VisionTransformer', arguments, 'heads')
 
 
-def swin_recipe(traits: Swin) -> Recipe:
+def swin_constructor(spec: SwinSpec) -> Constructor:
     """``swin_t`` and its like, or a ``SwinTransformer``."""
     refuse(
         NAME,
         'Swin transformer',
         {
-            'absolute position embeddings': traits.absolute_positions,
-            'overlapping patches': traits.overlapping,
-            f'images that are no whole number of {traits.patch}-pixel patches': traits.padded,
-            'padded maps that are no larger than a window': traits.small_maps,
-            'no biases of queries, keys and values': not traits.qkv_bias,
-            f'images of {traits.channels} channels': traits.channels != 3,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-5,
+            'absolute position embeddings': spec.absolute_positions,
+            'overlapping patches': spec.overlapping,
+            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            'padded maps that are no larger than a window': spec.small_maps,
+            'no biases of queries, keys and values': not spec.qkv_bias,
+            f'images of {spec.channels} channels': spec.channels != 3,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
     )
-    arch = (traits.patch, traits.width, traits.depths, traits.heads, traits.window, traits.ratio)
+    arch = (spec.patch, spec.width, spec.depths, spec.heads, spec.window, spec.ratio)
     if arch in SWINS:
-        return Recipe(SWINS[arch], {}, 'head')
+        return Constructor(SWINS[arch], {}, 'head')
     arguments = dict(
-        patch_size=[traits.patch] * 2,
-        embed_dim=traits.width,
-        depths=list(traits.depths),
-        num_heads=list(traits.heads),
-        window_size=[traits.window] * 2,
-        mlp_ratio=traits.ratio,
+        patch_size=[spec.patch] * 2,
+        embed_dim=spec.width,
+        depths=list(spec.depths),
+        num_heads=list(spec.heads),
+        window_size=[spec.window] * 2,
+        mlp_ratio=spec.ratio,
     )
-    return Recipe('SwinTransformer', arguments, 'head')
+    return Constructor('SwinTransformer', arguments, 'head')
 
 
-def convnext_recipe(traits: ConvNeXt) -> Recipe:
+def convnext_constructor(spec: ConvNeXtSpec) -> Constructor:
     """``convnext_tiny`` and its like, or a ``ConvNeXt``."""
     refuse(
         NAME,
         'ConvNeXt',
         {
-            'global response normalisation': traits.grn,
-            'no layer scale': not traits.layer_scale,
-            f'patches of {traits.patch} pixels': traits.patch != 4,
-            f'images of {traits.channels} channels': traits.channels != 3,
-            f'norms of eps {traits.eps:g}': traits.eps != 1e-6,
+            'global response normalisation': spec.grn,
+            'no layer scale': not spec.layer_scale,
+            f'patches of {spec.patch} pixels': spec.patch != 4,
+            f'images of {spec.channels} channels': spec.channels != 3,
+            f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
         },
     )
-    if (traits.depths, traits.widths) in CONVNEXTS:
-        return Recipe(CONVNEXTS[traits.depths, traits.widths], {}, 'classifier.2')
-    stages = zip(traits.widths, [*traits.widths[1:], None], traits.depths, strict=True)
-    return Recipe('ConvNeXt', dict(block_setting=[CNBlockConfig(*stage) for stage in stages]), 'classifier.2')
+    if (spec.depths, spec.widths) in CONVNEXTS:
+        return Constructor(CONVNEXTS[spec.depths, spec.widths], {}, 'classifier.2')
+    stages = zip(spec.widths, [*spec.widths[1:], None], spec.depths, strict=True)
+    return Constructor('ConvNeXt', dict(block_setting=[CNBlockConfig(*stage) for stage in stages]), 'classifier.2')
 
 
-def resnet_recipe(traits: ResNet) -> Recipe:
+def resnet_constructor(spec: ResNetSpec) -> Constructor:
     """``resnet50`` and its like."""
     refuse(
         NAME,
         'ResNet',
         {
-            'such a stem, strides or norms': not traits.plain,
-            'a first stage that is not 64 wide': (traits.stem, traits.width) != (64, 64),
-            f'images of {traits.channels} channels': traits.channels != 3,
+            'such a stem, strides or norms': not spec.plain,
+            'a first stage that is not 64 wide': (spec.stem, spec.width) != (64, 64),
+            f'images of {spec.channels} channels': spec.channels != 3,
         },
     )
-    return Recipe(f'resnet{traits.depth}', {}, 'fc')
+    return Constructor(f'resnet{spec.depth}', {}, 'fc')
 
 
 FAMILIES = {
-    'VisionTransformer': Family(VIT_NAMES, vit_recipe, lambda model, images: output_of(model, 'encoder', images)),
-    'SwinTransformer': Family(SWIN_NAMES, swin_recipe, lambda model, images: output_of(model, 'permute', images)),
+    'VisionTransformer': Family(VIT_NAMES, vit_constructor, lambda model, images: output_of(model, 'encoder', images)),
+    'SwinTransformer': Family(SWIN_NAMES, swin_constructor, lambda model, images: output_of(model, 'permute', images)),
     'ConvNeXt': Family(
-        CONVNEXT_NAMES, convnext_recipe, lambda model, images: model.classifier[0](model.features(images))
+        CONVNEXT_NAMES, convnext_constructor, lambda model, images: model.classifier[0](model.features(images))
     ),
-    'ResNet': Family(RESNET_NAMES, resnet_recipe, lambda model, images: output_of(model, 'layer4', images)),
+    'ResNet': Family(RESNET_NAMES, resnet_constructor, lambda model, images: output_of(model, 'layer4', images)),
 }
 
 
@@ -222,19 +222,19 @@ class Torchvision(Library):
             raise no_such_model(self.name, source.kind, FAMILIES)
         return FAMILIES[source.kind]
 
-    def build(self, recipe: Recipe) -> nn.Module:
+    def build(self, constructor: Constructor) -> nn.Module:
         """As in the base class."""
-        model = getattr(torchvision.models, recipe.function)(**recipe.arguments)
-        model.set_submodule(recipe.head, nn.Identity())
+        model = getattr(torchvision.models, constructor.function)(**constructor.arguments)
+        model.set_submodule(constructor.head, nn.Identity())
         return model
 
-    def save(self, model: nn.Module, recipe: Recipe, source: Source, folder: Path) -> tuple[str, str]:
+    def save(self, model: nn.Module, constructor: Constructor, source: Source, folder: Path) -> tuple[str, str]:
         """As in the base class."""
         torch.save(model.state_dict(), folder / 'model.pth')
-        blocks = 'from torchvision.models.convnext import CNBlockConfig\n' if recipe.function == 'ConvNeXt' else ''
+        blocks = 'from torchvision.models.convnext import CNBlockConfig\n' if constructor.function == 'ConvNeXt' else ''
         return (
             f'import torch\nimport torchvision\n{blocks}',
-            f'model = {call_text(f"torchvision.models.{recipe.function}", recipe.arguments)}\n'
-            f'model.set_submodule({recipe.head!r}, torch.nn.Identity())  # no classifier was trained\n'
+            f'model = {call_text(f"torchvision.models.{constructor.function}", constructor.arguments)}\n'
+            f'model.set_submodule({constructor.head!r}, torch.nn.Identity())  # no classifier was trained\n'
             f"model.load_state_dict(torch.load(folder / 'model.pth', weights_only=True))\n",
         )

@@ -16,7 +16,7 @@ from mmebm.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
 from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, RepeatedMAE, SimMIMViT, SinCosMaskFeatViT
 from mmebm.models.selfsup.ebm import EBMAlgorithm
 from mmebm.models.selfsup.patch_ebm import PatchEBM
-from mmebm.models.tokenizers.vqvae import ImageTokenizer
+from mmebm.models.tokenizers.vqvae import VQVAE
 
 __all__ = [
     'BEiTPlainViT',
@@ -26,7 +26,7 @@ __all__ = [
     'EnergyHead',
     'HOGOfPatches',
     'HuggingFaceBackbone',
-    'ImageTokenizer',
+    'VQVAE',
     'PatchEBM',
     'PatchEnergyHead',
     'PatchSubsetViT',

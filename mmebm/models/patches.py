@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def to_patches(images: Tensor, size: int) -> Tensor:
+def patchify(images: Tensor, size: int) -> Tensor:
     """The patches (N, L, C size size) of images (N, C, H, W), row by row, each channel by channel."""
     return F.unfold(images, size, stride=size).transpose(1, 2)
 
 
-def take(patches: Tensor, indices: Tensor) -> Tensor:
+def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
     """Those patches or tokens of (N, L, C) that indices (N, K) name, (N, K, C)."""
     return patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
 

@@ -1,7 +1,7 @@
 """What a training step costs, found without a device and without data: the step runs on tensors that have no storage.
 
 torch's MemTracker and FlopCounterMode would do the counting, but they hook the modules, and these hooks fail where a
-loss calls ``torch.autograd.grad``. ``Tally`` counts the same things at the operators.
+loss calls ``torch.autograd.grad``. ``OpCounter`` counts the same things at the operators.
 """
 
 import copy
@@ -27,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from mmebm.energy import trainable
 from mmebm.models import EBMAlgorithm
-from mmebm.models.selfsup.base import Restorer
+from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.registry import MODELS
 
 aten = torch.ops.aten
@@ -81,30 +81,30 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
     Raises:
         TypeError: The config's model is none of ours.
     """
-    rehearsal = Rehearsal(cfg, image_size, precision, on_gpu)
+    dry_run = DryRun(cfg, image_size, precision, on_gpu)
     batch_size, micro_batch = cfg.train_dataloader.batch_size, cfg.model.get('micro_batch')
     if micro_batch is None or batch_size <= 3 * micro_batch:
-        flops, peak = rehearsal.step(batch_size)
+        flops, peak = dry_run.step(batch_size)
     else:  # From the second part on, each adds its images alone.
-        _, peak_of_two = rehearsal.step(2 * micro_batch)
-        flops, peak_of_three = rehearsal.step(3 * micro_batch)
+        _, peak_of_two = dry_run.step(2 * micro_batch)
+        flops, peak_of_three = dry_run.step(3 * micro_batch)
         peak = peak_of_two + round((batch_size / micro_batch - 2) * (peak_of_three - peak_of_two))
         batch_size = 3 * micro_batch
-    model = rehearsal.model
+    model = dry_run.model
     return StepCost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in trainable(model)),
         flops_per_image=flops / batch_size,
-        weights=rehearsal.weights,
-        gradients=rehearsal.gradients,
-        optimizer_states=rehearsal.optimizer_states,
+        weights=dry_run.weights,
+        gradients=dry_run.gradients,
+        optimizer_states=dry_run.optimizer_states,
         peak=peak,
         can_be_split=isinstance(model, EBMAlgorithm)
         and not any(isinstance(module, _BatchNorm) for module in model.modules()),
     )
 
 
-class Rehearsal:
+class DryRun:
     """A config's model and optimiser on fake tensors, with which training steps can be run.
 
     Args:
@@ -120,36 +120,36 @@ class Rehearsal:
         self.on_gpu = on_gpu
         self.keeps_gradients = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self.tally = Tally()
+        self.counter = OpCounter()
         self.model = build_model(cfg)
         convolutions = (module for module in self.model.backbone.modules() if isinstance(module, nn.Conv2d))
         self.channels = next((convolution.in_channels for convolution in convolutions), 3)
-        with self.fake, self.tally:
+        with self.fake, self.counter:
             self.model.to_empty(device='cpu')
-            self.weights = self.tally.now
+            self.weights = self.counter.now
             self.optimizer = build_optimizer(self.model, cfg.optim_wrapper, on_gpu)
             for parameter in trainable(self.model):
                 parameter.grad = torch.zeros_like(parameter)
-            self.gradients = self.tally.now - self.weights
+            self.gradients = self.counter.now - self.weights
         self._update()
-        self.optimizer_states = self.tally.now - self.weights - self.gradients
+        self.optimizer_states = self.counter.now - self.weights - self.gradients
 
     def step(self, batch_size: int) -> tuple[int, int]:
         """FLOPs of a training step, and the peak of the memory in it."""
         if not self.keeps_gradients:
             self.optimizer.zero_grad()
-        self.tally.flops, self.tally.peak = 0, self.tally.now
-        with self.fake, self.tally:
+        self.counter.flops, self.counter.peak = 0, self.counter.now
+        with self.fake, self.counter:
             inputs = list(torch.empty(self.model.num_inputs, batch_size, self.channels, *self.image_size).unbind())
             with self._autocast():
                 losses = self.model.loss(inputs)
             sum(value for name, value in losses.items() if 'loss' in name).backward()
             del losses, inputs
         self._update()
-        return self.tally.flops, self.tally.peak
+        return self.counter.flops, self.counter.peak
 
     def _update(self) -> None:
-        with self.tally:  # the optimiser's own counters are real
+        with self.counter:  # the optimiser's own counters are real
             self.optimizer.step()
 
     @contextmanager
@@ -164,7 +164,7 @@ class Rehearsal:
                 yield
 
 
-class Tally(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Counts FLOPs, and the memory of the tensors that operators make, as long as their storage lives.
 
     Attributes:
@@ -229,7 +229,7 @@ class GPUAutocast(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def build_model(cfg: Config) -> Restorer:
+def build_model(cfg: Config) -> BaseRestorer:
     """A config's model, in training mode, as it is after its first batch; eager where the config says ``compile``.
 
     Raises:
@@ -240,7 +240,7 @@ def build_model(cfg: Config) -> Restorer:
         model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model_cfg.pop('compile', None)
         model = MODELS.build(model_cfg)
-    if not isinstance(model, Restorer):
+    if not isinstance(model, BaseRestorer):
         raise TypeError(
             f"only models of type 'mmebm.EBMAlgorithm' or 'mmebm.PatchEBM' can be planned, not {cfg.model.type!r}"
         )

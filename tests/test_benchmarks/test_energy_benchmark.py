@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/peers/ebm-images_vit-w128_32px.py'
+CONFIG = ROOT / 'configs/peers/ebm_vit-w128_32px.py'
 
 
 def test_energies_are_those_of_clean_images(monkeypatch):

@@ -12,7 +12,7 @@ from mmebm.commands.plan import GIB, Memory, main, memory_of, ways_to_fit
 from mmebm.launch.options import find_config
 from mmebm.planning.config_facts import image_size, known_length, learning_rate, precision_name
 from mmebm.planning.measured_speed import compiled_memory_ratio, measured_speed
-from mmebm.planning.step_cost import ALLOCATION_UNIT, GPUAutocast, Rehearsal, Tally, build_model, step_cost
+from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16
 
@@ -73,9 +73,9 @@ def test_flops_of_a_supervised_step_as_torch_counts_them(cfg):
     with sdpa_kernel(SDPBackend.MATH):  # FlopCounterMode does not know the fused attention of the CPU
         with FlopCounterMode(display=False) as counter:
             step()
-        with Tally() as tally:
+        with OpCounter() as counter:
             step()
-    assert tally.flops == counter.get_total_flops() > 0
+    assert counter.flops == counter.get_total_flops() > 0
 
 
 def test_flops_of_other_steps(cfg):
@@ -138,23 +138,23 @@ def patches_cfg(cfg):
 @pytest.mark.parametrize('name', ['cfg', 'patches_cfg'])
 def test_fake_steps_use_what_real_ones_use(name, request):
     cfg = request.getfixturevalue(name)
-    rehearsal = Rehearsal(cfg, (SIDE, SIDE), torch.float32, on_gpu=False)
-    flops, peak = rehearsal.step(4)
+    dry_run = DryRun(cfg, (SIDE, SIDE), torch.float32, on_gpu=False)
+    flops, peak = dry_run.step(4)
 
-    with Tally() as tally:
+    with OpCounter() as counter:
         model = build_model(cfg)
         images = torch.randn(model.num_inputs, 4, 3, SIDE, SIDE).unbind()
-        tally.flops, tally.peak = 0, tally.now
+        counter.flops, counter.peak = 0, counter.now
         losses = model.loss([*images])
         sum(value for name, value in losses.items() if 'loss' in name).backward()
         del losses
-    assert tally.flops == flops
-    assert tally.peak + rehearsal.optimizer_states == pytest.approx(peak, rel=0.01)
+    assert counter.flops == flops
+    assert counter.peak + dry_run.optimizer_states == pytest.approx(peak, rel=0.01)
 
 
 def test_peak_grows_with_the_batch_and_in_parts_does_not(cfg):
-    rehearsal = Rehearsal(cfg, (SIDE, SIDE), torch.float32, on_gpu=False)
-    peaks = [rehearsal.step(size)[1] for size in (8, 16, 24)]
+    dry_run = DryRun(cfg, (SIDE, SIDE), torch.float32, on_gpu=False)
+    peaks = [dry_run.step(size)[1] for size in (8, 16, 24)]
     assert peaks[2] - peaks[1] == pytest.approx(peaks[1] - peaks[0], rel=0.01)
 
     cfg.train_dataloader.batch_size = 24
@@ -163,7 +163,7 @@ def test_peak_grows_with_the_batch_and_in_parts_does_not(cfg):
     assert parts < 0.5 * whole
     # Three parts were run, and the fourth follows from them.
     cfg.model.micro_batch = 6
-    assert Rehearsal(cfg, (SIDE, SIDE), torch.float32, on_gpu=False).step(24)[1] == pytest.approx(parts, rel=1e-3)
+    assert DryRun(cfg, (SIDE, SIDE), torch.float32, on_gpu=False).step(24)[1] == pytest.approx(parts, rel=1e-3)
 
 
 def test_low_memory_takes_less(cfg):

@@ -10,7 +10,7 @@ from mmcv.transforms import Compose
 from scipy import ndimage
 
 from mmebm.corruptions import CorruptedPair, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle
-from mmebm.corruptions.functional import as_type_of, to_patches
+from mmebm.corruptions.functional import as_type_of, patchify
 
 CORRUPTIONS = [
     PatchMask(patch_size=4),
@@ -50,7 +50,7 @@ def test_mask_hides_exactly_its_share_of_whole_patches(ratio, seed, layout):
     mask = PatchMask(ratio, patch_size=4, layout=layout, fill=300.0)
     img = picture(32, 32, dtype=np.float32)
     params = mask.sample(img.shape, np.random.default_rng(seed))
-    hidden = (to_patches(mask.apply(img, params), 4, 4) == 300).all(axis=(1, 2, 3))
+    hidden = (patchify(mask.apply(img, params), 4, 4) == 300).all(axis=(1, 2, 3))
     assert hidden.sum() == round(ratio * 64)
     np.testing.assert_array_equal(hidden, params['mask'].reshape(-1))  # True = masked
     np.testing.assert_array_equal(mask.apply(img, params)[~params['mask'].repeat(4, 0).repeat(4, 1)],
@@ -96,7 +96,7 @@ def test_sorting_moves_exactly_its_share_of_the_patches(share, seed):
     moved = round(share * 64)
     assert (order != np.arange(64)).sum() == (moved if moved > 1 else 0)  # one patch alone has nowhere to go
     img = picture(32, 32)
-    np.testing.assert_array_equal(to_patches(shuffle.apply(img, {'order': order}), 4, 4), to_patches(img, 4, 4)[order])
+    np.testing.assert_array_equal(patchify(shuffle.apply(img, {'order': order}), 4, 4), patchify(img, 4, 4)[order])
     inverse = shuffle.apply(shuffle.apply(img, {'order': order}), {'order': np.argsort(order)})
     np.testing.assert_array_equal(inverse, img)
 
@@ -158,7 +158,7 @@ def test_chains_and_mixtures():
     results = chain(dict(img=picture()))
     corrupted = results['img'][0]
     assert results['corruption'] == 'color+mask'
-    assert (corrupted[..., 0] == corrupted[..., 2]).all() and (to_patches(corrupted, 4, 4) == 0).all((1, 2, 3)).any()
+    assert (corrupted[..., 0] == corrupted[..., 2]).all() and (patchify(corrupted, 4, 4) == 0).all((1, 2, 3)).any()
     mixture = CorruptedPair(
         dict(type='RandomChoice', transforms=[[dict(type='mmebm.Grayscale')], [dict(type='mmebm.GaussianNoise')]])
     )

@@ -7,8 +7,8 @@ from torch.autograd import gradcheck
 
 from mmebm.energy import energy_gradient
 from mmebm.models import PatchSubsetViT
-from mmebm.models.heads.patch_energy_head import PatchDraw
-from mmebm.models.patches import take, to_patches
+from mmebm.models.heads.patch_energy_head import PatchSplit
+from mmebm.models.patches import gather_patches, patchify
 
 SIZE, PATCH = 16, 4  # 16 patches
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -108,7 +108,7 @@ def test_energy_of_what_predicts_nothing_is_half_the_square():
     missing = torch.randn_like(model.head.start(draw))
     assert tuple(missing.shape) == (3, 8 * (48 + 3 + 1) + 4 * 16)
     energy, gradient = energy_gradient(energy_fn(model, batch, draw), missing, create_graph=False)
-    seen = take(model.head.contents(batch), draw.seen)
+    seen = gather_patches(model.head.contents(batch), draw.seen)
     torch.testing.assert_close(energy, (missing.square().sum(1) + seen.square().sum((1, 2))) / 2)
     torch.testing.assert_close(gradient, missing)
 
@@ -157,7 +157,7 @@ def test_the_truth_restored_costs_nothing():
     model, batch = build(), images()
     head, draw = model.head, model.draw(3)
     contents = head.contents(batch)
-    torch.nn.init.constant_(head.log_sharpness, 4.0)
+    torch.nn.init.constant_(head.logit_scale, 4.0)
     truth = head.truth(contents, draw)
     losses = head.loss(truth, contents, draw)
     assert losses['loss_pattern'].item() == losses['loss_statistics'].item() == 0
@@ -297,7 +297,7 @@ def test_predictions_are_pictures_and_energies():
     torch.testing.assert_close(
         torch.stack([sample.energies for sample in samples]), torch.stack([energy, fn(restored)], dim=1)
     )
-    truth = [take(model.head.contents(batch), draw.masked), model.head.places[draw.lost]]
+    truth = [gather_patches(model.head.contents(batch), draw.masked), model.head.places[draw.lost]]
     clean_energy = fn(torch.cat([part.flatten(1) for part in truth], dim=1))
     torch.testing.assert_close(torch.stack([sample.clean_energy for sample in samples]), clean_energy)
     contents, places = model.head.split(restored, draw)
@@ -306,7 +306,7 @@ def test_predictions_are_pictures_and_energies():
         torch.stack([sample.restored for sample in samples]), (composed * 60 + 120).clamp(0, 255)
     )
     for field in ('corrupted', 'restored'):
-        patches = [to_patches(torch.stack([s.get(name) for s in samples]), PATCH) for name in (field, 'clean')]
+        patches = [patchify(torch.stack([s.get(name) for s in samples]), PATCH) for name in (field, 'clean')]
         kept = (patches[0] - patches[1]).abs().amax(2) < 1e-3
         assert kept.gather(1, draw.seen).all() and not kept.gather(1, draw.masked).any()
 
@@ -371,7 +371,7 @@ def test_places_are_told_apart_under_autocast():
     head = MODELS.build(HEAD | dict(grid_size=(14, 14), embed_dims=512, num_heads=8))
     torch.manual_seed(0)
     lost = torch.arange(196).view(4, 49)
-    draw = PatchDraw(seen=lost[:, :0], lost=lost, masked=lost[:, :0])
+    draw = PatchSplit(seen=lost[:, :0], lost=lost, masked=lost[:, :0])
     # Between each place and the next, a little nearer to its own.
     places = (0.55 * head.places + 0.45 * head.places.roll(-1, 0))[lost].requires_grad_()
     missing, contents = places.flatten(1), torch.zeros(4, 196, head.content_dims)

@@ -10,7 +10,7 @@ from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
 from torch._dynamo.backends.common import aot_autograd
 
-from mmebm.planning.step_cost import Tally
+from mmebm.planning.step_cost import OpCounter
 from mmebm.training_step.step import make_traceable
 
 VIT = dict(
@@ -83,13 +83,13 @@ def test_calibration_in_parts_is_that_of_the_whole(options):
 def test_the_first_step_with_its_calibration_takes_no_more_memory_than_later_ones(options):
     deep = VIT | dict(arch=VIT['arch'] | dict(num_layers=12))
     peaks = []
-    with Tally() as tally:
+    with OpCounter() as counter:
         model = build(deep, step_size='auto', **options)
         for _ in range(2):
-            tally.peak = tally.now
+            counter.peak = counter.now
             model.loss(pair(16))['loss'].backward()
             model.zero_grad()
-            peaks.append(tally.peak)
+            peaks.append(counter.peak)
     first, later = peaks
     assert first < 1.02 * later
 

@@ -10,7 +10,7 @@ from mmpretrain.models.selfsup import MAE, HOGGenerator
 from mmpretrain.models.utils import vector_quantizer
 
 from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, SimMIMViT
-from mmebm.models.tokenizers.vqvae import ImageTokenizer
+from mmebm.models.tokenizers.vqvae import VQVAE
 from mmebm.registry import MODELS
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
@@ -82,7 +82,7 @@ def test_cells_must_fill_a_patch():
 @pytest.mark.parametrize('downsampling', [1, 3, 6])
 def test_downsampling_is_a_power_of_two(downsampling):
     with pytest.raises(ValueError, match=f'power of two above 1, not {downsampling}'):
-        ImageTokenizer(downsampling=downsampling)
+        VQVAE(downsampling=downsampling)
 
 
 def two_tone(number):
@@ -93,7 +93,7 @@ def two_tone(number):
 
 
 def test_tokens_learn_to_restore():
-    tokenizer = ImageTokenizer(num_embed=8, downsampling=4, width=16, embed_dims=8)
+    tokenizer = VQVAE(num_embed=8, downsampling=4, width=16, embed_dims=8)
     optimizer = torch.optim.AdamW([p for p in tokenizer.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(60):
         images, bright = two_tone(16)
@@ -113,14 +113,14 @@ def test_codebook_is_made_anew_now_and_then(monkeypatch):
     monkeypatch.setattr(
         vector_quantizer, 'kmeans', lambda data, number, *_, **__: (sizes.append(len(data)) or data[:number], None)
     )
-    tokenizer = ImageTokenizer(num_embed=4, downsampling=2, width=8, embed_dims=4, kmeans_interval=2)
+    tokenizer = VQVAE(num_embed=4, downsampling=2, width=8, embed_dims=4, kmeans_interval=2)
     for size in (4, 6, 8, 10):
         tokenizer(torch.rand(1, 3, size, size), mode='loss')
     assert sizes == [2 * 2, 4 * 4]
 
 
 def test_tokens_are_the_nearest_vectors_and_looking_changes_nothing():
-    tokenizer = ImageTokenizer(num_embed=16, downsampling=2, width=8, embed_dims=4)
+    tokenizer = VQVAE(num_embed=16, downsampling=2, width=8, embed_dims=4)
     images = torch.rand(2, 3, 8, 12)
     tokenizer(images, mode='loss')  # sets the codebook
     state = {name: value.clone() for name, value in tokenizer.state_dict().items()}

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmebm.engine.evaluating import undisturbed
+from mmebm.engine.evaluating import evaluating
 from mmebm.registry import HOOKS
 
 
@@ -51,7 +51,7 @@ class EnergyLogHook(Hook):
         ):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        with undisturbed(model), runner.optim_wrapper.optim_context(model):
+        with evaluating(model), runner.optim_wrapper.optim_context(model):
             samples = model.val_step(first_images(data_batch, self.num_images))
         energies = torch.stack([sample.energies for sample in samples])
         means = dict(

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmebm.engine.evaluating import undisturbed
+from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
 
@@ -73,7 +73,7 @@ class FrozenFeatureHook(Hook):
         """The metrics of the model as it is, the same on every process."""
         evaluator = Evaluator(list(self.evaluator))
         num_samples = 0
-        with undisturbed(runner.model):
+        with evaluating(runner.model):
             for subset in self.loaders:
                 # Built once; inside, since a sampler may draw its seed.
                 self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)

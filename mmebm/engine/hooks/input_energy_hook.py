@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from mmebm.checkpoint import check_fit, read_checkpoint
 from mmebm.config_files import find_config
-from mmebm.engine.evaluating import undisturbed
+from mmebm.engine.evaluating import evaluating
 from mmebm.registry import HOOKS
 
 
@@ -52,7 +52,7 @@ class InputEnergyHook(Hook):
                 name fits several.
         """
         checkpoint = read_checkpoint(self.checkpoint)
-        with undisturbed(runner.model):  # initial weights are drawn before those of the checkpoint replace them
+        with evaluating(runner.model):  # initial weights are drawn before those of the checkpoint replace them
             self.model = get_model(find_config(self.config)).eval()
         if not hasattr(self.model, 'energy'):
             raise TypeError(

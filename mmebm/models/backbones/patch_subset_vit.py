@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mmebm.models.backbones.sincos_vit import SinCosViT
-from mmebm.models.patches import take
+from mmebm.models.patches import gather_patches
 from mmebm.registry import MODELS
 
 
@@ -49,7 +49,10 @@ class PatchSubsetViT(SinCosViT):
         patches, _ = self.patch_embed(x)
         positions = self.pos_embed.expand(len(x), -1, -1)
         extra = self.num_extra_tokens
-        tokens = [take(patches, seen) + take(positions[:, extra:], seen), take(patches, lost)]
+        tokens = [
+            gather_patches(patches, seen) + gather_patches(positions[:, extra:], seen),
+            gather_patches(patches, lost),
+        ]
         if self.cls_token is not None:
             tokens.insert(0, self.cls_token + positions[:, :extra])
         tokens = self.pre_norm(self.drop_after_pos(torch.cat(tokens, dim=1)))

@@ -12,14 +12,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mmebm.checkpoint import loads_weights
-from mmebm.models.patches import half_squared_distance, take, to_patches
+from mmebm.models.patches import gather_patches, half_squared_distance, patchify
 from mmebm.registry import MODELS
 
 # Added to the variance of a patch: a deviation of 0.03, two of 255 grey levels, is as good as flat.
 FLAT = 1e-3
 
 
-class PatchDraw(NamedTuple):
+class PatchSplit(NamedTuple):
     """What becomes of the L patches of each image: indices, row by row.
 
     Attributes:
@@ -94,7 +94,7 @@ class PatchEnergyHead(BaseModule):
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
         self.content = nn.Linear(embed_dims, self.content_dims)
         self.place = nn.Linear(embed_dims, embed_dims)
-        self.log_sharpness = nn.Parameter(torch.zeros(1))  # of the distribution over places; one element, not none
+        self.logit_scale = nn.Parameter(torch.zeros(1))  # of the distribution over places; one element, not none
         # The function lists positions column by column, and patches lie row by row.
         places = build_2d_sincos_position_embedding(self.grid_size[::-1], embed_dims)[0]
         self.register_buffer('places', places, persistent=False)  # (L, D)
@@ -116,7 +116,7 @@ class PatchEnergyHead(BaseModule):
 
     def contents(self, images: Tensor) -> Tensor:
         """Contents (N, L, C p p + C + 1) of the patches of images (N, C, H, W): pattern, colour, log deviation."""
-        patches = to_patches(images, self.patch_size)
+        patches = patchify(images, self.patch_size)
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         deviation = (variance + FLAT).sqrt()
         color = self._by_channel(patches).mean(dim=-1)
@@ -131,7 +131,7 @@ class PatchEnergyHead(BaseModule):
     def _by_channel(self, patches: Tensor) -> Tensor:
         return patches.reshape(*patches.shape[:2], self.image_channels, -1)
 
-    def compose(self, images: Tensor, draw: PatchDraw, contents: Tensor, cells: Tensor) -> Tensor:
+    def compose(self, images: Tensor, draw: PatchSplit, contents: Tensor, cells: Tensor) -> Tensor:
         """Images (N, C, H, W) with other contents in masked patches, and lost ones in other cells of the grid.
 
         Args:
@@ -140,37 +140,37 @@ class PatchEnergyHead(BaseModule):
             contents: (N, R, C p p + C + 1), of the masked ones.
             cells: Indices (N, M) of where the lost ones go, the same cells in another order.
         """
-        patches = to_patches(images, self.patch_size)
-        changed = torch.cat([self._pixels(contents), take(patches, draw.lost)], dim=1)
+        patches = patchify(images, self.patch_size)
+        changed = torch.cat([self._pixels(contents), gather_patches(patches, draw.lost)], dim=1)
         where = torch.cat([draw.masked, cells], dim=1).unsqueeze(-1).expand_as(changed)
         patches = patches.scatter(1, where, changed)
         return F.fold(patches.transpose(1, 2), images.shape[-2:], self.patch_size, stride=self.patch_size)
 
-    def assign(self, places: Tensor, draw: PatchDraw) -> Tensor:
+    def assign(self, places: Tensor, draw: PatchSplit) -> Tensor:
         """Indices (N, M): a cell for each lost patch, each taken once, such that places (N, M, D) are nearest."""
-        lost = take(self.places.expand(len(places), -1, -1), draw.lost)
+        lost = gather_patches(self.places.expand(len(places), -1, -1), draw.lost)
         products = _products(places, lost.transpose(1, 2))  # (N, M, M)
         columns = [linear_sum_assignment(one, maximize=True)[1] for one in products.cpu().numpy()]
         return draw.lost.gather(1, torch.as_tensor(np.stack(columns), device=draw.lost.device))
 
-    def truth(self, contents: Tensor, draw: PatchDraw) -> Tensor:
+    def truth(self, contents: Tensor, draw: PatchSplit) -> Tensor:
         """The true contents of masked and places of lost patches, one row an image, given all contents."""
-        places = take(self.places.expand(len(contents), -1, -1), draw.lost)
-        return torch.cat([take(contents, draw.masked).flatten(1), places.flatten(1)], dim=1)
+        places = gather_patches(self.places.expand(len(contents), -1, -1), draw.lost)
+        return torch.cat([gather_patches(contents, draw.masked).flatten(1), places.flatten(1)], dim=1)
 
-    def start(self, draw: PatchDraw) -> Tensor:
+    def start(self, draw: PatchSplit) -> Tensor:
         """What restoration starts from: flat patches and no places, 0 of shape (N, R (C p p + C + 1) + M D)."""
         num_values = draw.masked.shape[1] * self.content_dims + draw.lost.shape[1] * self.places.shape[1]
         return self.places.new_zeros(len(draw.masked), num_values)
 
-    def split(self, missing: Tensor, draw: PatchDraw) -> tuple[Tensor, Tensor]:
+    def split(self, missing: Tensor, draw: PatchSplit) -> tuple[Tensor, Tensor]:
         """Contents (N, R, C p p + C + 1) and places (N, M, D) in ``missing``, see ``start``."""
         num_contents = draw.masked.shape[1] * self.content_dims
         # Not unflatten, which the compiler cannot trace here.
         contents = missing[:, :num_contents].reshape(len(missing), -1, self.content_dims)
         return contents, missing[:, num_contents:].reshape(len(missing), -1, self.places.shape[1])
 
-    def forward(self, missing: Tensor, features: Tensor, contents: Tensor, draw: PatchDraw) -> Tensor:
+    def forward(self, missing: Tensor, features: Tensor, contents: Tensor, draw: PatchSplit) -> Tensor:
         """Energies (N,), in at least float32.
 
         Args:
@@ -187,8 +187,8 @@ class PatchEnergyHead(BaseModule):
         tokens = torch.cat(
             [
                 seen[:, :num_extra],
-                seen[:, num_extra:] + take(grid, draw.seen),
-                self.read_content(masked) + take(grid, draw.masked),
+                seen[:, num_extra:] + gather_patches(grid, draw.seen),
+                self.read_content(masked) + gather_patches(grid, draw.masked),
                 self.read_lost(features[:, num_extra + num_seen :]) + places,
             ],
             dim=1,
@@ -197,10 +197,10 @@ class PatchEnergyHead(BaseModule):
             tokens = layer(tokens)
         tokens = self.norm(tokens)
         shown, lost = tokens[:, num_extra : num_extra + num_seen + num_masked], tokens[:, -num_lost:]
-        values = torch.cat([take(contents, draw.seen), masked], dim=1)
+        values = torch.cat([gather_patches(contents, draw.seen), masked], dim=1)
         return half_squared_distance(values, self.content(shown)) + half_squared_distance(places, self.place(lost))
 
-    def loss(self, restored: Tensor, contents: Tensor, draw: PatchDraw) -> dict[str, Tensor]:
+    def loss(self, restored: Tensor, contents: Tensor, draw: PatchSplit) -> dict[str, Tensor]:
         """Mean squared errors of patterns and of statistics, and cross-entropy of places over the grid.
 
         A place has the higher a probability the nearer the restored one is to it.
@@ -211,9 +211,9 @@ class PatchEnergyHead(BaseModule):
             draw: Which patches are which.
         """
         masked, places = self.split(restored, draw)
-        errors = (masked - take(contents, draw.masked)).square()
+        errors = (masked - gather_patches(contents, draw.masked)).square()
         # All places are equally long, so the nearest one has the largest product.
-        logits = (_products(places, self.places.T) * self.log_sharpness.exp()).flatten(0, 1)
+        logits = (_products(places, self.places.T) * self.logit_scale.exp()).flatten(0, 1)
         targets = draw.lost.flatten()
         return dict(
             loss_pattern=errors[..., : self.pattern_dims].mean(),

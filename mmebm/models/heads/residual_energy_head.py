@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens
-from mmebm.models.patches import half_squared_distance, take, to_patches
+from mmebm.models.patches import gather_patches, half_squared_distance, patchify
 from mmebm.registry import MODELS
 
 MOST_EXTRA_TOKENS = 8  # a class token, one of distillation, registers; a wrong patch size leaves more
@@ -61,9 +61,9 @@ class ResidualEnergyHead(EnergyHead):
                 f'ResidualEnergyHead: images of {tuple(images.shape[-2:])} pixels are no whole number of patches of '
                 f'{self.patch_size}; train at a multiple of it'
             )
-        patches = to_patches(images, self.patch_size)
+        patches = patchify(images, self.patch_size)
         if kept is not None:
-            patches = take(patches, kept)
+            patches = gather_patches(patches, kept)
         # A map has one feature a patch; a sequence may begin with class and register tokens.
         most_extra = MOST_EXTRA_TOKENS if last.dim() == 3 else 0
         if not 0 <= tokens.shape[1] - patches.shape[1] <= most_extra:

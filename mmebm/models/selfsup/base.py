@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 
-class Restorer(BaseSelfSupervisor):
+class BaseRestorer(BaseSelfSupervisor):
     """A self-supervised model with a ``predict`` mode.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmebm.energy import Restoration, restore
 from mmebm.launch.checks.engines import check_model
 from mmebm.models.heads.energy_head import energy_by
-from mmebm.models.selfsup.base import Restorer, fill
+from mmebm.models.selfsup.base import BaseRestorer, fill
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.registry import MODELS
 from mmebm.training_step.step import TrainingPair, TrainingStep
@@ -25,7 +25,7 @@ AUTO_REACH = 0.1
 
 
 @MODELS.register_module()
-class EBMAlgorithm(Restorer):
+class EBMAlgorithm(BaseRestorer):
     """Pretrains any backbone by energy-inspired restoration (arXiv 2302.01384).
 
     The forward pass of backbone, neck and head is an image's energy; K steps down the gradient of that energy restore

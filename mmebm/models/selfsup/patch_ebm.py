@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from mmebm.energy import restoration_step
 from mmebm.launch.checks.engines import check_model
-from mmebm.models.heads.patch_energy_head import PatchDraw
-from mmebm.models.selfsup.base import Restorer, fill
+from mmebm.models.heads.patch_energy_head import PatchSplit
+from mmebm.models.selfsup.base import BaseRestorer, fill
 from mmebm.registry import MODELS
 from mmebm.training_step.step import Compiled
 
 
 @MODELS.register_module()
-class PatchEBM(Restorer):
+class PatchEBM(BaseRestorer):
     """Pretrains a ViT by restoring what patches lack, down the gradient of an energy over it.
 
     Of each image's patches, drawn anew at each step, some are seen, some are lost, which is to say shown without their
@@ -77,7 +77,7 @@ class PatchEBM(Restorer):
                 f'head.grid_size is {self.head.grid_size} and head.patch_size {self.head.patch_size}; they must agree'
             )
 
-    def draw(self, num_images: int, views: int = 1, generator: torch.Generator | None = None) -> PatchDraw:
+    def draw(self, num_images: int, views: int = 1, generator: torch.Generator | None = None) -> PatchSplit:
         """Draw which patches of so many images are seen, lost and masked.
 
         Args:
@@ -92,7 +92,7 @@ class PatchEBM(Restorer):
         order = torch.rand(num_images, len(places), device=places.device, generator=generator).argsort(dim=1)
         order = torch.cat([order.roll(-view * len(places) // views, dims=1) for view in range(views)])
         num_shown = self.num_seen + self.num_lost
-        return PatchDraw(order[:, : self.num_seen], order[:, self.num_seen : num_shown], order[:, num_shown:])
+        return PatchSplit(order[:, : self.num_seen], order[:, self.num_seen : num_shown], order[:, num_shown:])
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of patterns, statistics and places, for a list of one batch of normalised images (N, C, H, W)."""
@@ -104,13 +104,13 @@ class PatchEBM(Restorer):
         # Made here: what is differentiated has to be an input of what is compiled.
         return self.step(self.head.start(draw).requires_grad_(), images, draw)
 
-    def _step(self, start: Tensor, images: Tensor, draw: PatchDraw) -> dict[str, Tensor]:
+    def _step(self, start: Tensor, images: Tensor, draw: PatchSplit) -> dict[str, Tensor]:
         contents = self.head.contents(images).repeat(self.views, 1, 1)
         energy_fn = self._energy_fn(images.repeat(self.views, 1, 1, 1), contents, draw)
         restored, _ = restoration_step(energy_fn, start, 1.0, create_graph=True)
         return self.head.loss(restored, contents, draw)
 
-    def _energy_fn(self, images: Tensor, contents: Tensor, draw: PatchDraw):
+    def _energy_fn(self, images: Tensor, contents: Tensor, draw: PatchSplit):
         features = self.backbone(images, draw.seen, draw.lost)
         return partial(self.head, features=features, contents=contents, draw=draw)
 

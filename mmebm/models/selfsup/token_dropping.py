@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmebm.models.patches import take
+from mmebm.models.patches import gather_patches
 from mmebm.ops.checkpointing import residual_blocks
 
 
@@ -90,4 +90,4 @@ class TokenDropping:
                 f'partial: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
                 f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of partial.patch_size'
             )
-        return torch.cat([tokens[:, :num_extra], take(tokens[:, num_extra:], self.kept)], dim=1), *others
+        return torch.cat([tokens[:, :num_extra], gather_patches(tokens[:, num_extra:], self.kept)], dim=1), *others

@@ -13,7 +13,7 @@ from mmebm.registry import MODELS
 
 
 @MODELS.register_module()
-class ImageTokenizer(BaseModel):
+class VQVAE(BaseModel):
     """A discrete autoencoder: each position of a grid gets one of K tokens, and these restore the image.
 
     A VQ-VAE (van den Oord et al., arXiv 1711.00937) whose codebook follows the encoder's features by moving averages,
@@ -47,7 +47,7 @@ class ImageTokenizer(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if downsampling < 2 or downsampling & (downsampling - 1):
-            raise ValueError(f'ImageTokenizer: downsampling must be a power of two above 1, not {downsampling}')
+            raise ValueError(f'VQVAE: downsampling must be a power of two above 1, not {downsampling}')
         widths = [3] + [width] * int(math.log2(downsampling))
         down, up = [], []
         for outer, inner in zip(widths[:-1], widths[1:], strict=True):

@@ -14,18 +14,18 @@ from torch.nn.functional import interpolate
 
 from mmebm.commands import make_shapes
 from mmebm.engine.hooks.input_energy_hook import InputEnergyHook
-from mmebm.evaluation.ood_metric import ForeignEnergyMetric
+from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.launch.options import replace_data_root
 from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 
 FOLDER = Path(__file__).parents[2] / 'configs'
-RECIPES = sorted((FOLDER / 'recipes').glob('*.py'))
-DOCUMENTATION = FOLDER.parent / 'docs/recipes.md'
+RECIPES = sorted((FOLDER / 'examples').glob('*.py'))
+DOCUMENTATION = FOLDER.parent / 'docs/examples.md'
 SIZE = 64
 
 
-def recipe(name):
-    return Config.fromfile(FOLDER / f'recipes/{name}.py')
+def example(name):
+    return Config.fromfile(FOLDER / f'examples/{name}.py')
 
 
 @pytest.fixture(scope='module')
@@ -55,8 +55,8 @@ def one_epoch(cfg, work_dir, name):
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_builds_and_is_documented(path):
-    assert f'configs/recipes/{path.name}' in DOCUMENTATION.read_text()
+def test_every_example_builds_and_is_documented(path):
+    assert f'configs/examples/{path.name}' in DOCUMENTATION.read_text()
     cfg = Config.fromfile(path)
     assert cfg.resume is False
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -74,7 +74,7 @@ def corrupted_many_times(cfg, image, times=60):
 
 def test_half_of_maes_images_are_noisy():
     grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    spread = np.array([image.std() for image in corrupted_many_times(recipe('mae-noise_vit-b_in1k'), grey)])
+    spread = np.array([image.std() for image in corrupted_many_times(example('mae-noise_vit-b_in1k'), grey)])
     assert 18 <= (spread == 0).sum() <= 42  # of 60, at 1 in 2
     assert (spread[spread > 0] > 9).all() and (spread <= 51).all()
     assert spread[spread > 0].mean() == pytest.approx(30, abs=5)
@@ -83,7 +83,7 @@ def test_half_of_maes_images_are_noisy():
 def test_simmims_images_are_grey_or_coarse_or_as_they_were():
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     found = dict(clean=0, grey=0, coarse=0)
-    for corrupted in corrupted_many_times(recipe('simmim-degraded_swin-b_in1k'), image):
+    for corrupted in corrupted_many_times(example('simmim-degraded_swin-b_in1k'), image):
         if np.array_equal(corrupted, image):
             found['clean'] += 1
         elif (corrupted == corrupted[..., :1]).all():
@@ -95,7 +95,7 @@ def test_simmims_images_are_grey_or_coarse_or_as_they_were():
 
 
 def test_mae_and_simmim_train_on_corrupted_images(tmp_path):
-    mae, simmim = recipe('mae-noise_vit-b_in1k'), recipe('simmim-degraded_swin-b_in1k')
+    mae, simmim = example('mae-noise_vit-b_in1k'), example('simmim-degraded_swin-b_in1k')
     mae.model.backbone.update(TINY_BACKBONES['VisionTransformer'], img_size=SIZE)
     mae.model.neck.update(num_patches=16, embed_dim=32, decoder_embed_dim=32, decoder_depth=1, decoder_num_heads=2)
     simmim.model.backbone.update(
@@ -124,7 +124,7 @@ def shrink_convnext(model):
 
 
 def test_energy_of_a_classifiers_images_is_that_of_the_pretraining(shapes, tmp_path):
-    source, cfg = Config.fromfile(FOLDER / 'ebm_convnext-t_in1k.py'), recipe('ood_ebm-convnext-t_in1k')
+    source, cfg = Config.fromfile(FOLDER / 'ebm_convnext-t_in1k.py'), example('ood_ebm-convnext-t_in1k')
     for model in (source.model, cfg.model):
         shrink_convnext(model)
     source.model.compile = False
@@ -141,7 +141,7 @@ def test_energy_of_a_classifiers_images_is_that_of_the_pretraining(shapes, tmp_p
     cfg.model.neck[1].input_features = TINY_WIDTHS['ConvNeXt']
     cfg.model.head.num_classes = 10
     replace_data_root(cfg, cfg.data_root, str(shapes / 'imagenet'))
-    replace_data_root(cfg, cfg.foreign_data_root, str(shapes / 'coco' / 'val2017'))
+    replace_data_root(cfg, cfg.ood_data_root, str(shapes / 'coco' / 'val2017'))
     test = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
     evaluator = cfg.test_evaluator
 
@@ -165,35 +165,35 @@ def test_energy_of_a_classifiers_images_is_that_of_the_pretraining(shapes, tmp_p
         known += ['val2017' not in sample.img_path for sample in samples]
     assert known == [True] * 10 + [False] * 10
     metrics = evaluator.evaluate(20)
-    assert metrics['energy/foreign_auroc'] == pytest.approx(roc_auc_score(np.logical_not(known), energies))
+    assert metrics['energy/ood_auroc'] == pytest.approx(roc_auc_score(np.logical_not(known), energies))
     assert metrics['energy/known'] == pytest.approx(np.mean(energies[:10]), rel=1e-4)
-    assert metrics['energy/foreign'] == pytest.approx(np.mean(energies[10:]), rel=1e-4)
+    assert metrics['energy/ood'] == pytest.approx(np.mean(energies[10:]), rel=1e-4)
 
 
-def scored(known, foreign):
-    metric = ForeignEnergyMetric(data_root='data/foreign')
-    metric.process(None, [dict(energy=torch.tensor(e), img_path='data/foreign-not/a.png') for e in known])
-    metric.process(None, [dict(energy=torch.tensor(e), img_path='data/foreign/b/c.png') for e in foreign])
-    return metric.evaluate(len(known) + len(foreign))
+def scored(known, ood):
+    metric = OODEnergyMetric(data_root='data/ood')
+    metric.process(None, [dict(energy=torch.tensor(e), img_path='data/ood-not/a.png') for e in known])
+    metric.process(None, [dict(energy=torch.tensor(e), img_path='data/ood/b/c.png') for e in ood])
+    return metric.evaluate(len(known) + len(ood))
 
 
 def test_auroc_counts_pairs():
-    metrics = scored(known=[0.0, 2.0], foreign=[1.0, 2.0, 300.0])
-    assert metrics['energy/foreign_auroc'] == pytest.approx((1 + 0 + 1 + 0.5 + 1 + 1) / 6)
-    assert (metrics['energy/known'], metrics['energy/foreign']) == (1.0, 101.0)
+    metrics = scored(known=[0.0, 2.0], ood=[1.0, 2.0, 300.0])
+    assert metrics['energy/ood_auroc'] == pytest.approx((1 + 0 + 1 + 0.5 + 1 + 1) / 6)
+    assert (metrics['energy/known'], metrics['energy/ood']) == (1.0, 101.0)
 
 
 def test_bad_input_of_the_classifier_and_its_metric_is_named():
-    cfg = recipe('ood_ebm-convnext-t_in1k')
+    cfg = example('ood_ebm-convnext-t_in1k')
     shrink_convnext(cfg.model)
     cfg.model.backbone.frozen_stages = 0
     with pytest.raises(ValueError, match=r'the backbone would train \(downsample_layers.0.0.weight'):
         MODELS.build(cfg.model)
     assert issubclass(EnergyClassifier, MODELS.get('ImageClassifier'))
     with pytest.raises(KeyError, match="type='mmebm.EnergyClassifier'"):
-        ForeignEnergyMetric(data_root='a').process(None, [dict(img_path='a/b.png')])
-    with pytest.raises(ValueError, match='0 of 2 images lie in data/foreign'):
-        scored(known=[0.0, 1.0], foreign=[])
+        OODEnergyMetric(data_root='a').process(None, [dict(img_path='a/b.png')])
+    with pytest.raises(ValueError, match='0 of 2 images lie in data/ood'):
+        scored(known=[0.0, 1.0], ood=[])
 
 
 # Others' backbones
@@ -226,7 +226,7 @@ def installed(name, folder):
 def test_backbones_of_other_packages_train_and_fit_these_packages_configs(
     name, downstream, tiny, width, tmp_path, monkeypatch
 ):
-    cfg = recipe(name)
+    cfg = example(name)
     weights = MODELS.build(cfg.model.backbone).to('meta').state_dict()
     target = installed(downstream, tmp_path)
     with DefaultScope.overwrite_default_scope(target.default_scope):
@@ -274,7 +274,7 @@ def expected_energy(model, images, size):
 
 
 def tiny_pspnet(shapes):
-    cfg = recipe('input-energy_pspnet_r50_ade20k')
+    cfg = example('input-energy_pspnet_r50_ade20k')
     cfg.model.update(pretrained=None)
     cfg.model.backbone.update(depth=18, base_channels=8, stem_channels=8)
     cfg.model.decode_head.update(in_channels=64, channels=8)
@@ -287,7 +287,7 @@ def tiny_pspnet(shapes):
 
 
 def tiny_faster_rcnn(shapes):
-    cfg = recipe('input-energy_faster-rcnn_r50_coco')
+    cfg = example('input-energy_faster-rcnn_r50_coco')
     cfg.model.backbone.update(depth=18, base_channels=8, stem_channels=8, init_cfg=None)
     cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
     cfg.model.rpn_head.update(in_channels=8, feat_channels=8)

@@ -1,7 +1,7 @@
 """mmdet's PVTv2-B0 on ImageNet-1k, restoring masked images.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; PVT v2, arXiv 2106.13797
-Command:  tools/dist_train.sh configs/recipes/ebm_pvt-v2-b0_in1k.py 8
+Command:  tools/dist_train.sh configs/examples/ebm_pvt-v2-b0_in1k.py 8
 Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run
 Expect:   not run

@@ -1,9 +1,9 @@
 """Linear probe of ConvNeXt-T whose predictions carry an energy, and how well that tells foreign images.
 
 Paper:    none
-Command:  tools/dist_train.sh configs/recipes/ood_ebm-convnext-t_in1k.py 8
-          python tools/test.py configs/recipes/ood_ebm-convnext-t_in1k.py CHECKPOINT
-          --cfg-options foreign_data_root=FOLDER
+Command:  tools/dist_train.sh configs/examples/ood_ebm-convnext-t_in1k.py 8
+          python tools/test.py configs/examples/ood_ebm-convnext-t_in1k.py CHECKPOINT
+          --cfg-options ood_data_root=FOLDER
           another pretraining: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
           model.energy_head.init_cfg.checkpoint=FILE
 Hardware: 8 GPUs, 2048 images each
@@ -25,7 +25,7 @@ model = dict(
 )
 
 # Any folder of images: these are the foreign ones. Validation is the probe's, with labels; the test needs none.
-foreign_data_root = 'data/foreign'
+ood_data_root = 'data/ood'
 pipeline = _base_.val_dataloader.dataset.pipeline
 _base_.test_dataloader.dataset = dict(
     type='ConcatDataset',
@@ -37,7 +37,7 @@ _base_.test_dataloader.dataset = dict(
             with_label=False,
             pipeline=pipeline,
         ),
-        dict(type='CustomDataset', data_root=foreign_data_root, with_label=False, pipeline=pipeline),
+        dict(type='CustomDataset', data_root=ood_data_root, with_label=False, pipeline=pipeline),
     ],
 )
-_base_.test_evaluator = dict(type='mmebm.ForeignEnergyMetric', data_root=foreign_data_root)
+_base_.test_evaluator = dict(type='mmebm.OODEnergyMetric', data_root=ood_data_root)

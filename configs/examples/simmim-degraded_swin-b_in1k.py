@@ -1,7 +1,7 @@
 """SimMIM on ImageNet-1k, a third of its images grey and a third blurred by a low resolution.
 
 Paper:    SimMIM, arXiv 2111.09886; the corruptions are this project's
-Command:  tools/dist_train.sh configs/recipes/simmim-degraded_swin-b_in1k.py 8
+Command:  tools/dist_train.sh configs/examples/simmim-degraded_swin-b_in1k.py 8
 Hardware: 8 GPUs, 256 images each
 Time:     not run
 Expect:   not run

@@ -1,7 +1,7 @@
 """MAE on ImageNet-1k, half of its images with noise.
 
 Paper:    MAE, arXiv 2111.06377; the noise is this project's
-Command:  tools/dist_train.sh configs/recipes/mae-noise_vit-b_in1k.py 8
+Command:  tools/dist_train.sh configs/examples/mae-noise_vit-b_in1k.py 8
 Hardware: 8 GPUs, 512 images each
 Time:     not run
 Expect:   not run

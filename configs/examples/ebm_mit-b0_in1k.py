@@ -1,7 +1,7 @@
 """mmseg's backbone of SegFormer-B0 on ImageNet-1k, restoring masked images.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; SegFormer, arXiv 2105.15203
-Command:  tools/dist_train.sh configs/recipes/ebm_mit-b0_in1k.py 8
+Command:  tools/dist_train.sh configs/examples/ebm_mit-b0_in1k.py 8
 Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run
 Expect:   not run

@@ -1,14 +1,14 @@
-"""mmdet's Faster R-CNN on COCO, which logs the energy of its inputs.
+"""mmseg's PSPNet on ADE20K, which logs the energy of its inputs.
 
-Paper:    Faster R-CNN, arXiv 1506.01497
-Command:  tools/dist_train.sh configs/recipes/input-energy_faster-rcnn_r50_coco.py 8
+Paper:    PSPNet, arXiv 1612.01105
+Command:  tools/dist_train.sh configs/examples/input-energy_pspnet_r50_ade20k.py 4
           another energy: add --cfg-options custom_hooks.0.config=CONFIG custom_hooks.0.checkpoint=FILE
-Hardware: 8 GPUs, 2 images each
+Hardware: 4 GPUs, 4 images each
 Time:     not run
 Expect:   not run
 """
 
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+_base_ = 'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py'
 
 custom_hooks = [
     dict(
