@@ -13,16 +13,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmebm.experiments.results import RESULTS, hardware, stamp
+from mmebm.experiments.results import hardware, stamp
 from mmebm.launch.options import find_config
 from mmebm.launch.scripts import adapt_to_cpu
 
-RECORD = RESULTS / 'fixed_seed_losses.json'
+RECORD = Path(__file__).parent / 'results' / 'fixed_seed_losses.json'
 ITERATIONS = 30
 IMAGES = 'ebm_vit-t_shapes'
 PATCHES = 'ebm-patches_vit-t_shapes-64px'
@@ -30,15 +31,15 @@ PATCHES = 'ebm-patches_vit-t_shapes-64px'
 # Of each variant: the config, its options, and the number of processes.
 VARIANTS = {
     'demo': (IMAGES, {}, 1),
-    'compiled': (IMAGES, {'model.compile': True}, 1),
-    'micro-batch': (IMAGES, {'model.micro_batch': 10}, 1),
+    'compiled': (IMAGES, {'model.training_step.compile': True}, 1),
+    'micro-batch': (IMAGES, {'model.training_step.micro_batch': 10}, 1),
     'two-steps': (IMAGES, {'model.num_steps': 2}, 1),
-    'low-memory': (IMAGES, {'model.low_memory': True}, 1),
-    'recomputed-attention': (IMAGES, {'model.attention': 'recomputed'}, 1),
-    'contrast': (IMAGES, {'model.contrast': 0.1}, 1),
+    'low-memory': (IMAGES, {'model.training_step.low_memory': True}, 1),
+    'recomputed-attention': (IMAGES, {'model.training_step.attention': 'recomputed'}, 1),
+    'nce': (IMAGES, {'model.nce_weight': 0.1}, 1),
     'two-processes': (IMAGES, {'train_dataloader.batch_size': 16}, 2),
     'patches': (PATCHES, {}, 1),
-    'patches-eager': (PATCHES, {'model.compile': False}, 1),
+    'patches-eager': (PATCHES, {'model.training_step.compile': False}, 1),
 }
 
 
@@ -73,8 +74,7 @@ def in_process(variant: str) -> list[float]:
         log = subprocess.run(command, env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
         if log.returncode:
             raise RuntimeError(f'{variant} failed:\n{log.stdout[-2000:]}\n{log.stderr[-4000:]}')
-        with open(f'{folder}/losses.json') as file:
-            return json.load(file)
+        return json.loads(Path(folder, 'losses.json').read_text())
 
 
 def main() -> None:
@@ -88,8 +88,7 @@ def main() -> None:
     if args.variant:
         values = losses(args.variant)
         if int(os.environ.get('RANK', 0)) == 0:
-            with open(args.out, 'w') as file:
-                json.dump(values, file)
+            Path(args.out).write_text(json.dumps(values))
         return
     recorded = json.loads(RECORD.read_text())['losses'] if args.check else {}
     found, different = {}, []

@@ -17,7 +17,7 @@ model = dict(
     head=dict(
         type='mmebm.PatchEnergyHead', in_channels=768, grid_size=(14, 14), patch_size=16, embed_dims=512, num_heads=16
     ),
-    compile=True,
+    training_step=dict(compile=True),
 )
 
 # The patches are drawn on the GPU, so an image is all that is loaded.

@@ -20,8 +20,8 @@ model = dict(
         patch_size=8,
         out_type='raw',
     ),
-    head=dict(type='mmebm.PatchEnergyHead', in_channels=128, grid_size=(8, 8), patch_size=8, place_weight=1.0),
-    compile=True,
+    head=dict(type='mmebm.PatchEnergyHead', in_channels=128, grid_size=(8, 8), patch_size=8, position_weight=1.0),
+    training_step=dict(compile=True),
     data_preprocessor=_base_.model.data_preprocessor,
 )
 

@@ -20,7 +20,7 @@ model = dict(
     type='mmebm.EBMAlgorithm',
     backbone=dict(type='mmebm.SinCosViT', arch='base', img_size=224, patch_size=16, out_type='raw'),
     head=dict(type='mmebm.EnergyHead', in_channels=768),
-    compile=True,
+    training_step=dict(compile=True),
 )
 
 # Any folder, nested or not, without labels.

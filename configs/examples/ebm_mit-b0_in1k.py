@@ -19,7 +19,7 @@ model = dict(
         qkv_bias=True,
     ),
     head=dict(in_channels=256),
-    compile=False,  # not tried
+    training_step=dict(compile=False),  # not tried
 )
 
 # A unit of the mask is one position of the last stage, as in SimMIM.

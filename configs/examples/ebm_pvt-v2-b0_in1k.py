@@ -12,7 +12,7 @@ _base_ = '../ebm_vit-b_in1k.py'
 model = dict(
     backbone=dict(_delete_=True, type='mmdet.PyramidVisionTransformerV2', embed_dims=32, num_layers=[2, 2, 2, 2]),
     head=dict(in_channels=256),
-    compile=False,  # not tried
+    training_step=dict(compile=False),  # not tried
 )
 
 # A unit of the mask is one position of the last stage, as in SimMIM.

@@ -13,7 +13,7 @@ _base_ = './ebm_vit-w128_32px.py'
 model = dict(
     backbone=dict(_delete_=True, type='ConvNeXt', **_base_.shared.convnext, gap_before_final_norm=False),
     head=dict(in_channels=256),
-    contrast=0.0,
+    nce_weight=0.0,
 )
 mask = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=8)  # size and ratio of SparK's
 _base_.train_dataloader.dataset.pipeline[-2].corruption = mask

@@ -13,7 +13,7 @@ _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(in_channels=128),
-    contrast=0.05,
+    nce_weight=0.05,
 )
 corruptions = [
     dict(type='mmebm.PatchMask', ratio=0.6, patch_size=4),

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from mmebm.checkpoint import read_checkpoint
 from mmebm.environment import require_mmcv_ops
 from mmebm.launch.checks.classes import check_classes
-from mmebm.launch.checks.engines import check_config
+from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
 from mmebm.launch.options import check_data_roots, find_config, merge_options, nested_dicts
 
@@ -55,7 +55,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
             # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
             cfg.resume = False
         if 'train_dataloader' in sections:
-            check_config(cfg)
+            check_engine_config(cfg)
             check_auto_scale(cfg)
         check_data_roots(cfg, sections)
         check_classes(cfg, sections)

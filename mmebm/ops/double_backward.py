@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from mmebm.ops.attention import AttentionFn
+from mmebm.ops.attention import AttentionFn, explicit_attention
 
 
 class SecondOrderOperators(TorchFunctionMode):
@@ -24,7 +24,7 @@ class SecondOrderOperators(TorchFunctionMode):
         attention: In place of ``scaled_dot_product_attention``: ``explicit_attention`` or ``recomputed_attention``.
     """
 
-    def __init__(self, attention: AttentionFn) -> None:
+    def __init__(self, attention: AttentionFn = explicit_attention) -> None:
         super().__init__()
         self.replacements = {
             F.scaled_dot_product_attention: attention,

@@ -1,103 +1,122 @@
-"""How a training step is computed: eagerly or compiled, at once or in parts, fast or in little memory."""
+"""One class that computes a training batch in all ways; what is computed, the algorithm says."""
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._functorch import config as functorch_config
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmebm.energy import LowMemoryGradient, SumInParts, energy_gradient, restoration_step, trainable
+from mmebm.energy import EnergyFn, descend, energy_gradient
 from mmebm.ops.attention import explicit_attention, recomputed_attention
+from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
+from mmebm.ops.double_backward import SecondOrderOperators
+from mmebm.training_step.compiled import Compiled
+from mmebm.training_step.low_memory import LowMemoryGradient
+from mmebm.training_step.parts import SumInParts, split, trainable
 
 ATTENTIONS = {'explicit': explicit_attention, 'recomputed': recomputed_attention}
 
 
-class TrainingPair(NamedTuple):
-    """A batch, or a part of one.
-
-    Attributes:
-        corrupted: (N, C, H, W).
-        clean: (N, C, H, W).
-        kept: Indices (N, M) of the patches that the network sees; None for all.
-        where: Mask (N, H, W) of their pixels, True = counts; None for all.
-    """
-
-    corrupted: Tensor
-    clean: Tensor
-    kept: Tensor | None
-    where: Tensor | None
-
-    def squared_error(self, images: Tensor) -> Tensor:
-        """Sum of squared differences of images (N, C, H, W) from the clean ones, where pixels count."""
-        error = (images - self.clean).square().sum(dim=1)
-        return error.sum() if self.where is None else (error * self.where).sum()
-
-    def split(self, size: int) -> Iterator['TrainingPair']:
-        """Parts of ``size`` images and a rest."""
-        for start in range(0, len(self.clean), size):
-            yield TrainingPair(*(None if field is None else field[start : start + size] for field in self))
-
-
 class TrainingStep:
-    """Loss of a training batch. Every way to compute it gives the same gradients.
+    """Computes the loss of a training batch. Every way to compute it gives the same gradients.
 
     Args:
-        model: An ``EBMAlgorithm``.
-        compile: Compile a restoration step with its loss and its inner gradient as one graph; if that fails, warn and
-            go on eagerly.
-        low_memory: Recompute, block by block, instead of keeping activations.
-        attention: ``explicit``, or ``recomputed``, which saves no L x L matrix.
-        micro_batch: Images whose activations exist at a time; None for the whole batch.
-        contrast: Weight of the contrast of energies.
+        model: The model that is trained.
+        step: One restoration step with its loss: from x_{k-1} (N, ...) and a batch, to x_k and losses by name. It
+            differentiates its energy by ``gradient_fn``. A batch is any nest of tuples of tensors (N, ...) and None.
+        num_steps: K, steps of a restoration; their losses are added.
+        compile: Whether to compile the step, inner gradient included, as one graph. The first step then takes a minute
+            or more; where the compiler fails, training warns and continues without it. (Not the runner's own
+            ``compile``, which would differentiate a compiled module twice.)
+        micro_batch: How many images' activations exist at a time; a batch is differentiated in such parts. None: all.
+        low_memory: Whether to recompute activations block by block instead of keeping them: at larger batches, less
+            memory than a supervised step; 1.7 times as slow.
+        attention: ``explicit``; or ``recomputed``, which saves no L x L matrix, for long sequences (not with
+            ``compile`` or ``low_memory``, which need none).
 
     Raises:
-        ValueError: Unknown ``attention``, ``micro_batch`` below 1, negative ``contrast``, or choices that exclude each
-            other.
+        ValueError: Unknown ``attention``, ``micro_batch`` below 1, or choices that exclude each other.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        compile: bool,
-        low_memory: bool,
-        attention: str,
-        micro_batch: int | None,
-        contrast: float,
+        step: Callable[[Tensor, Any], tuple[Tensor, dict[str, Tensor]]],
+        num_steps: int = 1,
+        *,
+        compile: bool = False,
+        micro_batch: int | None = None,
+        low_memory: bool = False,
+        attention: Literal['explicit', 'recomputed'] = 'explicit',
     ) -> None:
         if attention not in ATTENTIONS:
-            raise ValueError(f'EBMAlgorithm: attention must be one of {list(ATTENTIONS)}, not {attention!r}')
+            raise ValueError(f'training_step: attention must be one of {list(ATTENTIONS)}, not {attention!r}')
         if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f'EBMAlgorithm: micro_batch must be at least 1, not {micro_batch}')
-        if compile and (low_memory or attention != 'explicit'):
+            raise ValueError(f'training_step: micro_batch must be at least 1, not {micro_batch}')
+        if attention != 'explicit' and (compile or low_memory):
+            other = 'compile' if compile else 'low_memory'
+            raise ValueError(f'training_step: {other}=True excludes attention={attention!r}, which it has no use for')
+        if compile and low_memory:
             raise ValueError(
-                "EBMAlgorithm: compile=True excludes low_memory=True and attention='recomputed', which the compiler "
-                'would not differentiate correctly'
-            )
-        if contrast < 0:
-            raise ValueError(f'EBMAlgorithm: contrast must be at least 0, not {contrast}')
-        if contrast and low_memory:
-            raise ValueError(
-                'EBMAlgorithm: low_memory=True excludes contrast, since it differentiates no energy; use micro_batch'
+                'training_step: compile=True excludes low_memory=True, which the compiler would not differentiate '
+                'correctly'
             )
         self.model = model
-        self.compile = compile
+        self.step = Compiled(step, model) if compile else step
+        self.num_steps = num_steps
         self.micro_batch = micro_batch
-        self.contrast = contrast
         self.low_memory = low_memory
-        self.gradient_fn = (
-            LowMemoryGradient(model) if low_memory else partial(energy_gradient, attention=ATTENTIONS[attention])
-        )
-        self.step = Compiled(self._step, model) if compile else self._step
+        operators = partial(SecondOrderOperators, ATTENTIONS[attention])
+        self.gradient_fn = LowMemoryGradient(model) if low_memory else partial(energy_gradient, operators=operators)
         self.sum_in_parts = SumInParts()
 
-    def check(self, pair: TrainingPair) -> None:
+    def __call__(self, start: Tensor, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses by name, and x_K (N, ...), detached.
+
+        Args:
+            start: x_0, (N, ...).
+            batch: What else the step takes.
+        """
+        if self.num_steps == 1 and (self.micro_batch or len(start)) >= len(start):
+            restored, losses = self._step(start.detach(), batch)
+            return losses, restored.detach()
+        totals, restored = {}, []
+        total = self.sum_in_parts(self._one_by_one(start, batch, totals, restored), trainable(self.model))
+        first = next(name for name in totals if 'loss' in name)
+        totals[first] = totals[first] + (total - total.detach())  # adds nothing but the gradients
+        return totals, torch.cat(restored)
+
+    def _one_by_one(
+        self, start: Tensor, batch: Any, totals: dict[str, Tensor], restored: list[Tensor]
+    ) -> Iterator[Tensor]:
+        """The loss of every part and step. What came of them is added to ``totals`` and ``restored``."""
+        for (x, part), share in self.parts((start, batch)):
+            for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0) + share * value.detach()
+                yield share * sum(value for name, value in losses.items() if 'loss' in name)
+            restored.append(image.detach())
+
+    def _step(self, x: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.step(x.requires_grad_(), batch)  # to be differentiated, x has to be an input of what is compiled
+
+    def parts(self, batch: Any) -> Iterator[tuple[Any, float]]:
+        """The parts of a batch that are computed one by one, each with its share of the images."""
+        return split(batch, self.micro_batch)
+
+    def recomputing(self) -> block_checkpointing:
+        """Context for what a step computes before the energy: with ``low_memory``, blocks keep their inputs only."""
+        return block_checkpointing(residual_blocks(self.model) if self.low_memory else [])
+
+    def check(self, energy_of: Callable[[Any], EnergyFn], start: Tensor, batch: Any) -> None:
         """Make sure, on a first batch, that the gradients are exact.
+
+        Args:
+            energy_of: From a batch to the energy of x.
+            start: x_0, (N, ...).
+            batch: What else a step takes.
 
         Raises:
             ValueError: The model has batch normalisation, and a batch is split or computed twice.
@@ -106,122 +125,11 @@ class TrainingStep:
         if self.micro_batch is None and not self.low_memory:
             return
         for name, module in self.model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            if isinstance(module, _BatchNorm) and module.training:
                 raise ValueError(
                     f'{name}: with micro_batch, batch normalisation sees other images, and with low_memory=True its '
                     'running statistics move twice; use GN or LN, or a smaller batch'
                 )
         if self.low_memory:
-            part = next(pair.split(1))
-            self.gradient_fn.check(partial(self.model.energy, kept=part.kept), part.corrupted)
-
-    def __call__(self, pair: TrainingPair) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses, as the head names them, and the images that the last restoration step gives, (N, C, H, W)."""
-        micro_batch = self.micro_batch or len(pair.clean)
-        if self.model.num_steps == 1 and micro_batch >= len(pair.clean):
-            losses, restored = self._one(pair.corrupted, pair)
-            return losses, restored.detach()
-        totals, restored = {}, []
-        total = self.sum_in_parts(self._one_by_one(pair, micro_batch, totals, restored), trainable(self.model))
-        first = next(name for name in totals if 'loss' in name)
-        totals[first] = totals[first] + (total - total.detach())  # adds nothing but the gradients
-        return totals, torch.cat(restored)
-
-    def _one_by_one(
-        self, pair: TrainingPair, micro_batch: int, totals: dict[str, Tensor], restored: list[Tensor]
-    ) -> Iterator[Tensor]:
-        """The loss of every part and step. What came of them is added to ``totals`` and ``restored``."""
-        for part in pair.split(micro_batch):
-            share = len(part.clean) / len(pair.clean)
-            images = part.corrupted
-            for _ in range(self.model.num_steps):
-                losses, images = self._one(images, part)
-                images = images.detach()
-                for name, value in losses.items():
-                    totals[name] = totals.get(name, 0) + share * value.detach()
-                yield share * sum(value for name, value in losses.items() if 'loss' in name)
-            restored.append(images)
-
-    def _one(self, images: Tensor, pair: TrainingPair) -> tuple[dict[str, Tensor], Tensor]:
-        images = (
-            images.detach().requires_grad_()
-        )  # here: to be differentiated, it has to be an input of what is compiled
-        return self.step(images, *pair)
-
-    def _step(
-        self, images: Tensor, corrupted: Tensor, clean: Tensor, kept: Tensor | None, where: Tensor | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        restored, energy = restoration_step(
-            partial(self.model.energy, kept=kept),
-            images,
-            self.model.step_size,
-            create_graph=True,
-            gradient_fn=self.gradient_fn,
-        )
-        masked = () if where is None else (where,)  # other heads need not know of masks
-        losses = self.model.head.loss([restored], clean, corrupted, *masked)
-        if self.contrast:
-            contrast = F.softplus(self.model.energy(clean, kept)).mean() + F.softplus(-energy).mean()
-            losses['loss_contrast'] = self.contrast * contrast
-        return losses, restored
-
-
-class Compiled:
-    """A function compiled as one graph with its backward pass, or, from where that fails on, the function itself.
-
-    Args:
-        function: What to compile.
-        model: The network that it calls.
-    """
-
-    def __init__(self, function: Callable, model: nn.Module) -> None:
-        self.function = function
-        self.model = model
-        self._compiled: Callable | None = None
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether calls run the compiled function; False before the first one."""
-        return self._compiled not in (None, self.function)
-
-    def __call__(self, *args):
-        """What the function returns; the first call compiles, and so does the first one of another batch size."""
-        if self._compiled is self.function:
-            return self.function(*args)
-        try:
-            with _compiler_settings():
-                return self._compile()(*args)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f'compile=True does not work here, training goes on without it: {reason}', stacklevel=2)
-            self._compiled = self.function
-            return self.function(*args)
-
-    def _compile(self) -> Callable:
-        if self._compiled is None:
-            make_traceable(self.model)
-            # Static shapes: the last, smaller batch of an epoch is compiled on its own and slows down no other.
-            self._compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
-        return self._compiled
-
-
-@contextmanager
-def _compiler_settings() -> Iterator[None]:
-    """Lets the compiler trace ``torch.autograd.grad``, and has it compile the backward pass together with the forward.
-
-    Left until ``loss.backward()``, a backward pass that does not compile would raise too late to go on without it. And
-    the graph is not split into the buckets of DistributedDataParallel, which no gradient would cross.
-    """
-    with (
-        torch._dynamo.config.patch(trace_autograd_ops=True, optimize_ddp=False),
-        functorch_config.patch(force_non_lazy_backward_lowering=True),
-    ):
-        yield
-
-
-def make_traceable(model: nn.Module) -> None:
-    """Replace what stops the compiler: numbers of NumPy among the attributes, such as mmpretrain's drop path rates."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, np.generic):
-                setattr(module, name, value.item())
+            (first, batch_of_one), _ = next(split((start, batch), 1))
+            self.gradient_fn.check(energy_of(batch_of_one), first)

@@ -1,8 +1,6 @@
-"""Which engines can pretrain by restoration; the others are refused before they train anything.
+"""Which of mmengine's engines can train a model that differentiates twice; the others are refused before they start.
 
-Training differentiates through a gradient. Engines that shard the parameters gather and free them in hooks, which count
-on one backward pass a step: with two, weights get no gradient or never move, and mostly there is no error.
-``docs/engines.md`` says what was tried. Evaluation, and the training of other models, are not checked.
+Evaluation, and the training of other models, are not checked.
 """
 
 from collections.abc import Iterator
@@ -10,10 +8,10 @@ from typing import Any
 
 import mmengine
 from mmengine.config import Config
-from torch import nn
-from torch.distributed.tensor import DTensor
+from mmengine.registry import DefaultScope
 
-PRETRAINING = {'EBMAlgorithm', 'PatchEBM'}
+from mmebm.models.selfsup.checks import COMPILE_INSTEAD, refusal
+from mmebm.registry import MODELS
 
 # Training strategies and model wrappers of mmengine that shard parameters or gradients.
 SHARDING = {'FSDPStrategy', 'MMFullyShardedDataParallel', 'ColossalAIStrategy'}
@@ -21,29 +19,19 @@ SHARDING = {'FSDPStrategy', 'MMFullyShardedDataParallel', 'ColossalAIStrategy'}
 # Collects a ZeroRedundancyOptimizer's state from all processes when the runner saves it.
 HOOK = 'ShardedOptimizerHook'
 
-ALTERNATIVES = (
-    "train with DistributedDataParallel; to save memory there, add optimizer=dict(type='ZeroRedundancyOptimizer', "
-    "optimizer_type='AdamW', ...), optim_wrapper.accumulative_counts, or an EBMAlgorithm's model.micro_batch or "
-    'model.low_memory=True (see docs/engines.md). Evaluation and fine-tuning are not restricted'
-)
-COMPILE_INSTEAD = (
-    "mmengine's compile would differentiate a compiled step twice, which torch cannot; use model.compile=True instead "
-    '(--cfg-options model.compile=True), which compiles the inner gradient too'
-)
 
-
-def check_config(cfg: Config) -> None:
-    """Refuse a training config that restores and whose engine cannot train or save the model.
+def check_engine_config(cfg: Config) -> None:
+    """Refuse a training config whose model differentiates twice and whose engine cannot train or save it.
 
     Raises:
         ValueError: Names the key, why, and what to use instead.
     """
-    if _name(cfg.get('model')) not in PRETRAINING:
+    if not differentiates_twice(cfg):
         return
     if _compiles(cfg.get('compile')):
         raise ValueError(f'compile: {COMPILE_INSTEAD}')
     for key, what in _sharding(cfg):
-        raise ValueError(f'{key}: {_refusal(what)}')
+        raise ValueError(f'{key}: {refusal(what)}')
     hooks = {_name(hook) for hook in cfg.get('custom_hooks') or ()}
     if _name((cfg.get('optim_wrapper') or {}).get('optimizer')) == 'ZeroRedundancyOptimizer' and HOOK not in hooks:
         raise ValueError(
@@ -52,22 +40,13 @@ def check_config(cfg: Config) -> None:
         )
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuse, on a first training batch, a model that an engine has sharded or mmengine has compiled.
-
-    Raises:
-        ValueError: Says why, and what to use instead.
-    """
-    if 'train_step' in vars(model):  # where mmengine puts the compiled one; of a wrapped model, in the wrapper
-        raise ValueError(f'compile: {COMPILE_INSTEAD}')
-    for module in model.modules():
-        if getattr(module, '_is_fsdp_managed_module', False):  # by FSDP 1 and 2, for the compiler; no public sign
-            raise ValueError(_refusal('FSDP'))
-    for parameter in model.parameters():
-        if hasattr(parameter, 'ds_id'):
-            raise ValueError(_refusal('DeepSpeed ZeRO-3'))
-        if isinstance(parameter, DTensor):
-            raise ValueError(_refusal('Tensor parallelism'))
+def differentiates_twice(cfg: Config) -> bool:
+    """Whether a config's model says so by its class attribute; an unknown model does not."""
+    kind = (cfg.get('model') or {}).get('type')
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+            kind = MODELS.get(kind)
+    return getattr(kind, 'differentiates_twice', False)
 
 
 def _sharding(cfg: Config) -> Iterator[tuple[str, str]]:
@@ -94,10 +73,6 @@ def _zero_stage(strategy: dict) -> int:
 def _compiles(compile: bool | dict | None) -> bool:
     """How mmengine reads the key: an empty dict compiles too."""
     return not compile.get('disable', False) if isinstance(compile, dict) else bool(compile)
-
-
-def _refusal(what: str) -> str:
-    return f'{what} cannot pretrain by restoration, which differentiates twice; {ALTERNATIVES}'
 
 
 def _name(config: Any) -> str:

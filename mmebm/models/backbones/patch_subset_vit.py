@@ -10,7 +10,7 @@ from mmebm.registry import MODELS
 
 @MODELS.register_module()
 class PatchSubsetViT(SinCosViT):
-    """mmpretrain's VisionTransformer, which can read some patches of an image, and some of them without their place.
+    """mmpretrain's VisionTransformer, which can read some patches of an image, and some of them without their position.
 
     Weights have the names and the meaning of ``VisionTransformer``'s. As in MAE (arXiv 2111.06377), positions are sines
     and cosines and stay fixed.
@@ -32,26 +32,28 @@ class PatchSubsetViT(SinCosViT):
             )
         self.pos_embed.requires_grad_(False)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None, lost: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+    def forward(
+        self, x: Tensor, visible: Tensor | None = None, position_dropped: Tensor | None = None
+    ) -> tuple[Tensor, ...] | Tensor:
         """Features of images (N, C, H, W), or of some of their patches.
 
         Args:
             x: The images.
-            seen: Indices (N, K) of patches to read, row by row; None for whole images.
-            lost: Indices (N, M) of patches to read without their place.
+            visible: Indices (N, V) of patches to read, row by row; None for whole images.
+            position_dropped: Indices (N, P) of patches to read without their position.
 
         Returns:
-            With indices the last features, tokens (N, extra + K + M, C) in the order of the indices behind class and
+            With indices the last features, tokens (N, extra + V + P, D) in the order of the indices behind class and
             other extra tokens; without them what ``VisionTransformer`` returns.
         """
-        if seen is None:
+        if visible is None:
             return super().forward(x)
         patches, _ = self.patch_embed(x)
         positions = self.pos_embed.expand(len(x), -1, -1)
         extra = self.num_extra_tokens
         tokens = [
-            gather_patches(patches, seen) + gather_patches(positions[:, extra:], seen),
-            gather_patches(patches, lost),
+            gather_patches(patches, visible) + gather_patches(positions[:, extra:], visible),
+            gather_patches(patches, position_dropped),
         ]
         if self.cls_token is not None:
             tokens.insert(0, self.cls_token + positions[:, :extra])

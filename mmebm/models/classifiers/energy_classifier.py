@@ -4,7 +4,6 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmebm.models.heads.energy_head import energy_by
 from mmebm.registry import MODELS
 
 
@@ -40,6 +39,6 @@ class EnergyClassifier(ImageClassifier):
         feats = self.extract_feat(inputs, stage='backbone')
         pooled = self.neck(feats) if self.with_neck else feats
         data_samples = self.head.predict(pooled, data_samples, **kwargs)
-        for sample, energy in zip(data_samples, energy_by(self.energy_head, feats, inputs), strict=True):
+        for sample, energy in zip(data_samples, self.energy_head(feats, inputs), strict=True):
             sample.set_field(energy, 'energy')
         return data_samples

@@ -1,4 +1,4 @@
-"""From a backbone's features to one energy an image."""
+"""From a backbone's features to one energy per image."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -87,8 +87,15 @@ class EnergyHead(BaseModule):
         self.energies = nn.ModuleList(ENERGIES[kind](channels, hidden_channels) for channels in self.in_channels)
         self.restoration_loss = MODELS.build(loss) if isinstance(loss, dict) else loss or RestorationLoss()
 
-    def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, feats: Tensor | Sequence[Tensor], images: Tensor | None = None, kept: Tensor | None = None
+    ) -> Tensor:
         """Energies (N,), in at least float32, of the features of one or several stages.
+
+        Args:
+            feats: Of one or several stages, in the order of the backbone's outputs.
+            images: What the features are of, (N, C, H, W); for heads that read them, which this one does not.
+            kept: Indices (N, M) of the patches that the features are of, None for all; likewise.
 
         Raises:
             ValueError: Fewer stages than ``in_channels``, or features of another width.
@@ -112,30 +119,17 @@ class EnergyHead(BaseModule):
         return energy
 
     def loss(
-        self, restored: Sequence[Tensor], clean: Tensor, corrupted: Tensor, where: Tensor | None = None
+        self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Loss summed over the restoration's steps.
+        """Loss of one restoration step.
 
         Args:
-            restored: x_1 to x_K, each (N, C, H, W).
+            restored: x_k, (N, C, H, W).
             clean: (N, C, H, W).
             corrupted: x_0, (N, C, H, W).
             where: Mask (N, H, W) of the pixels that count, True = counts; None for all.
         """
-        losses = [self.restoration_loss(images, clean, corrupted, where) for images in restored]
-        return dict(loss=torch.stack(losses).sum())
-
-
-def energy_by(head: nn.Module, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
-    """Energies (N,) by any head: one with ``reads_images`` is given more than the features.
-
-    Args:
-        head: An ``EnergyHead``, or a module that maps features to energies.
-        feats: As in ``EnergyHead``.
-        images: What the features are of, (N, C, H, W).
-        kept: Indices (N, M) of the patches that the features are of; None for all.
-    """
-    return head(feats, images, kept) if getattr(head, 'reads_images', False) else head(feats)
+        return dict(loss=self.restoration_loss(restored, clean, corrupted, where))
 
 
 def as_tokens(features: Tensor, channels: int) -> Tensor:

@@ -1,5 +1,7 @@
 """An energy that measures how far an image is from what its features say it is."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens
@@ -28,8 +30,6 @@ class ResidualEnergyHead(EnergyHead):
         init_cfg: As in mmengine's BaseModule.
     """
 
-    reads_images = True
-
     def __init__(
         self,
         in_channels: int,
@@ -42,7 +42,7 @@ class ResidualEnergyHead(EnergyHead):
         self.patch_size = patch_size
         self.energies = nn.ModuleList([nn.Linear(in_channels, image_channels * patch_size**2)])
 
-    def forward(self, feats: Tensor | tuple[Tensor, ...], images: Tensor, kept: Tensor | None = None) -> Tensor:
+    def forward(self, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Energies (N,), in at least float32.
 
         Args:

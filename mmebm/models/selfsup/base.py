@@ -1,7 +1,11 @@
-"""What pretraining by restoration has in common: it predicts restored images."""
+"""Base class of self-supervised models with a ``predict`` mode.
+
+Shapes in this folder: N images; C channels; H, W height and width in pixels; L patches (tokens) of an image; D width of
+features; K restoration steps; M kept tokens; V visible, P position-dropped and R masked patches, V + P + R = L.
+"""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from mmpretrain.models.selfsup import BaseSelfSupervisor
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 
 
 class BaseRestorer(BaseSelfSupervisor):
-    """A self-supervised model with a ``predict`` mode.
+    """A self-supervised model that restores images, with a ``predict`` mode.
 
     Args:
         *args: As in mmpretrain's ``BaseSelfSupervisor``.
@@ -19,9 +23,11 @@ class BaseRestorer(BaseSelfSupervisor):
 
     Attributes:
         num_inputs: Batches of images that ``loss`` takes in a list.
+        differentiates_twice: Whether training differentiates through a gradient, which some engines cannot.
     """
 
     num_inputs: ClassVar[int]
+    differentiates_twice: ClassVar[bool] = False
 
     def __init__(self, *args, data_preprocessor: dict | nn.Module | None = None, **kwargs):
         if not isinstance(data_preprocessor, nn.Module):
@@ -59,3 +65,18 @@ def fill(data_samples: list[DataSample] | None, fields: Mapping[str, Tensor]) ->
         for name, values in fields.items():
             sample.set_field(values[i], name)
     return data_samples
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Set ``requires_grad=False`` on the named parameters.
+
+    Raises:
+        ValueError: A name is not a parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    for name in names:
+        if name not in parameters:
+            raise ValueError(
+                f'{type(model).__name__}: frozen names {name!r}, which is not one of the parameters {[*parameters]}'
+            )
+        parameters[name].requires_grad_(False)

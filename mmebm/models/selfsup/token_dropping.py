@@ -32,12 +32,12 @@ class TokenDropping:
     def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
         if not (visible >= 0 and corrupted > 0 and visible + corrupted <= 1):
             raise ValueError(
-                'partial: visible must be at least 0, corrupted above 0, and both together at most 1; '
+                'token_dropping: visible must be at least 0, corrupted above 0, and both together at most 1; '
                 f'not {visible} and {corrupted}'
             )
         blocks = residual_blocks(backbone)
         if not blocks:
-            raise ValueError(f'partial: found no blocks in {type(backbone).__name__} to drop tokens before')
+            raise ValueError(f'token_dropping: found no blocks in {type(backbone).__name__} to drop tokens before')
         self.patch_size = patch_size
         self.visible = visible
         self.corrupted = corrupted
@@ -50,7 +50,9 @@ class TokenDropping:
         """Indices (N, M), ascending, of the patches to keep for a pair of images (N, C, H, W)."""
         p = self.patch_size
         if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
-            raise ValueError(f'partial: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}')
+            raise ValueError(
+                f'token_dropping: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}'
+            )
         changed = (corrupted != clean).any(dim=1).unfold(1, p, p).unfold(2, p, p)  # (N, H / p, W / p, p, p)
         changed = changed.flatten(3).any(dim=3).flatten(1)  # (N, L), True = corrupted
         num_patches = changed.shape[1]
@@ -87,7 +89,7 @@ class TokenDropping:
         num_extra = tokens.shape[1] - self.num_patches if tokens.dim() == 3 else -1
         if num_extra < 0:
             raise ValueError(
-                f'partial: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
-                f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of partial.patch_size'
+                f'token_dropping: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
+                f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of patch_size'
             )
         return torch.cat([tokens[:, :num_extra], gather_patches(tokens[:, num_extra:], self.kept)], dim=1), *others

@@ -1,0 +1,41 @@
+"""Corrupted and clean images, and what of them counts."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class TrainingPair(NamedTuple):
+    """A batch, or a part of one.
+
+    Attributes:
+        corrupted: (N, C, H, W).
+        clean: (N, C, H, W).
+        kept: Indices (N, M) of the patches that the network sees; None for all.
+        where: Mask (N, H, W) of their pixels, True = counts; None for all.
+    """
+
+    corrupted: Tensor
+    clean: Tensor
+    kept: Tensor | None
+    where: Tensor | None
+
+    def squared_error(self, images: Tensor) -> Tensor:
+        """Sum of squared differences of images (N, C, H, W) from the clean ones, where pixels count."""
+        error = (images - self.clean).square().sum(dim=1)
+        return error.sum() if self.where is None else (error * self.where).sum()
+
+
+def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Check that inputs are ``[corrupted, clean]``.
+
+    Raises:
+        ValueError: They are not two batches of images of the same shape.
+    """
+    if not (isinstance(inputs, (list, tuple)) and len(inputs) == 2 and inputs[0].shape == inputs[1].shape):
+        raise ValueError(
+            'EBMAlgorithm needs inputs [corrupted, clean] of the same shape: put '
+            "dict(type='mmebm.CorruptedPair', corruption=...) before PackInputs in the pipeline"
+        )
+    return inputs[0], inputs[1]
