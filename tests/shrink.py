@@ -16,7 +16,7 @@ for name in ('mmebm.SinCosViT', 'mmebm.PatchSubsetViT'):
 
 def shrink(cfg: Config, work_dir: str, image_size: int = 64) -> Config:
     """Tiny backbone and images, two images of Shapes, one step, no files but those in ``work_dir``."""
-    cfg.model.compile = False  # which takes a minute and more; the gradient parity tests cover it
+    cfg.model.training_step = dict(compile=False)  # which takes a minute and more; the gradient parity tests cover it
     backbone = cfg.model.backbone
     backbone.update(TINY_BACKBONES[backbone.type])
     if 'img_size' in backbone:

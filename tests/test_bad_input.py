@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = f"""
 _base_ = '{ROOT}/configs/ebm_vit-t_folder.py'
 model = dict(
-    compile=False,
+    training_step=dict(compile=False),
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32), img_size=32
     ),

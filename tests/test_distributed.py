@@ -19,13 +19,14 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from shrink import shrink
+from tiny import grouped
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import SGD
 
 from mmebm.engine.hooks.patch_whitening_hook import whiten
-from mmebm.models.heads.patch_energy_head import PatchSplit
+from mmebm.models.patch_codec import PatchSplit
 
 WORLD_SIZE = 2
 STEPS = 3
@@ -34,7 +35,7 @@ CONFIG = Path(__file__).parents[1] / 'configs' / 'ebm_vit-b_in1k.py'
 
 # What is computed, and then how. All of the corrupted patches are kept, so that nothing is left to chance.
 TWO_STEPS = dict(num_steps=2)
-PARTIAL = dict(partial=dict(patch_size=4, visible=0.0, corrupted=0.5))
+DROPPING = dict(token_dropping=dict(patch_size=4, visible=0.0, corrupted=0.5))
 FORMULATIONS = {
     'default': dict(),
     'compiled': dict(compile=True),
@@ -43,11 +44,11 @@ FORMULATIONS = {
     'low memory': dict(low_memory=True),
     'two steps': TWO_STEPS,
     'two steps, low memory, micro-batches': TWO_STEPS | dict(low_memory=True, micro_batch=3),
-    'contrast': dict(contrast=0.1),
-    'partial': PARTIAL,
-    'partial, low memory, micro-batches': PARTIAL | dict(low_memory=True, micro_batch=3),
+    'nce': dict(nce_weight=0.1),
+    'token dropping': DROPPING,
+    'token dropping, low memory, micro-batches': DROPPING | dict(low_memory=True, micro_batch=3),
 }
-ACCUMULATED = ('default', 'micro-batches', 'low memory', 'partial', 'two steps')
+ACCUMULATED = ('default', 'micro-batches', 'low memory', 'token dropping', 'two steps')
 
 
 def build_model(num_steps=1, step_size='auto', **options):
@@ -67,7 +68,7 @@ def build_model(num_steps=1, step_size='auto', **options):
                 frozen=['backbone.ln1.bias'],
                 num_steps=num_steps,
                 step_size=step_size,
-                **options,
+                **grouped(options),
             )
         )
 
@@ -233,7 +234,7 @@ def found(tmp_path_factory):
 
 def trained_alone(options, **others):
     """The weights of one process that computes the same in the default way."""
-    model = build_model(**{key: options[key] for key in ('num_steps', 'partial') if key in options}, **others)
+    model = build_model(**{key: options[key] for key in ('num_steps', 'token_dropping') if key in options}, **others)
     train(model)
     return model.state_dict()
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmebm.energy import SumInParts, energy_gradient, restore
+from mmebm.energy import descend, energy_gradient, restoration_step, restore
+from mmebm.training_step.parts import SumInParts
 
 
 def half_square(x):
@@ -52,7 +53,7 @@ def test_third_derivatives_are_right_or_refused():
 
 def test_restoration_of_half_the_square_is_geometric():
     x = torch.randn(2, 3, 4, 4)
-    images, energies = restore(half_square, x, 0.25, 3, create_graph=False)
+    images, energies = restore(half_square, x, 0.25, 3)
     for k, image in enumerate(images):
         torch.testing.assert_close(image, 0.75**k * x)
     for k, energy in enumerate(energies):
@@ -63,16 +64,17 @@ def test_restoration_of_half_the_square_is_geometric():
 def test_every_step_is_a_one_step_problem():
     # E = w |x|^2 / 2, so x_2 = (1 - a w) x_1, and with x_1 detached d(x_2)/dw = -a x_1 and d(x_2)/da = -w x_1.
     x, w, a = torch.rand(2, 1, 2, 2), torch.tensor(0.5, requires_grad=True), torch.tensor([0.1], requires_grad=True)
-    images, _ = restore(lambda x: w * half_square(x), x, a, 2, create_graph=True)
-    images[2].sum().backward()
-    torch.testing.assert_close(w.grad, -0.1 * images[1].detach().sum())
-    torch.testing.assert_close(a.grad, -0.5 * images[1].detach().sum().reshape(1))
+    step = partial(restoration_step, lambda x: w * half_square(x), step_size=a, create_graph=True)
+    (first, _), (second, _) = descend(step, x, 2)
+    second.sum().backward()
+    torch.testing.assert_close(w.grad, -0.1 * first.detach().sum())
+    torch.testing.assert_close(a.grad, -0.5 * first.detach().sum().reshape(1))
 
 
 def test_works_inside_no_grad_and_leaves_no_graph():
     x = torch.randn(2, 3, 4, 4)
     with torch.no_grad():
-        images, energies = restore(half_square, x, 0.5, 1, create_graph=False)
+        images, energies = restore(half_square, x, 0.5, 1)
     torch.testing.assert_close(images[-1], x / 2)
     assert not images[-1].requires_grad and not energies[0].requires_grad and not x.requires_grad
 
@@ -81,8 +83,9 @@ def test_training_needs_the_graph():
     # Without create_graph the restored image would not depend on the weights, and only the step size would train.
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 1, bias=False), nn.Flatten(0))
     x = torch.randn(2, 3, 2, 2)
-    assert not restore(net, x, 1.0, 1, create_graph=False).images[-1].requires_grad
-    restore(net, x, 1.0, 1, create_graph=True).images[-1].sum().backward()
+    assert not restore(net, x, 1.0, 1).images[-1].requires_grad
+    restored, _ = restoration_step(net, x, 1.0, create_graph=True)
+    restored.sum().backward()
     torch.testing.assert_close(net[1].weight.grad, torch.full((1, 12), -2.0))  # two images, each -a
 
 
@@ -105,7 +108,8 @@ def test_fused_attention_has_the_gradients_of_the_explicit_products():
     explicit.load_state_dict(fused.state_dict())
     x = torch.randn(2, 3, 3, 3, dtype=torch.double)
     for net in (fused, explicit):
-        restore(net, x, 0.1, 1, create_graph=True).images[-1].square().sum().backward()
+        restored, _ = restoration_step(net, x, 0.1, create_graph=True)
+        restored.square().sum().backward()
     torch.testing.assert_close(fused.qkv.weight.grad, explicit.qkv.weight.grad, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(fused.qkv.bias.grad, explicit.qkv.bias.grad, rtol=1e-10, atol=1e-12)
 
@@ -113,17 +117,17 @@ def test_fused_attention_has_the_gradients_of_the_explicit_products():
 def test_under_autocast_the_image_and_its_gradient_stay_in_float32():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 1), nn.Flatten(0))
     x = torch.randn(4, 3, 2, 2)
-    exact = restore(net, x, 1.0, 1, create_graph=False).images[-1]
+    exact = restore(net, x, 1.0, 1).images[-1]
     with torch.autocast('cpu', torch.bfloat16):
-        images, energies = restore(net, x, 1.0, 1, create_graph=True)
-    assert energies[0].dtype == torch.bfloat16  # the forward pass did run in half precision
-    assert images[-1].dtype == torch.float32
-    torch.testing.assert_close(images[-1], exact, rtol=0, atol=0.02)
+        restored, energy = restoration_step(net, x, 1.0, create_graph=True)
+    assert energy.dtype == torch.bfloat16  # the forward pass did run in half precision
+    assert restored.dtype == torch.float32
+    torch.testing.assert_close(restored, exact, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize('energy', [lambda x: x.sum(), lambda x: x.flatten(1), lambda x: x.sum(dim=(1, 2, 3))[:1]])
 def test_energy_of_another_shape_is_refused(energy):
-    with pytest.raises(ValueError, match=r'one number an image, shape \(2,\)'):
+    with pytest.raises(ValueError, match=r'a number per image: \(2,\)'):
         energy_gradient(energy, torch.ones(2, 3, 4, 4), create_graph=False)
 
 
@@ -134,7 +138,7 @@ def test_inference_mode_is_refused_with_what_to_do():
 
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match='num_steps must be at least 1, not 0'):
-        restore(half_square, torch.ones(1, 1, 2, 2), 1.0, 0, create_graph=False)
+        restore(half_square, torch.ones(1, 1, 2, 2), 1.0, 0)
 
 
 def test_parts_whose_gradients_overflow_in_float16_train_once_the_scale_is_low_enough():

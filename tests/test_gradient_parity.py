@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
+from tiny import grouped
 
 SIZE = 32
 STEP_SIZE = 3.0
-PARTIAL = dict(patch_size=8, visible=0.25, corrupted=0.25)
+DROPPING = dict(patch_size=8, visible=0.25, corrupted=0.25)
 
 # The backbone, and the width of its last features.
 BACKBONES = {
@@ -83,7 +84,7 @@ def build(name, head=None, **options):
             backbone=backbone,
             head=dict(head or dict(type='mmebm.EnergyHead'), in_channels=channels),
             step_size=STEP_SIZE,
-            **options,
+            **grouped(options),
         )
     )
     with torch.no_grad():
@@ -105,7 +106,7 @@ def attention_by_definition(query, key, value, *args, **kwargs):
     return torch.einsum('bhqk,bhkc->bhqc', weights, value)
 
 
-def reference_loss(model, images, clean, contrast=0.0):
+def reference_loss(model, images, clean, nce_weight=0.0):
     """One restoration step and its losses, in nothing but torch."""
     images = images.detach().requires_grad_()
     energy = model.energy(images)
@@ -115,7 +116,7 @@ def reference_loss(model, images, clean, contrast=0.0):
         F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, is_corrupted))
         for logits, is_corrupted in ((model.energy(clean), 0.0), (energy, 1.0))
     )
-    return F.smooth_l1_loss(restored, clean) + contrast * cross_entropy, restored.detach()
+    return F.smooth_l1_loss(restored, clean) + nce_weight * cross_entropy, restored.detach()
 
 
 def use_reference_attention(model):
@@ -134,12 +135,12 @@ def make_smooth(model):
                 setattr(module, name, torch.nn.Softplus())
 
 
-def reference_gradients(name, num_steps=1, head=None, contrast=0.0):
+def reference_gradients(name, num_steps=1, head=None, nce_weight=0.0):
     model = build(name, head).double()
     use_reference_attention(model)
     images, clean = (view.double() for view in pair())
     for _ in range(num_steps):
-        loss, images = reference_loss(model, images, clean, contrast)
+        loss, images = reference_loss(model, images, clean, nce_weight)
         loss.backward()
     return gradients(model)
 
@@ -247,9 +248,9 @@ def test_gradients_of_several_steps(options, without_code_generation):
     [dict(), dict(micro_batch=3), dict(compile=True), dict(attention='recomputed'), dict(num_steps=2)],
     ids=str,
 )
-def test_gradients_of_contrasted_energies(options, without_code_generation):
-    found = gradients_of_step(build('vit', contrast=0.3, **options))
-    expected = reference_gradients('vit', num_steps=options.get('num_steps', 1), contrast=0.3)
+def test_gradients_with_noise_contrastive_estimation(options, without_code_generation):
+    found = gradients_of_step(build('vit', nce_weight=0.3, **options))
+    expected = reference_gradients('vit', num_steps=options.get('num_steps', 1), nce_weight=0.3)
     assert_same_gradients(found, expected, 1e-5)
     assert relative_error(found, reference_gradients('vit', num_steps=options.get('num_steps', 1))) > 0.01
 
@@ -300,7 +301,7 @@ def test_gradients_of_the_residual_energy(name, options, without_code_generation
 @pytest.mark.parametrize(('name', 'head'), [('vit', None), ('timm-vit', None), ('vit', RESIDUAL)])
 def test_gradients_of_a_part(name, head, options, without_code_generation):
     """Dropped tokens are as if the image had never had them: the reference gathers them by hand."""
-    model = build(name, head, partial=PARTIAL, **options)
+    model = build(name, head, token_dropping=DROPPING, **options)
     kept = {}
     choose = model.token_dropping.choose
     for _ in range(2):  # the second time, other tokens: a compiled step must not keep the first ones
@@ -312,10 +313,10 @@ def test_gradients_of_a_part(name, head, options, without_code_generation):
         model.token_dropping.choose = choose_and_note
         model.zero_grad()
         found = gradients_of_step(model)
-        assert_same_gradients(found, partial_reference_gradients(name, head, kept['tokens']), 1e-5)
+        assert_same_gradients(found, reference_gradients_of_a_part(name, head, kept['tokens']), 1e-5)
 
 
-def partial_reference_gradients(name, head, kept):
+def reference_gradients_of_a_part(name, head, kept):
     model = build(name, head).double()
     use_reference_attention(model)
     corrupted, clean = (view.double() for view in pair())

@@ -25,10 +25,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mmebm.energy import trainable
 from mmebm.models import EBMAlgorithm
 from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.registry import MODELS
+from mmebm.training_step import trainable
 
 aten = torch.ops.aten
 

@@ -17,7 +17,7 @@ def test_energies_are_those_of_clean_images(monkeypatch):
     energies = runpy.run_path(str(ROOT / 'benchmarks' / 'energy.py'))['energies']
     sys.modules.pop('_results', None)
     cfg = Config.fromfile(CONFIG)
-    cfg.model.compile = False
+    cfg.model.training_step = dict(compile=False)
     model = MODELS.build(cfg.model).eval()
     loader = dict(cfg.test_dataloader) | dict(num_workers=0, persistent_workers=False, batch_size=2)
     plain = dict(type='mmebm.Shapes', size=3, split='val', image_size=32, pipeline=[dict(type='PackInputs')])

@@ -93,7 +93,7 @@ def tiny(shapes, tmp_path):
         cfg, source = Config.fromfile(config), pretraining(config)
         shrink_model(cfg.model)
         shrink_model(source.model)
-        source.model.compile = False
+        source.model.training_step = dict(compile=False)
         model = MODELS.build(source.model)
         save_checkpoint(model, tmp_path / 'pretrained.pth')
         cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'pretrained.pth')
@@ -123,7 +123,7 @@ def test_every_config_is_tested_and_has_a_name_of_its_own():
 @by_name(FINETUNE + LINEAR)
 def test_full_size_backbone_is_the_pretrained_one_key_by_key(config, unfilled):
     source = pretraining(config)
-    source.model.compile = False
+    source.model.training_step = dict(compile=False)
     weights = MODELS.build(source.model.backbone).to('meta').state_dict()
     cfg = Config.fromfile(config)
     model = MODELS.build(cfg.model).to('meta')  # shapes without numbers

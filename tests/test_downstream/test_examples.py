@@ -127,7 +127,7 @@ def test_energy_of_a_classifiers_images_is_that_of_the_pretraining(shapes, tmp_p
     source, cfg = Config.fromfile(FOLDER / 'ebm_convnext-t_in1k.py'), example('ood_ebm-convnext-t_in1k')
     for model in (source.model, cfg.model):
         shrink_convnext(model)
-    source.model.compile = False
+    source.model.training_step = dict(compile=False)
     source.model.data_preprocessor = source.data_preprocessor
     pretrained = MODELS.build(source.model)
     with torch.no_grad():

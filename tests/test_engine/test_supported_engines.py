@@ -16,7 +16,8 @@ from torch.distributed.tensor import distribute_tensor
 from torch.optim import SGD
 
 from mmebm.engine import ShardedOptimizerHook
-from mmebm.launch.checks.engines import check_config, check_model
+from mmebm.launch.checks.engines import check_engine_config
+from mmebm.models.selfsup.checks import check_engine
 from mmebm.launch.scripts import load_script, run_script
 
 ALTERNATIVES = (
@@ -63,30 +64,30 @@ def config(model='mmebm.EBMAlgorithm', **engine):
 @pytest.mark.parametrize('key', REFUSED)
 def test_sharding_engines_are_refused_with_the_alternatives(key, model):
     with pytest.raises(ValueError, match='cannot pretrain') as caught:
-        check_config(config(model, **REFUSED[key]))
+        check_engine_config(config(model, **REFUSED[key]))
     assert str(caught.value).startswith(f'{key}: ')
     assert all(alternative in str(caught.value) for alternative in ALTERNATIVES)
-    check_config(config(model='ImageClassifier', **REFUSED[key]))  # fine-tuning
+    check_engine_config(config(model='ImageClassifier', **REFUSED[key]))  # fine-tuning
 
 
 def test_deepspeeds_own_config_file_is_read(tmp_path):
     path = tmp_path / 'zero.json'
     path.write_text(json.dumps(dict(zero_optimization=dict(stage=3))))
     with pytest.raises(ValueError, match=r'^strategy.zero_optimization.stage=3: DeepSpeed ZeRO-3 cannot'):
-        check_config(config(strategy=dict(type='DeepSpeedStrategy', config=str(path))))
+        check_engine_config(config(strategy=dict(type='DeepSpeedStrategy', config=str(path))))
 
 
 @pytest.mark.parametrize('compile', [True, dict(), dict(backend='inductor')], ids=str)
 def test_mmengines_compile_is_refused(compile):
-    with pytest.raises(ValueError, match='use model.compile=True instead'):
-        check_config(config(compile=compile))
-    check_config(config(model='ImageClassifier', compile=compile))
+    with pytest.raises(ValueError, match='use model.training_step.compile=True instead'):
+        check_engine_config(config(compile=compile))
+    check_engine_config(config(model='ImageClassifier', compile=compile))
 
 
 def test_a_sharded_optimizer_needs_its_hook():
     optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW'))
     with pytest.raises(ValueError, match=r"add dict\(type='mmebm.ShardedOptimizerHook'\) to custom_hooks"):
-        check_config(config(optim_wrapper=optim_wrapper, custom_hooks=[dict(type='mmebm.EpochSeedHook')]))
+        check_engine_config(config(optim_wrapper=optim_wrapper, custom_hooks=[dict(type='mmebm.EpochSeedHook')]))
 
 
 def test_the_hook_refuses_another_optimizer():
@@ -97,7 +98,7 @@ def test_the_hook_refuses_another_optimizer():
 
 @pytest.mark.parametrize('engine', ALLOWED, ids=str)
 def test_other_engines_pass(engine):
-    check_config(config(**engine))
+    check_engine_config(config(**engine))
 
 
 def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
@@ -170,14 +171,14 @@ def test_a_sharded_model_is_refused_on_its_first_batch(alone, shard):
 
 def test_parameters_of_deepspeed_and_of_tensor_parallelism_are_refused(alone):
     model = build()
-    check_model(model)
+    check_engine(model)
     model.backbone.cls_token.ds_id = 0  # as ZeRO-3 marks them
     with pytest.raises(ValueError, match='^DeepSpeed ZeRO-3 cannot pretrain'):
-        check_model(model)
+        check_engine(model)
     model = build()
     model.head.register_parameter('split', nn.Parameter(distribute_tensor(torch.ones(2), alone)))
     with pytest.raises(ValueError, match='^Tensor parallelism cannot pretrain'):
-        check_model(model)
+        check_engine(model)
 
 
 def test_a_step_compiled_by_mmengine_is_refused_on_its_first_batch():
@@ -185,5 +186,5 @@ def test_a_step_compiled_by_mmengine_is_refused_on_its_first_batch():
     model.train_step = torch.compile(model.train_step, backend='eager')  # what mmengine's runner does
     images = torch.randn(2, 3, 8, 8)
     optim_wrapper = OptimWrapper(SGD(model.parameters(), 0.1))
-    with pytest.raises(ValueError, match='use model.compile=True instead'):
+    with pytest.raises(ValueError, match='use model.training_step.compile=True instead'):
         model.train_step(dict(inputs=[images, images + 1], data_samples=[]), optim_wrapper)

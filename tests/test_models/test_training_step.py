@@ -8,10 +8,11 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
+from tiny import grouped
 from torch._dynamo.backends.common import aot_autograd
 
 from mmebm.planning.step_cost import OpCounter
-from mmebm.training_step.step import make_traceable
+from mmebm.training_step.compiled import make_traceable
 
 VIT = dict(
     type='VisionTransformer',
@@ -26,7 +27,7 @@ def build(backbone=VIT, channels=16, **options):
     torch.manual_seed(0)
     head = dict(type='mmebm.EnergyHead', in_channels=channels)
     options = dict(step_size=1.0) | options
-    return MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=backbone, head=head, **options)).train()
+    return MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=backbone, head=head, **grouped(options))).train()
 
 
 def pair(num_images=4):
@@ -40,10 +41,11 @@ def pair(num_images=4):
         (dict(attention='flash'), "attention must be one of .*'explicit'"),
         (dict(micro_batch=0), 'micro_batch must be at least 1'),
         (dict(compile=True, low_memory=True), 'compile=True excludes low_memory'),
-        (dict(contrast=-0.1), 'contrast must be at least 0, not -0.1'),
-        (dict(contrast=0.1, low_memory=True), 'low_memory=True excludes contrast'),
+        (dict(nce_weight=-0.1), 'nce_weight must be at least 0, not -0.1'),
+        (dict(nce_weight=0.1, low_memory=True), 'low_memory=True excludes nce_weight'),
         (dict(compile=True, attention='recomputed'), 'compile=True excludes'),
-        (dict(partial=dict(patch_size=4, visible=0.9, corrupted=0.9)), 'partial: visible'),
+        (dict(low_memory=True, attention='recomputed'), 'low_memory=True excludes attention'),
+        (dict(token_dropping=dict(patch_size=4, visible=0.9, corrupted=0.9)), 'token_dropping: visible'),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -64,7 +66,7 @@ def test_parts_report_what_the_whole_reports(options):
     found = build(**options).loss(pair())
     model = build(num_steps=steps)
     restoration = model.restore(pair()[0])
-    expected = sum(model.head.loss([image], pair()[1], pair()[0])['loss'] for image in restoration.images[1:])
+    expected = sum(model.head.loss(image, pair()[1], pair()[0])['loss'] for image in restoration.images[1:])
     torch.testing.assert_close(found['loss'], expected)
     clean = pair()[1]
     ratio = (restoration.images[-1] - clean).square().sum() / (pair()[0] - clean).square().sum()
@@ -97,13 +99,13 @@ def test_the_first_step_with_its_calibration_takes_no_more_memory_than_later_one
 def test_failing_compilation_warns_once_and_trains_eagerly(monkeypatch):
     def failing_compile(function, **kwargs):
         def fail(*args):
-            raise RuntimeError('no C++ compiler\nand more')
+            raise InvalidCxxCompiler('no C++ compiler\nand more')
 
         return fail
 
     monkeypatch.setattr(torch, 'compile', failing_compile)
     model = build(compile=True)
-    with pytest.warns(UserWarning, match='goes on without it: no C.. compiler$'):
+    with pytest.warns(UserWarning, match='continues without it: no C.. compiler$'):
         found = model.loss(pair())['loss']
     torch.testing.assert_close(found, build().loss(pair())['loss'])
     assert not model.training_step.step.is_compiled
@@ -164,16 +166,17 @@ def test_the_check_of_low_memory_draws_no_random_numbers():
     """A resumed run checks again, and must drop the paths that an uninterrupted one drops."""
     model = build(VIT | dict(drop_path_rate=0.5), low_memory=True)
     before = torch.get_rng_state()
-    model.training_step.check(model._training_pair(*pair()))
+    batch = model._training_pair(*pair())
+    model.training_step.check(model._energy_fn, batch.corrupted, batch)
     assert torch.get_rng_state().equal(before)
 
 
 def test_low_memory_gradients_that_are_wrong_are_refused(monkeypatch):
     """Without its replacement, torch's own derivative of LayerNorm's tangent is wrong, and says nothing."""
-    from mmebm.ops import dual
+    from mmebm.ops import forward_mode
 
-    replacements = {func: own for func, own in dual._REPLACEMENTS.items() if func is not torch.nn.functional.layer_norm}
-    monkeypatch.setattr(dual, '_REPLACEMENTS', replacements)
+    replacements = {func: own for func, own in forward_mode._REPLACEMENTS.items() if func is not torch.nn.functional.layer_norm}
+    monkeypatch.setattr(forward_mode, '_REPLACEMENTS', replacements)
     with pytest.raises(RuntimeError, match='low-memory gradients are wrong'):
         build(low_memory=True).loss(pair())
 

@@ -43,7 +43,7 @@ def load(name):
     generator.pop('init_cfg', None)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     if 'compile' in cfg.model:
-        cfg.model.compile = False
+        cfg.model.training_step = dict(compile=False)
     return cfg
 
 
