@@ -10,10 +10,11 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 
-# CI tests exactly one set of versions, the one in constraints.txt: onedl-mmengine 0.10.12, onedl-mmcv 2.3.6,
+# CI tests one set of versions, the one in constraints.txt: onedl-mmengine 0.10.12, onedl-mmcv 2.3.6,
 # onedl-mmpretrain 1.3.6, onedl-mmsegmentation 1.4.2, onedl-mmdetection 3.5.1, torch 2.11.0, torchvision 0.26.0,
-# numpy 2.2.6, Python 3.11. Each upper end below is the next release that may break. The lower ends of torch and
-# torchvision, 2.6.0 and 0.21.0, passed the tests of the core once by hand; CI does not test them.
+# numpy 2.2.6; all tests on Python 3.11, the fast ones on 3.10 and 3.12. Once a week it tests the latest releases within
+# the ranges below. Each upper end is the next release that may break. The lower ends of torch and torchvision, 2.6.0
+# and 0.21.0, passed the tests of the core once by hand; CI does not test them.
 # `import mmebm` refuses versions outside these ranges (mmebm/environment.py reads them from the installed metadata).
 INSTALL_REQUIRES = [
     'torch>=2.6,<2.12',
@@ -80,6 +81,7 @@ setup(
     keywords='self-supervised learning, energy-based models, computer vision, OpenMMLab, MMPretrain',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmebm', 'mmebm.*']),
+    package_data={'mmebm': ['py.typed']},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
