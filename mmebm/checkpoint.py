@@ -69,9 +69,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _unpickle(path)
     meta = content.get('meta') if isinstance(content, dict) else None
     for state in [content.get(key) for key in STATE_KEYS] + [content] if isinstance(content, dict) else []:
-        tensors = {key: value for key, value in state.items() if _is_weight(key, value)} if _is_dict(state) else {}
-        if tensors and len(tensors) == len(state):
-            return Checkpoint(path, tensors, meta if isinstance(meta, dict) else {})
+        if isinstance(state, Mapping) and state and all(_is_weight(*item) for item in state.items()):
+            return Checkpoint(path, dict(state), meta if isinstance(meta, dict) else {})
     found = f'a dict of {_listed([*content])}' if isinstance(content, dict) else f'a {type(content).__name__}'
     raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {_listed(STATE_KEYS)}')
 
@@ -133,8 +132,8 @@ def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     if not isinstance(text, str):
         raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
     try:
-        values = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
-        values = {name: _literal(values[name]) for name in ('data_preprocessor', 'model') if name in values}
+        nodes = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+        values = {name: _literal(nodes[name]) for name in ('data_preprocessor', 'model') if name in nodes}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
     if isinstance(values.get('model'), dict):
@@ -166,7 +165,7 @@ def _unpickle(path: Path) -> Any:
         raise ValueError(f'{path} is truncated or no checkpoint ({reason})') from error
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr | None) -> Any:
     match node:
         case ast.Constant(value):
             return value
@@ -180,11 +179,7 @@ def _literal(node: ast.expr) -> Any:
             return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True)}
         case ast.Call(ast.Name('dict'), [], keywords):
             return {keyword.arg: _literal(keyword.value) for keyword in keywords}
-    raise ValueError(f'"{ast.unparse(node)}" is no literal')
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
+    raise ValueError(f'"{ast.unparse(node) if node else "**"}" is no literal')
 
 
 def _is_weight(key: Any, value: Any) -> bool:

@@ -115,7 +115,9 @@ def _check_torchvision(find: Lookup) -> None:
 def _requirements(find: Lookup) -> Iterator[Requirement]:
     """The requirements of mmebm that hold on this Python, those of its extras included, without their markers."""
     mmebm = find('mmebm')
-    for requirement in map(Requirement, mmebm.requires if mmebm else ()):
+    if mmebm is None:
+        return
+    for requirement in map(Requirement, mmebm.requires):
         marker, requirement.marker = requirement.marker, None
         if marker is None or any(marker.evaluate({'extra': extra}) for extra in ('', *mmebm.extras)):
             yield requirement

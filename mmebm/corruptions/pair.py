@@ -71,7 +71,9 @@ class CorruptedPair(BaseTransform):
     def _weaken(self, clean: NDArray, corrupted: NDArray) -> NDArray:
         if self.strength == (1.0, 1.0):
             return corrupted
-        return clean + np.float32(np.random.uniform(*self.strength)) * (corrupted - clean.astype(np.float32))
+        return clean + np.float32(np.random.uniform(self.strength[0], self.strength[1])) * (
+            corrupted - clean.astype(np.float32)
+        )
 
 
 def unseeded_composes(transform: Any) -> list[Any]:
@@ -82,7 +84,7 @@ def unseeded_composes(transform: Any) -> list[Any]:
     """
     if isinstance(transform, (list, tuple)):
         return [compose for inner in transform for compose in unseeded_composes(inner)]
-    compose = getattr(transform, 'aug', None)  # so mmpretrain's `Albumentations` calls it
+    compose: Any = getattr(transform, 'aug', None)  # so mmpretrain's `Albumentations` calls it
     if hasattr(compose, 'set_random_state'):
         return [compose] if compose.seed is None else []
     return unseeded_composes(getattr(transform, 'transforms', []))

@@ -78,7 +78,7 @@ class Corruption(BaseTransform):
         are_two = len(limits) == 2 and all(isinstance(limit, Real) for limit in limits)
         requirement = f'{name} must be at least {lowest}, or a range of two such numbers, lower first'
         self._check(are_two and lowest <= limits[0] <= limits[1], requirement, value)
-        return limits
+        return limits[0], limits[1]
 
     def _check(self, is_valid: bool, requirement: str, value: Any) -> None:
         if not is_valid:
@@ -126,7 +126,7 @@ class PatchMask(Corruption):
                     f'fill must be one number or one a channel, of which the image has {channels}',
                     self.fill)  # fmt: skip
         grid = self._grid(shape, self.patch_size)
-        params = dict(mask=self.draw_mask(grid, round(self.ratio * grid[0] * grid[1]), rng))
+        params: Params = dict(mask=self.draw_mask(grid, round(self.ratio * grid[0] * grid[1]), rng))
         if self.fill == 'noise':
             params['noise'] = rng.integers(0, 256, size=shape, dtype=np.uint8)
         return params

@@ -93,7 +93,7 @@ class TrainingStep:
     ) -> Iterator[Tensor]:
         """The loss of every part and step. What came of them is added to ``totals`` and ``restored``."""
         for (x, part), share in self.parts((start, batch)):
-            for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):
+            for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):  # noqa: B007
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0) + share * value.detach()
                 yield share * sum(value for name, value in losses.items() if 'loss' in name)

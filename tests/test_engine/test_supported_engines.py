@@ -17,8 +17,8 @@ from torch.optim import SGD
 
 from mmebm.engine import ShardedOptimizerHook
 from mmebm.launch.checks.engines import check_engine_config
-from mmebm.models.selfsup.checks import check_engine
 from mmebm.launch.scripts import load_script, run_script
+from mmebm.models.selfsup.checks import check_engine
 
 ALTERNATIVES = (
     'DistributedDataParallel',

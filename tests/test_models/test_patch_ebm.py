@@ -8,8 +8,8 @@ from torch.autograd import gradcheck
 from mmebm.energy import energy_gradient
 from mmebm.models import PatchSubsetViT
 from mmebm.models.patch_codec import PatchSplit
-from mmebm.models.selfsup.patch_ebm import SplitImages
 from mmebm.models.patches import gather_patches, patchify
+from mmebm.models.selfsup.patch_ebm import SplitImages
 
 SIZE, PATCH = 16, 4  # 16 patches
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -147,7 +147,8 @@ def test_contents_are_patterns_and_statistics():
 
 
 def test_a_flat_patch_has_no_pattern():
-    contents = build().head.codec.contents(torch.tensor([0.5, -1.0, 2.0]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE).clone())
+    codec = build().head.codec
+    contents = codec.contents(torch.tensor([0.5, -1.0, 2.0]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE).clone())
     color = contents[0, 0, 48:51]
     torch.testing.assert_close(color, torch.tensor([0.5, -1.0, 2.0]))
     grey = build().head.codec.contents(torch.full((1, 3, SIZE, SIZE), 0.7))
@@ -299,7 +300,8 @@ def test_predictions_are_pictures_and_energies():
     torch.testing.assert_close(
         torch.stack([sample.energies for sample in samples]), torch.stack([energy, fn(restored)], dim=1)
     )
-    truth = [gather_patches(model.head.codec.contents(batch), draw.masked), model.head.codec.positions[draw.position_dropped]]
+    codec = model.head.codec
+    truth = [gather_patches(codec.contents(batch), draw.masked), codec.positions[draw.position_dropped]]
     clean_energy = fn(torch.cat([part.flatten(1) for part in truth], dim=1))
     torch.testing.assert_close(torch.stack([sample.clean_energy for sample in samples]), clean_energy)
     contents, positions = model.head.codec.unpack(restored, draw)
@@ -328,7 +330,9 @@ def test_restoration_is_learned():
     assert sum(history[-5:]) < 0.7 * sum(history[:5])
 
 
-@pytest.mark.parametrize('shares', [dict(visible_ratio=0.0), dict(position_drop_ratio=0.0), dict(visible_ratio=0.5, position_drop_ratio=0.5)])
+@pytest.mark.parametrize(
+    'shares', [dict(visible_ratio=0.0), dict(position_drop_ratio=0.0), dict(visible_ratio=0.5, position_drop_ratio=0.5)]
+)
 def test_refuses_shares_that_leave_nothing(shares):
     with pytest.raises(ValueError, match='PatchEBM: visible_ratio='):
         build(**shares)

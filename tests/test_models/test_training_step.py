@@ -1,5 +1,6 @@
 """What a training step refuses, falls back from and reports; its gradients are in test_gradient_parity.py."""
 
+import errno
 import warnings
 from functools import partial as bind
 
@@ -10,6 +11,8 @@ from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
 from tiny import grouped
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed, Unsupported
+from torch._inductor.exc import InvalidCxxCompiler
 
 from mmebm.planning.step_cost import OpCounter
 from mmebm.training_step.compiled import make_traceable
@@ -97,21 +100,74 @@ def test_the_first_step_with_its_calibration_takes_no_more_memory_than_later_one
 
 
 def test_failing_compilation_warns_once_and_trains_eagerly(monkeypatch):
-    def failing_compile(function, **kwargs):
-        def fail(*args):
-            raise InvalidCxxCompiler('no C++ compiler\nand more')
-
-        return fail
-
-    monkeypatch.setattr(torch, 'compile', failing_compile)
+    monkeypatch.setattr(torch, 'compile', Failing(InvalidCxxCompiler()))
     model = build(compile=True)
-    with pytest.warns(UserWarning, match='continues without it: no C.. compiler$'):
+    with pytest.warns(UserWarning, match='continues without it: No working C.. compiler'):
         found = model.loss(pair())['loss']
     torch.testing.assert_close(found, build().loss(pair())['loss'])
     assert not model.training_step.step.is_compiled
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         model.loss(pair())
+
+
+class Failing:
+    """In place of ``torch.compile``: whatever it compiles raises an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, function, **kwargs):
+        def fail(*args):
+            raise self.error
+
+        return fail
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ('raised', 'expected'),
+    [
+        (torch.OutOfMemoryError('allocated 80 GiB'), torch.OutOfMemoryError),  # of the compiled code
+        (BackendCompilerFailed('inductor', torch.OutOfMemoryError('autotuning'), None), torch.OutOfMemoryError),
+        (BackendCompilerFailed('inductor', MemoryError(), None), MemoryError),
+        (caused(InvalidCxxCompiler(), OSError(errno.ENOSPC, 'No space left on device')), OSError),
+        (OSError(errno.ENOSPC, 'No space left on device'), OSError),
+        (RuntimeError('shapes of the compiled code'), RuntimeError),
+    ],
+    ids=str,
+)
+def test_what_is_no_fault_of_the_compilers_is_raised(raised, expected, monkeypatch):
+    monkeypatch.setattr(torch, 'compile', Failing(raised))
+    with warnings.catch_warnings(), pytest.raises(expected):
+        warnings.simplefilter('error')
+        build(compile=True).loss(pair())
+
+
+def test_an_error_of_ones_own_code_is_raised_as_it_is(monkeypatch):
+    """Dynamo reports what a traced function raises as unsupported; the user sees the function's own error."""
+    monkeypatch.setattr(torch, 'compile', Failing(Unsupported('Observed exception')))
+    model = build(compile=True)
+
+    def wrong(*args):
+        raise ValueError('patch_size 5 does not divide 16')
+
+    model.head.loss = wrong
+    with warnings.catch_warnings(), pytest.raises(ValueError, match='patch_size 5 does not divide 16'):
+        warnings.simplefilter('error')
+        model.loss(pair())
+
+
+def test_a_file_that_the_compiler_misses_is_its_fault(monkeypatch):
+    error = BackendCompilerFailed('inductor', FileNotFoundError(errno.ENOENT, 'Python.h'), None)
+    monkeypatch.setattr(torch, 'compile', Failing(error))
+    with pytest.warns(UserWarning, match='compile=True does not work here'):
+        found = build(compile=True).loss(pair())['loss']
+    torch.testing.assert_close(found, build().loss(pair())['loss'])
 
 
 @pytest.fixture
@@ -175,7 +231,8 @@ def test_low_memory_gradients_that_are_wrong_are_refused(monkeypatch):
     """Without its replacement, torch's own derivative of LayerNorm's tangent is wrong, and says nothing."""
     from mmebm.ops import forward_mode
 
-    replacements = {func: own for func, own in forward_mode._REPLACEMENTS.items() if func is not torch.nn.functional.layer_norm}
+    replacements = {**forward_mode._REPLACEMENTS}
+    del replacements[torch.nn.functional.layer_norm]
     monkeypatch.setattr(forward_mode, '_REPLACEMENTS', replacements)
     with pytest.raises(RuntimeError, match='low-memory gradients are wrong'):
         build(low_memory=True).loss(pair())

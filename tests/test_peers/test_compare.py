@@ -262,7 +262,8 @@ def test_refuses_options_that_change_nothing(compare, shapes, tmp_path, capsys):
     assert '--cfg-options max_epochs: "max_epochs" is a variable of the config file' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare.main([*argv, *batches_of_8('finetune', 'ebm'), 'emb.model.training_step.compile=False'])
-    assert '--cfg-options emb.model.training_step.compile: must begin with one of tokenizer, finetune' in capsys.readouterr().err
+    expected = '--cfg-options emb.model.training_step.compile: must begin with one of tokenizer, finetune'
+    assert expected in capsys.readouterr().err
 
 
 def batches_of_8(*methods):
@@ -284,7 +285,8 @@ def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(subprocess, 'run', run_here)
     small = batches_of_8('ebm', 'beit', 'tokenizer', 'finetune')
     argv = ['--data', str(shapes), '--methods', 'ebm', 'beit', 'random', '--budget', 'epochs=2', '--seeds', '1']
-    argv += ['--points', '2', '--work-dir', str(tmp_path), '--cfg-options', *small, 'ebm.model.training_step.compile=False']
+    argv += ['--points', '2', '--work-dir', str(tmp_path)]
+    argv += ['--cfg-options', *small, 'ebm.model.training_step.compile=False']
     argv += ['finetune.train_cfg.max_epochs=1', 'finetune.train_cfg.val_interval=1', 'finetune.param_scheduler=None']
     argv += ['finetune.val_dataloader.num_workers=0']
     compare.main(argv)
