@@ -37,7 +37,10 @@ EXTRAS_REQUIRE = {
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
     # Without ranges, since they would bind at import.
-    'dev': ['pytest', 'hypothesis', 'ruff', 'timm', 'transformers', 'setuptools', 'wheel'],
+    'dev': [
+        *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
+        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime'),
+    ],
 }
 
 

@@ -1,10 +1,24 @@
 import logging
+import os
+import socket
 from functools import partial
 
-import pytest
-import torch
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of this process and of those that tests start, one core each
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """A file that is skipped for want of a package fails where CI is set: its tests would be missed unnoticed."""
+    report = yield
+    if report.skipped and os.environ.get('CI'):
+        report.outcome = 'failed'
+        report.longrepr = f'{collector.nodeid} would be skipped: {report.longrepr[-1]}'
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +52,22 @@ def quiet():
 def without_code_generation(monkeypatch):
     """The compiler's tracing and differentiation, but not its code generation, which takes minutes."""
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+
+
+@pytest.fixture(scope='session')
+def code_generation():
+    """Skips where torch cannot generate code: on a CPU, it needs a C++ compiler and the headers of Python."""
+    try:
+        torch.compile(lambda x: x.sin() + 1, fullgraph=True)(torch.ones(8))
+    except Exception as error:
+        pytest.skip(f'torch cannot generate code here: {str(error).strip().splitlines()[0]}')
+    finally:
+        torch._dynamo.reset()
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]

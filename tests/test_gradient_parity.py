@@ -7,6 +7,7 @@ the reference on every parameter, and the reference with finite differences.
 import pytest
 import torch
 import torch.nn.functional as F
+from gradients import assert_same_gradients, gradients, relative_error, use_reference_attention
 from mmpretrain.registry import MODELS
 from tiny import grouped
 
@@ -101,11 +102,6 @@ def pair(num_images=4):
     return corrupted, clean
 
 
-def attention_by_definition(query, key, value, *args, **kwargs):
-    weights = torch.softmax(torch.einsum('bhqc,bhkc->bhqk', query, key) / query.shape[-1] ** 0.5, dim=-1)
-    return torch.einsum('bhqk,bhkc->bhqc', weights, value)
-
-
 def reference_loss(model, images, clean, nce_weight=0.0):
     """One restoration step and its losses, in nothing but torch."""
     images = images.detach().requires_grad_()
@@ -117,14 +113,6 @@ def reference_loss(model, images, clean, nce_weight=0.0):
         for logits, is_corrupted in ((model.energy(clean), 0.0), (energy, 1.0))
     )
     return F.smooth_l1_loss(restored, clean) + nce_weight * cross_entropy, restored.detach()
-
-
-def use_reference_attention(model):
-    for module in model.modules():
-        if hasattr(module, 'scaled_dot_product_attention'):  # mmpretrain's
-            module.scaled_dot_product_attention = attention_by_definition
-        if hasattr(module, 'fused_attn'):  # timm's switch to its own operators
-            module.fused_attn = False
 
 
 def make_smooth(model):
@@ -145,10 +133,6 @@ def reference_gradients(name, num_steps=1, head=None, nce_weight=0.0):
     return gradients(model)
 
 
-def gradients(model):
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
 def gradients_of_step(model, dtype=torch.float32):
     with torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32):
         losses = model([*pair()], mode='loss')
@@ -156,24 +140,6 @@ def gradients_of_step(model, dtype=torch.float32):
     scale = 2.0**16 if dtype == torch.float16 else 1.0  # what AmpOptimWrapper's scaler begins with
     (loss * scale).backward()
     return {name: None if grad is None else grad / scale for name, grad in gradients(model).items()}
-
-
-def relative_error(found, expected):
-    """Over all parameters together, and the largest of one parameter relative to the largest gradient of all."""
-    assert {name for name in expected if expected[name] is None} == {name for name in found if found[name] is None}
-    found = {name: grad.double() for name, grad in found.items() if grad is not None}
-    squared = {name: (grad - expected[name]).square().sum() for name, grad in found.items()}
-    whole = torch.stack([expected[name].square().sum() for name in found]).sum()
-    return (torch.stack(list(squared.values())).sum() / whole).sqrt().item()
-
-
-def assert_same_gradients(found, expected, tolerance):
-    assert {name for name in found if found[name] is None} == {name for name in expected if expected[name] is None}
-    assert relative_error(found, expected) < tolerance
-    # And each parameter on its own, so that no small one hides behind the large ones.
-    for name, grad in expected.items():
-        error = (found[name].double() - grad).norm() / grad.norm()
-        assert error < 20 * tolerance, f'{name}: relative error {error:.2e}'
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -231,7 +197,8 @@ def test_gradients_of_the_compiled_step(name, without_code_generation):
     assert_same_gradients(found, reference_gradients(name), 1e-5)
 
 
-def test_gradients_of_the_compiled_step_with_code_generation():
+@pytest.mark.slow
+def test_gradients_of_the_compiled_step_with_code_generation(code_generation):
     model = build('vit', compile=True)
     assert_same_gradients(gradients_of_step(model), reference_gradients('vit'), 1e-5)
     assert model.training_step.step.is_compiled

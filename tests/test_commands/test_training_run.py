@@ -97,11 +97,11 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_in_the_same_weights(config, fin
     assert differing == []
 
 
-def test_two_processes_by_dist_train(config, tmp_path):
+def test_two_processes_by_dist_train(config, tmp_path, free_port):
     command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--work-dir', str(tmp_path),
                '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=8']  # fmt: skip
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PATH': path, 'PORT': '29517'}
+    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PATH': path, 'PORT': str(free_port)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '[20/20]' in done.stdout + done.stderr  # 320 images, 2 x 8 a step
@@ -109,7 +109,7 @@ def test_two_processes_by_dist_train(config, tmp_path):
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='names of threads are read from /proc')
-def test_no_communication_thread_is_left_at_exit(config, tmp_path):
+def test_no_communication_thread_is_left_at_exit(config, tmp_path, free_port):
     """Such a thread aborts the process now and then, after all is saved, which fails the job."""
     script = (
         'import sys\n'
@@ -120,7 +120,8 @@ def test_no_communication_thread_is_left_at_exit(config, tmp_path):
     )
     command = [sys.executable, '-c', script, str(config), '--work-dir', str(tmp_path), '--launcher', 'pytorch',
                '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=160']  # fmt: skip
-    world = {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29518'}
+    world = {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1'}
+    world['MASTER_PORT'] = str(free_port)
     environment = os.environ | world | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
