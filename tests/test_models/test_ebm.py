@@ -54,6 +54,15 @@ def test_loss_in_closed_form():
     torch.testing.assert_close(losses['step_size'], torch.tensor([0.25]))
 
 
+def test_losses_of_the_steps_are_added():
+    # On |x|^2 / 2 with a = 1/2, from 0.8: 0.4 and 0.2, of which smooth L1 is half the square.
+    model = square_energy(step_size=0.5, num_steps=2)
+    clean, corrupted = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.8)
+    losses = model([corrupted, clean], mode='loss')
+    torch.testing.assert_close(losses['loss'], torch.tensor((0.4**2 + 0.2**2) / 2))
+    torch.testing.assert_close(losses['error_ratio'], torch.tensor(0.25**2))
+
+
 def test_predict_in_closed_form():
     model = square_energy(step_size=0.5, num_steps=2, data_preprocessor=NORMALISED)
     corrupted, clean = pair(2)
