@@ -19,7 +19,7 @@ from mmebm.launch.options import replace_data_root
 from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 
 FOLDER = Path(__file__).parents[2] / 'configs'
-RECIPES = sorted((FOLDER / 'examples').glob('*.py'))
+EXAMPLES = sorted((FOLDER / 'examples').glob('*.py'))
 DOCUMENTATION = FOLDER.parent / 'docs/examples.md'
 SIZE = 64
 
@@ -54,7 +54,7 @@ def one_epoch(cfg, work_dir, name):
     return Runner.from_cfg(cfg)
 
 
-@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_builds_and_is_documented(path):
     assert f'configs/examples/{path.name}' in DOCUMENTATION.read_text()
     cfg = Config.fromfile(path)
@@ -94,6 +94,25 @@ def test_simmims_images_are_grey_or_coarse_or_as_they_were():
     assert all(10 <= count <= 30 for count in found.values())
 
 
+def note_corruptions(runner):
+    """Images before and after the corruption, and those that reach the model, (H, W, C); filled as it trains."""
+    pairs, received = [], []
+    corruption = runner.train_dataloader.dataset.pipeline.transforms[-2]
+    transform = corruption.transform
+
+    def noting(results):
+        clean = results['img'].copy()
+        results = transform(results)
+        pairs.append((clean, results['img'].copy()))
+        return results
+
+    corruption.transform = noting
+    runner.model.data_preprocessor.register_forward_pre_hook(
+        lambda _, args: received.extend(np.array(image.permute(1, 2, 0)) for image in args[0]['inputs'])
+    )
+    return pairs, received
+
+
 def test_mae_and_simmim_train_on_corrupted_images(tmp_path):
     mae, simmim = example('mae-noise_vit-b_in1k'), example('simmim-degraded_swin-b_in1k')
     mae.model.backbone.update(TINY_BACKBONES['VisionTransformer'], img_size=SIZE)
@@ -106,11 +125,15 @@ def test_mae_and_simmim_train_on_corrupted_images(tmp_path):
         pipeline = cfg.train_dataloader.dataset.pipeline[1:]  # Shapes need not be loaded
         for step in pipeline:
             step.update({key: SIZE for key in ('scale', 'input_size') if key in step})
-        cfg.train_dataloader.dataset = dict(type='mmebm.Shapes', size=2, image_size=SIZE, pipeline=pipeline)
+        cfg.train_dataloader.dataset = dict(type='mmebm.Shapes', size=8, image_size=SIZE, pipeline=pipeline)
         runner = one_epoch(cfg, tmp_path, cfg.model.type)
+        pairs, received = note_corruptions(runner)
         before = [p.clone() for p in runner.model.parameters() if p.requires_grad]
         runner.train()
-        assert runner.message_hub.get_scalar('train/loss').current() > 0
+        changed = [not np.array_equal(clean, corrupted) for clean, corrupted in pairs]
+        assert len(pairs) == 8 and sum(changed) >= 2
+        for _, corrupted in pairs:  # and these are what the model is given
+            assert any(np.array_equal(corrupted, image) for image in received)
         after = [p for p in runner.model.parameters() if p.requires_grad]
         assert all(not p.equal(old) for p, old in zip(after, before, strict=True))
 
