@@ -10,10 +10,10 @@ SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (compiles nothing)
+demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result
 	.venv/bin/python tools/demo.py
 
-test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-13 minutes on 2 cores)
+test: .venv/.test-ready ## run the tests
 	.venv/bin/python -m pytest tests
 
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)

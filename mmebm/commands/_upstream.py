@@ -17,7 +17,6 @@ from mmebm.checkpoint import read_checkpoint
 from mmebm.commands._classes import check_classes
 from mmebm.commands._config import check_data_roots, find_config, merge_options, nested_dicts
 from mmebm.commands._pretrained import check_pretrained
-from mmebm.environment import require_mmcv_ops
 from mmebm.supported_engines import check_config
 
 
@@ -65,8 +64,6 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
             read_checkpoint(cfg.load_from)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
-        if cfg.get('default_scope') == 'mmdet':
-            require_mmcv_ops()
         return cfg
 
     script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_roots

@@ -22,7 +22,6 @@ from mmebm.commands._config import check_data_roots, config_folder, find_config,
 from mmebm.commands._downstream import FROZEN, TASKS, Run, initialised, perform, result_rows, thaw
 from mmebm.commands._pretrained import architecture, check_architecture
 from mmebm.commands._process import check_same
-from mmebm.environment import require_mmcv_ops
 from mmebm.interchange.traits import kind_of
 
 RANDOM = 'random'
@@ -64,8 +63,6 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
         configs[task] = task_config(task, backbone, data, args.data_root, args.cfg_options or {})
         check_data_roots(configs[task], ('train_dataloader', 'val_dataloader'))
         check_classes(configs[task], ('val_dataloader',))
-    if 'det' in args.tasks:
-        require_mmcv_ops()
     for checkpoint in checkpoints.values():
         for cfg in configs.values():
             check_architecture(checkpoint, cfg.model.backbone, cfg.default_scope)
