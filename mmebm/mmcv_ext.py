@@ -7,7 +7,8 @@ called. ``import mmebm`` puts this file in place (``mmebm._mmcv_ext_finder``), a
 Signatures are those of mmcv's C++, outputs that are written in place included. What differs:
 
 - float16 and bfloat16 are computed in float32 and rounded once; mmcv computes float16 in itself, and refuses bfloat16.
-- NMS takes boxes and scores of any floating types; mmcv's takes float32.
+- NMS takes boxes and scores of any floating types; mmcv's takes float32. Of equal scores, the first comes first; mmcv
+  leaves their order open.
 - torch refuses RoIAlign's backward pass on GPUs under ``torch.use_deterministic_algorithms(True)``, since the order of
   its additions is not fixed. Neither is it in mmcv's, which torch does not know.
 """
@@ -163,9 +164,9 @@ def _how_to_get(op: str) -> str:
     except metadata.PackageNotFoundError:
         pin = 'onedl-mmcv'
     return (
-        f"{op} is one of mmcv's compiled ops, which this mmcv does not have: pip builds it without them unless torch is "
-        'in sight. mmebm stands in for nms and average-pooling roi_align alone. To compile them (8-13 minutes, with a '
-        "C++ compiler and Python's headers; for the GPU with nvcc, and FORCE_CUDA=1 in front):\n"
+        f"{op} is one of mmcv's compiled ops, which this mmcv does not have: pip builds it without them unless torch "
+        'is in sight. mmebm stands in for nms and average-pooling roi_align alone. To compile all (8-13 minutes, with '
+        "a C++ compiler and Python's headers; for the GPU with nvcc, and FORCE_CUDA=1 in front):\n"
         '  pip install "setuptools>=80,<81" wheel\n'
         f'  pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {pin}'
     )

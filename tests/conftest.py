@@ -6,6 +6,8 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+import mmebm  # noqa: F401  (before mmdet, which keeps the fallbacks for mmcv's ops that it is imported with)
+
 
 @pytest.fixture(autouse=True)
 def mmpretrain_scope():

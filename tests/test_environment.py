@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from optional import import_or_skip
 
 from mmebm.environment import Distribution, EnvironmentMismatch, check_environment
 
@@ -108,3 +109,14 @@ def test_import_of_mmebm_is_light_and_teaches_mmengine_the_scopes():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ['True', 'mmseg', 'mmebm']
+
+
+def test_in_ci_a_missing_package_is_an_error_and_not_a_skip(monkeypatch):
+    monkeypatch.delenv('CI', raising=False)
+    with pytest.raises(pytest.skip.Exception, match='no_such_package'):
+        import_or_skip('no_such_package')
+    assert import_or_skip('json').loads('1') == 1
+    monkeypatch.setenv('CI', 'true')
+    with pytest.raises(ModuleNotFoundError, match='no_such_package'):
+        import_or_skip('no_such_package')
+    assert import_or_skip('json').loads('1') == 1

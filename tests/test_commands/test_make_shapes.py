@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
+from optional import import_or_skip
 
 from mmebm.commands.make_shapes import main, run_lengths
 from mmebm.datasets import ImageFolder, Shapes
@@ -72,7 +73,7 @@ def test_ade20k_layout(tmp_path):
 
 
 def test_mmseg_reads_the_ade20k_layout(tmp_path):
-    mmseg = pytest.importorskip('mmseg.datasets', exc_type=ImportError)
+    mmseg = import_or_skip('mmseg.datasets')
     make(tmp_path, 'ade20k')
     dataset = mmseg.ADE20KDataset(
         data_root=str(tmp_path),
@@ -107,7 +108,7 @@ def test_coco_layout(tmp_path):
 
 
 def test_mmdet_reads_the_coco_layout(tmp_path):
-    mmdet = pytest.importorskip('mmdet.datasets', exc_type=ImportError)
+    mmdet = import_or_skip('mmdet.datasets')
     make(tmp_path, 'coco')
     dataset = mmdet.CocoDataset(
         data_root=str(tmp_path),
