@@ -5,22 +5,28 @@ PYTHON ?= python3
 SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench evaluate lint
+.PHONY: help demo test test-fast bench evaluate lint
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result (compiles nothing)
+demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result
 	.venv/bin/python tools/demo.py
 
-test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8-13 minutes on 2 cores)
-	.venv/bin/python -m pytest tests
+# One worker per core, one thread per worker (tests/conftest.py); the tests of a file share a worker, and its fixtures.
+PYTEST := .venv/bin/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
+
+test-fast: .venv/.test-ready ## run the fast tests: no processes, no shipped trainings, no code generation
+	$(PYTEST) -m 'not slow'
+
+test: .venv/.test-ready ## run all tests; ends with the slowest ones
+	$(PYTEST) --durations=20
 
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
-	.venv/bin/python benchmarks/step_time.py
+	.venv/bin/python -m benchmarks.step_time
 
 evaluate: .venv/.test-ready ## pretrain and evaluate downstream on the embedded data (45 minutes on 2 cores)
-	.venv/bin/python benchmarks/downstream.py
+	.venv/bin/python -m benchmarks.downstream
 
 lint: .venv/.demo-ready ## check style and formatting
 	@test -x .venv/bin/ruff || .venv/bin/python -m pip install --quiet ruff -c constraints.txt

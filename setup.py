@@ -33,7 +33,7 @@ INSTALL_REQUIRES = [
 ]
 EXTRAS_REQUIRE = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],
-    'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # needs mmcv's compiled ops as well: see README, "Install"
+    'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # without mmcv's compiled ops: see README, "Install"
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
     # Without ranges, since they would bind at import.

@@ -2,11 +2,15 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
+from mmebm import mmcv_ext_finder
 from mmebm.environment import check_environment
 
 __version__ = '0.1.0'
 
 check_environment()
+
+# Before anything imports mmcv.ops, so that mmdet's models need no compiled ops.
+mmcv_ext_finder.install()
 
 # For configs that inherit from `mmseg::...` and `mmebm::...`: mmengine maps `mmseg` to the distribution
 # `mmsegmentation`, which the continued `onedl-mmsegmentation` no longer is, and does not know `mmebm`.

@@ -4,7 +4,6 @@ Everything is read from the metadata of the installed distributions; nothing hea
 mmebm's own metadata, that is from setup.py, so they are written down once.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -129,24 +128,3 @@ def _public(distribution: Distribution, name: str) -> str:
 
 def _quoted(requirements: Iterator[str] | list[str]) -> str:
     return ' '.join(f'"{requirement}"' for requirement in requirements)
-
-
-def require_mmcv_ops(
-    find: Lookup = find_distribution, import_ops: Callable[[], object] = lambda: importlib.import_module('mmcv._ext')
-) -> None:
-    """Checks that mmcv has its compiled ops and that they load; detection needs them, pretraining does not.
-
-    Raises:
-        EnvironmentMismatch: mmcv was built without ops, or against another torch.
-    """
-    try:
-        import_ops()
-    except ImportError as error:
-        mmcv = find('onedl-mmcv')
-        pin = _public(mmcv, 'onedl-mmcv') if mmcv else 'onedl-mmcv'
-        raise EnvironmentMismatch(
-            f"Detection needs mmcv's compiled ops, and they do not load here ({error}): pip builds mmcv without them "
-            'unless torch is in sight. Run (8-13 minutes; for the GPU with nvcc, and FORCE_CUDA=1 in front):\n'
-            '  pip install "setuptools>=80,<81" wheel\n'
-            f'  pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {pin}'
-        ) from error

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from mmebm.environment import Distribution, EnvironmentMismatch, check_environment, require_mmcv_ops
+from mmebm.environment import Distribution, EnvironmentMismatch, check_environment
 
 MMEBM = Distribution(
     '0.1.0',
@@ -97,18 +97,6 @@ def test_cpu_torch_with_cuda_torchvision():
     assert text.endswith('--no-deps torchvision==0.26.0 --index-url https://download.pytorch.org/whl/cpu')
     cpu_torchvision = Distribution('0.26.0+cpu', TORCHVISION.requires)
     check_environment((GOOD | {'torch': Distribution('2.11.0+cpu'), 'torchvision': cpu_torchvision}).get)
-
-
-def test_missing_mmcv_ops_give_the_command_that_builds_them():
-    def fail():
-        raise ModuleNotFoundError("No module named 'mmcv._ext'")
-
-    with pytest.raises(EnvironmentMismatch) as caught:
-        require_mmcv_ops(GOOD.get, fail)
-    assert str(caught.value).endswith(
-        '--no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv==2.3.6'
-    )
-    require_mmcv_ops(GOOD.get, lambda: None)
 
 
 def test_import_of_mmebm_is_light_and_teaches_mmengine_the_scopes():

@@ -1,5 +1,6 @@
 """What the repository states about itself, its workflows and its style."""
 
+import os
 import re
 import subprocess
 import sys
@@ -76,12 +77,6 @@ def test_make_targets_of_the_workflows_exist():
     assert called - targets == set()
 
 
-def test_files_that_the_workflows_run_exist():
-    named = {path for command in commands() for path in re.findall(r'\b(?:tools|benchmarks|mk|tests)/[\w/.]+', command)}
-    assert 'tools/export.py' in named
-    assert {path for path in named if not (ROOT / path).exists()} == set()
-
-
 def test_workflows_run_on_supported_pythons():
     pythons = {
         version
@@ -120,3 +115,28 @@ def test_style(command):
         [sys.executable, '-m', 'ruff', *command.split(), '.'], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, f'ruff {command}:\n{done.stdout}{done.stderr}'
+
+
+PACKAGE_TEST = """
+import pytest
+
+def test_that_needs_a_package():
+    pytest.importorskip('no_such_package')
+
+def test_that_is_skipped_for_another_reason():
+    pytest.skip('no GPU')
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ci', ['', 'true'])
+def test_what_is_skipped_for_want_of_a_package_fails_in_ci(tmp_path, ci):
+    (tmp_path / 'conftest.py').write_text((ROOT / 'tests' / 'conftest.py').read_text())
+    (tmp_path / 'test_parts.py').write_text(PACKAGE_TEST)
+    (tmp_path / 'test_file.py').write_text("import pytest\n\npytest.importorskip('no_such_package')\n")
+    command = [sys.executable, '-m', 'pytest', str(tmp_path), '--rootdir', str(tmp_path)]
+    command += ['-p', 'no:cacheprovider', '--continue-on-collection-errors']
+    environment = {name: value for name, value in os.environ.items() if name != 'CI'} | (dict(CI=ci) if ci else {})
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == (1 if ci else 0), done.stdout
+    assert ('1 failed, 1 skipped, 1 error' if ci else '3 skipped') in done.stdout, done.stdout

@@ -10,6 +10,7 @@ All but the backbone is mmseg's, whose own ResNet has another stem (V1c).
 """
 
 _base_ = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 model = dict(
     pretrained=None,

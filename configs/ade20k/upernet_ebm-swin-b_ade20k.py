@@ -10,6 +10,7 @@ All but the backbone is mmseg's. The norms of the first three stages, which pret
 """
 
 _base_ = 'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 model = dict(
     backbone=dict(

@@ -17,6 +17,7 @@ upernet_ebm-vit-t_shapes.py gives its own.
 """
 
 _base_ = 'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 model = dict(
     pretrained=None,

@@ -12,6 +12,7 @@ part of the neck.
 """
 
 _base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 model = dict(
     backbone=dict(

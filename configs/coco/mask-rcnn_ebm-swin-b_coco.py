@@ -12,6 +12,7 @@ does not have, are part of the neck.
 """
 
 _base_ = 'mmdet::swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 model = dict(
     backbone=dict(

@@ -23,6 +23,7 @@ pretraining checkpoint has; the class token stays; windows at the border are sma
 """
 
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::common/lsj-100e_coco-instance.py']
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)
 model = dict(

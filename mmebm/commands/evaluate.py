@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, model_config, read_checkpoint
-from mmebm.environment import require_mmcv_ops
 from mmebm.experiments.downstream import FROZEN, TASKS, Run, initialized, perform, result_rows, thaw
 from mmebm.experiments.processes import check_same
 from mmebm.interchange.specs import kind_of
@@ -64,8 +63,6 @@ def plan_runs(args: argparse.Namespace) -> list[Run]:
         configs[task] = task_config(task, backbone, data, args.data_root, args.cfg_options or {})
         check_data_roots(configs[task], ('train_dataloader', 'val_dataloader'))
         check_classes(configs[task], ('val_dataloader',))
-    if 'det' in args.tasks:
-        require_mmcv_ops()
     for checkpoint in checkpoints.values():
         for cfg in configs.values():
             check_architecture(checkpoint, cfg.model.backbone, cfg.default_scope)

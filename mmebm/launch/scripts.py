@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
-from mmebm.environment import require_mmcv_ops
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
@@ -65,8 +64,6 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
             read_checkpoint(cfg.load_from)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
-        if cfg.get('default_scope') == 'mmdet':
-            require_mmcv_ops()
         return cfg
 
     script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_roots

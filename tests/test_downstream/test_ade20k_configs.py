@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import mmengine.runner.checkpoint
@@ -185,6 +187,28 @@ def test_one_training_step_reaches_every_parameter(config, data_root, tmp_path):
     scalars = runner.message_hub.log_scalars
     assert 0 <= scalars['val/mIoU'].current() <= 100
     assert (tmp_path / 'iter_1.pth').is_file()
+
+
+def test_mmengine_alone_builds_what_a_training_leaves_beside_its_checkpoints(tmp_path):
+    """Of a config that inherits from ``mmseg::``, mmengine finds the base only once mmebm is imported."""
+    dumped = tmp_path / 'dumped.py'
+    Config.fromfile(FOLDER / 'ade20k' / 'upernet_ebm-convnext-t_ade20k.py').dump(dumped)
+    code = f"""
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+cfg = Config.fromfile({str(dumped)!r})
+init_default_scope('mmseg')
+print('built:', type(MODELS.build(cfg.model)).__name__)
+import mmcv.ops
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'built: EncoderDecoder' in done.stdout
+
+
+def test_each_config_imports_mmebm(config):
+    assert Config.fromfile(config).custom_imports == dict(imports=['mmebm'], allow_failed_imports=False)
 
 
 def test_labels_of_the_embedded_data(config, data_root):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,36 @@ def test_one_training_step_reaches_every_parameter(config, data_root, tmp_path):
     for metric in ('bbox_mAP', 'segm_mAP'):
         assert f'val/coco/{metric}' in scalars
     assert (tmp_path / 'iter_1.pth').is_file()
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_ebm-resnet50_coco', 'mask-rcnn_ebm-convnext-t_coco'])
+def test_mmengine_alone_builds_trains_and_predicts(name, data_root, tmp_path):
+    """In a process that imports mmebm by the config only: of the two, one names it nowhere else."""
+    config, dumped = FOLDER / 'coco' / f'{name}.py', tmp_path / 'small.py'
+    small(config, data_root, str(tmp_path)).dump(dumped)
+    code = f"""
+import sys
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+cfg = Config.fromfile({str(config)!r})
+init_default_scope('mmdet')
+print('full size:', type(MODELS.build(cfg.model)).__name__)
+runner = Runner.from_cfg(Config.fromfile({str(dumped)!r}))
+runner.train()
+print('ops:', sys.modules['mmcv._ext'].__file__)
+print('scored:', *sorted(key for key in runner.message_hub.log_scalars if key.endswith('mAP')))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'full size: MaskRCNN' in done.stdout
+    assert 'scored: val/coco/bbox_mAP val/coco/segm_mAP' in done.stdout
+    assert f'ops: {sys.modules["mmcv._ext"].__file__}' in done.stdout
+
+
+def test_each_config_imports_mmebm(config):
+    assert Config.fromfile(config).custom_imports == dict(imports=['mmebm'], allow_failed_imports=False)
 
 
 def test_the_command_in_the_header_trains_and_scores(data_root, tmp_path, monkeypatch, capsys):
