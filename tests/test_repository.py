@@ -135,7 +135,7 @@ def test_what_is_skipped_for_want_of_a_package_fails_in_ci(tmp_path, ci):
     (tmp_path / 'test_parts.py').write_text(PACKAGE_TEST)
     (tmp_path / 'test_file.py').write_text("import pytest\n\npytest.importorskip('no_such_package')\n")
     command = [sys.executable, '-m', 'pytest', str(tmp_path), '--rootdir', str(tmp_path)]
-    command += ['-p', 'no:cacheprovider', '--continue-on-collection-errors']
+    command += ['-p', 'no:cacheprovider', '-p', 'no:warnings', '--continue-on-collection-errors']
     environment = {name: value for name, value in os.environ.items() if name != 'CI'} | (dict(CI=ci) if ci else {})
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (1 if ci else 0), done.stdout
