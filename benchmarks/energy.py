@@ -16,8 +16,9 @@ from mmengine.runner import Runner
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from mmebm.config_files import find_config
 from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
-from mmebm.launch.options import find_config, replace_data_root
+from mmebm.launch.options import replace_data_root
 
 
 def energies(model: nn.Module, loader_config: dict, dataset: dict) -> Tensor:

@@ -18,8 +18,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmebm.config_files import find_config
 from mmebm.experiments.results import RESULTS, hardware, stamp
-from mmebm.launch.options import find_config
 from mmebm.launch.scripts import adapt_to_cpu
 
 RECORD = RESULTS / 'fixed_seed_losses.json'

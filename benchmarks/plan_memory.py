@@ -21,8 +21,8 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 from benchmarks.memory import MALLOC_SETTINGS, peak_memory
+from mmebm.config_files import find_config
 from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
-from mmebm.launch.options import find_config
 from mmebm.launch.scripts import adapt_to_cpu
 from mmebm.planning.config_facts import autocast_type, precision_name
 from mmebm.planning.step_cost import build_model, step_cost

@@ -7,10 +7,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmebm.config_files import find_config
 from mmebm.interchange import TARGETS, export
 from mmebm.interchange.export import NUM_IMAGES, TOLERANCE
 from mmebm.interchange.source import AS_LOADED
-from mmebm.launch.options import find_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmebm.config_files import find_config
 from mmebm.interchange import FORMATS, import_weights
-from mmebm.launch.options import find_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import TwoNormDataPreprocessor, VisionTransformer
 from mmpretrain.models.selfsup import MFF, SparK
 from mmpretrain.models.utils import SparseHelper
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
+from mmebm.model_building import unwrapped
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens
 from mmebm.registry import METRICS
 
@@ -40,7 +40,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     Raises:
         TypeError: The model has no ``extract_feat``, or that returns no features of a known shape.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     features = _extract_feat(model, images)
     if isinstance(features, Sequence):
         features = features[-1]
@@ -99,7 +99,7 @@ def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     Raises:
         ValueError: There is not exactly one image a sample, or an image has no label.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     if not isinstance(batch['inputs'], Tensor):
         raise ValueError(
             'frozen features need batches of one image a sample: use '

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmebm.model_building import type_name
 from mmebm.planning.gpus import GPUS
 
 
@@ -29,7 +30,7 @@ class Speed:
 
 def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
-    if cfg.model.type.endswith('PatchEBM'):
+    if type_name(cfg.model) == 'PatchEBM':
         return ('ebm-patches' if cfg.model.get('compile') else 'ebm-patches-eager',)
     if cfg.model.get('compile'):
         return ('ebm-compiled', 'ebm-partial') if cfg.model.get('partial') else ('ebm-compiled',)

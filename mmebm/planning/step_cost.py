@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,9 +25,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mmebm.energy import trainable
+from mmebm.model_building import build, complete_model_config, type_name
 from mmebm.models import EBMAlgorithm
 from mmebm.models.selfsup.base import BaseRestorer
-from mmebm.registry import MODELS
 
 aten = torch.ops.aten
 
@@ -235,11 +234,9 @@ def build_model(cfg: Config) -> BaseRestorer:
     Raises:
         TypeError: It is none of ours.
     """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-        model_cfg = copy.deepcopy(cfg.model)
-        model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model_cfg.pop('compile', None)
-        model = MODELS.build(model_cfg)
+    model_cfg = complete_model_config(cfg)
+    model_cfg.pop('compile', None)
+    model = build(model_cfg, cfg.get('default_scope'))
     if not isinstance(model, BaseRestorer):
         raise TypeError(
             f"only models of type 'mmebm.EBMAlgorithm' or 'mmebm.PatchEBM' can be planned, not {cfg.model.type!r}"
@@ -263,4 +260,4 @@ def build_optimizer(model: nn.Module, cfg: ConfigDict, on_gpu: bool) -> Optimize
 
 def is_sharded(optim_wrapper: ConfigDict) -> bool:
     """Whether the states of the optimiser are split over the devices."""
-    return optim_wrapper.optimizer.type.endswith('ZeroRedundancyOptimizer')
+    return type_name(optim_wrapper.optimizer) == 'ZeroRedundancyOptimizer'

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmebm.commands import demo
-from mmebm.launch.options import find_config
+from mmebm.config_files import find_config
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from torch import nn
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.interchange import UnsupportedError, export, import_weights
 from mmebm.interchange.library import MERGED
-from mmebm.interchange.source import AS_LOADED, FROM_BGR, build, read_source
+from mmebm.interchange.source import AS_LOADED, FROM_BGR, read_source
+from mmebm.model_building import build
 
 LIBRARIES = ('timm', 'hf', 'torchvision')
 VIT, SWIN, CONVNEXT, RESNET = BACKBONES.values()

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmebm.datasets.classes import check_same_classes
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
@@ -86,10 +87,11 @@ class FrozenFeatureHook(Hook):
     def _check_classes(self) -> None:
         metas = [getattr(loader.dataset, 'metainfo', None) or {} for loader in self.loaders.values()]
         bank, queries = (meta.get('classes') for meta in metas)
-        if bank is not None and queries is not None and (different := sorted({*bank} ^ {*queries})):
-            raise ValueError(
-                'FrozenFeatureHook: bank and queries must have the same classes, since each numbers its own; in one of '
-                f'them alone: {", ".join(different[:4])}'
+        if bank is not None and queries is not None:
+            check_same_classes(
+                bank,
+                queries,
+                'FrozenFeatureHook: bank and queries must have the same classes, since each numbers its own',
             )
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
