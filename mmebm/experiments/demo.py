@@ -1,5 +1,7 @@
 """The demo: pretrains a small backbone on the embedded data set, and shows what it restores and learned."""
 
+import contextlib
+import io
 import json
 import logging
 import sys
@@ -63,10 +65,9 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     cfg.work_dir = str(work_dir)
     cfg.randomness.seed = seed
     announce(cfg)
-    with warnings.catch_warnings():
-        if sys.stdout.isatty():
-            warnings.filterwarnings('ignore', message='Fail to import')  # mmcv's ops, which nothing here needs
-        runner = DemoRunner.from_cfg(cfg)
+    if sys.stdout.isatty():
+        import_quietly()
+    runner = DemoRunner.from_cfg(cfg)
     print(f'The log is {runner.log_file}')
     runner.train()
     metrics = runner.test()
@@ -88,12 +89,12 @@ def check_config(cfg: Config, name: str) -> None:
     parts = (dataset, cfg.get('test_evaluator'), cfg.get('custom_hooks'))
     for (place, needed), part in zip(NEEDED.items(), parts, strict=True):
         members = [part] if isinstance(part, dict) else part or []
-        missing = [name for name in needed if name not in map(type_name, members)]
+        missing = [kind for kind in needed if kind not in map(type_name, members)]
         if missing:
+            found = ', '.join(repr(member['type']) for member in members)
             raise ValueError(
-                f'--config {name}: the demo needs {" and ".join(missing)} in {place}, which has '
-                f'{", ".join(repr(member["type"]) for member in members) or "nothing"}; see ebm_vit-t_shapes, which has '
-                'all that is shown'
+                f'--config {name}: the demo needs {" and ".join(missing)} in {place}, which has {found or "nothing"}; '
+                'see ebm_vit-t_shapes, which has all that is shown'
             )
 
 
@@ -106,6 +107,14 @@ def announce(cfg: Config) -> None:
         'after it.',
         flush=True,
     )
+
+
+def import_quietly() -> None:
+    """Import mmpretrain's parts without what they print of packages and ops that are missing and not needed here."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        import mmpretrain.datasets
+        import mmpretrain.models  # noqa: F401
 
 
 def restorations(runner: Runner, num_images: int = 8) -> dict[str, list[DataSample]]:

@@ -8,10 +8,11 @@ from mmengine.config import Config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmebm.commands.plan import GIB, Memory, main, memory_of, ways_to_fit
+from mmebm.commands.plan import main
 from mmebm.config_files import find_config
 from mmebm.planning.config_facts import image_size, known_length, learning_rate, precision_name
 from mmebm.planning.measured_speed import compiled_memory_ratio, measured_speed
+from mmebm.planning.memory import GIB, Memory, memory_of, ways_to_fit
 from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16

@@ -3,8 +3,9 @@
 import pytest
 from mmengine.config import Config
 
-from mmebm.commands import demo
+from mmebm.commands.demo import main
 from mmebm.config_files import find_config
+from mmebm.experiments import demo
 
 
 @pytest.fixture
@@ -16,10 +17,10 @@ def test_a_config_without_a_test_set_a_corruption_is_refused_before_training(tmp
     def from_cfg(cfg):
         raise AssertionError('a runner was built')
 
-    monkeypatch.setattr(demo.Runner, 'from_cfg', from_cfg)
+    monkeypatch.setattr(demo.DemoRunner, 'from_cfg', from_cfg)
     message = r"-64px: .*needs ConcatDataset in test_dataloader\.dataset, which has 'mmebm\.Shapes'"
     with pytest.raises(ValueError, match=message):
-        demo.main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
+        main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
     assert not (tmp_path / 'demo').exists()
 
 
