@@ -1,7 +1,7 @@
-"""How well ``tools/plan.py`` foresees the memory of a training run.
+"""Predicted and measured memory of training runs: how accurate ``tools/plan.py`` is.
 
-    python benchmarks/plan_memory.py                     on the CPU, in float32
-    python benchmarks/plan_memory.py --device cuda       on a GPU, in the configs' precision
+    python -m benchmarks.plan_memory                     on the CPU, in float32
+    python -m benchmarks.plan_memory --device cuda       on a GPU, in the configs' precision
 
 Each setting trains two steps in a process of its own, whose peak is compared with the plan's: of the resident size on
 the CPU, of what torch has allocated on a GPU. Writes ``results/plan_memory_{cpu,gpu}.json``.
@@ -21,8 +21,9 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 from benchmarks.memory import MALLOC_SETTINGS, peak_memory
+from benchmarks.output import REPOSITORY, RESULTS
 from mmebm.config_files import find_config
-from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
+from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 from mmebm.launch.scripts import adapt_to_cpu
 from mmebm.planning.config_facts import autocast_type, precision_name
 from mmebm.planning.step_cost import build_model, step_cost
@@ -106,8 +107,9 @@ def setting(name: str, device: str) -> tuple[Config, int]:
 
 def measure_elsewhere(name: str, device: str) -> int:
     """``measured`` in a fresh process, with an allocator that gives back what is freed."""
-    command = [sys.executable, __file__, '--peak-of', name, '--device', device]
-    done = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, '-m', 'benchmarks.plan_memory', '--peak-of', name, '--device', device]
+    environment = os.environ | MALLOC_SETTINGS
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.splitlines()[-1])
 
 

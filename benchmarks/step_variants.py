@@ -1,4 +1,4 @@
-"""The training steps that ``step_time.py`` measures: their models, inputs, and what is called."""
+"""The training steps that ``step_time.py`` measures: models, inputs and calls."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,10 +13,10 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmebm.experiments.results import REPOSITORY
+from benchmarks.output import REPOSITORY
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-FP16_LOSS_SCALE = 2.0**16  # what AmpOptimWrapper begins with
+FP16_LOSS_SCALE = 2.0**16  # the initial one of AmpOptimWrapper
 
 
 class Setting(NamedTuple):
