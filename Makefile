@@ -17,10 +17,10 @@ test: .venv/.test-ready ## run the tests (the first time, compiles mmcv's ops: 8
 	.venv/bin/python -m pytest tests
 
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
-	.venv/bin/python benchmarks/step_time.py
+	.venv/bin/python -m benchmarks.step_time
 
 evaluate: .venv/.test-ready ## pretrain and evaluate downstream on the embedded data (45 minutes on 2 cores)
-	.venv/bin/python benchmarks/downstream.py
+	.venv/bin/python -m benchmarks.downstream
 
 lint: .venv/.demo-ready ## check style and formatting
 	@test -x .venv/bin/ruff || .venv/bin/python -m pip install --quiet ruff -c constraints.txt

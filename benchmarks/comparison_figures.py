@@ -2,8 +2,8 @@
 
     python -m benchmarks.comparison_figures
 
-Writes ``results/compare_cifar10{,_12_blocks}_{epochs,seconds,gflops}.png``, quality along the trainings of 16 epochs, and
-``results/compare_cifar10_schedules.png``, quality at the ends of trainings whose schedules have different lengths.
+Writes ``results/compare_cifar10{,_12_blocks}_{epochs,seconds,gflops}.png``, quality along the trainings of 16 epochs,
+and ``results/compare_cifar10_schedules.png``, quality at the ends of schedules of different lengths.
 """
 
 import argparse
