@@ -23,7 +23,7 @@ from mmebm.registry import METRICS
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
-    """One feature vector an image, from the last stage of a model's backbone and without masking.
+    """One feature vector per image, from the last stage of a model's backbone and without masking.
 
     Tokens (N, L, C) are averaged, without the class token where the backbone says that it has one (mmpretrain's and
     timm's do); maps (N, C, H, W), and under an ``EnergyHead`` also (N, H, W, C), are averaged over positions; vectors
@@ -97,12 +97,12 @@ def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     """Images (N, C, H, W), normalised for the model, and their labels.
 
     Raises:
-        ValueError: There is not exactly one image a sample, or an image has no label.
+        ValueError: There is not exactly one image per sample, or an image has no label.
     """
     model = unwrapped(model)
     if not isinstance(batch['inputs'], Tensor):
         raise ValueError(
-            'frozen features need batches of one image a sample: use '
+            'frozen features need batches of one image per sample: use '
             "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
         )
     if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
@@ -154,7 +154,7 @@ def linear_top1(
     """Top-1 accuracy of a linear probe, in percent.
 
     Multinomial logistic regression (scikit-learn, L-BFGS, L2 penalty |w|^2 / 2 next to c times the summed loss, in
-    float64) on features standardised by the bank's mean and deviation, fitted on the bank: deterministic, no
+    float64) on features standardised by the bank's mean and standard deviation, fitted on the bank: deterministic, no
     augmentation. Meant for banks of up to some ten thousand images and some hundred classes.
 
     Args:

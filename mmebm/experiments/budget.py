@@ -59,9 +59,17 @@ def spread_points(epochs: int, number: int) -> list[int]:
     return [*range(interval, epochs, interval), epochs]
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Let a config train for a number of epochs, its schedule stretched or shrunk."""
+def set_epochs(cfg: Config, epochs: int, steps: int) -> None:
+    """Let a config train for a number of epochs, its schedule stretched or shrunk.
+
+    Args:
+        cfg: The config.
+        epochs: How many.
+        steps: Per epoch. What the schedule does for less than one of them, as a warm-up in a short training, is left
+            out, since mmengine refuses it.
+    """
     ratio = epochs / cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
     for scheduler in cfg.param_scheduler:
         scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio
+    cfg.param_scheduler = [part for part in cfg.param_scheduler if int(part.begin * steps) < int(part.end * steps)]

@@ -144,7 +144,6 @@ class Bench:
         if method == TOKENIZED:
             tokenizer = self.training(TOKENIZER, seed, epochs=training.points[-1])
             train(tokenizer)
-            self.cost(TOKENIZER)  # for the table
             path = tokenizer.checkpoint(tokenizer.points[-1])
             training.cfg.model.target_generator.init_cfg.checkpoint = str(path)
         train(training)
@@ -155,7 +154,7 @@ class Bench:
         cfg = self.config(method)
         epochs = epochs or self.epochs(method)
         points = spread_points(epochs, self.comparison.points)
-        set_epochs(cfg, epochs)
+        set_epochs(cfg, epochs, self.cost(method)['steps'])
         folder = self.work_dir / method / f'seed_{seed}'
         cfg.randomness = dict(seed=seed)
         cfg.work_dir = str(folder)

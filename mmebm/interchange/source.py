@@ -58,7 +58,7 @@ class Source:
         resized: The same with position embeddings for ``image_size``.
         image_size: (height, width) of what it is exported for.
         mean: Of the training images, by which they were normalised; 0 to 255, one per channel. None: not known.
-        std: The same for the deviation.
+        std: Their standard deviation, likewise.
         left_out: Weights of other outputs, which the last features do not depend on.
         to_rgb: Whether the data preprocessor took images for BGR and turned them to RGB.
         is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in the reverse of the trained order.

@@ -133,7 +133,7 @@ def warn_unknown_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def refuse_variables(cfg: Config, options: Iterable[str]) -> None:
-    """Refuse options that name a mere variable of the config file.
+    """Refuse options that name a variable of the config file, which nothing reads any more.
 
     A config's variables are substituted when the file is parsed, so that changing one later changes nothing. One whose
     value is nowhere in what a runner reads may be for a hook of the user's own, and only a warning is given.

@@ -78,10 +78,16 @@ def test_some_of_the_images():
 
 def test_schedule_is_stretched():
     cfg = Config.fromfile(PEERS / 'mae_vit-w128_32px.py')
-    set_epochs(cfg, 10)
+    set_epochs(cfg, 10, steps=156)
     assert cfg.train_cfg.max_epochs == 10
     spans = [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler]
     assert spans == [pytest.approx((0, 1)), pytest.approx((1, 10))]
+
+
+def test_a_warm_up_of_less_than_a_step_is_left_out():
+    cfg = Config.fromfile(PEERS / 'mae_vit-w128_32px.py')
+    set_epochs(cfg, 1, steps=4)
+    assert [(scheduler.type, scheduler.end) for scheduler in cfg.param_scheduler] == [('CosineAnnealingLR', 1)]
 
 
 def test_methods_have_configs():

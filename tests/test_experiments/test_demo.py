@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmebm.commands.demo import main
 from mmebm.config_files import find_config
@@ -45,3 +46,18 @@ def test_what_a_config_lacks_is_named(cfg, change, message):
     cfg.update(change)
     with pytest.raises(ValueError, match=f'--config mine.py: .*{message}.*ebm_vit-t_shapes'):
         demo.check_config(cfg, 'mine.py')
+
+
+@pytest.mark.parametrize('is_terminal', [True, False])
+def test_on_a_terminal_the_log_goes_to_its_file(is_terminal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdout.isatty', lambda: is_terminal)
+    runner, file, name = object.__new__(demo.DemoRunner), tmp_path / 'a.log', f'demo-{is_terminal}'
+    runner._experiment_name = name
+    logger = runner.build_logger(log_file=str(file))
+    logger.info('the environment')
+    logger.error('what went wrong')
+    MMLogger._instance_dict.pop(name)
+    assert 'the environment' in file.read_text() and 'what went wrong' in file.read_text()
+    shown = capsys.readouterr().out
+    assert 'what went wrong' in shown
+    assert ('the environment' in shown) != is_terminal

@@ -198,7 +198,6 @@ def test_refuses_before_any_work(shapes, capsys, argv, message):
 def test_random_weights_train_where_pretrained_ones_are_frozen(tmp_path, monkeypatch):
     """In part by detection; a linear probe leaves both alone."""
     monkeypatch.setattr(evaluation, 'check_data_roots', lambda *args: None)
-    monkeypatch.setattr(evaluation, 'require_mmcv_ops', lambda: None)
     path = save_checkpoint('ebm_resnet50_in1k', tmp_path / 'a.pth')
     runs = evaluation.Evaluation([f'ours={path}'], tasks=['linear', 'det'], work_dir=tmp_path).plan_runs()
     backbones = {(run.task, run.init): run.cfg.model.backbone for run in runs}

@@ -23,7 +23,7 @@ class FrozenFeatureHook(Hook):
     ``frozen/`` scalars, whose histories hold them from the first to the last.
 
     Args:
-        bank: Data loader, or its config, of labelled images: one clean image a sample, without augmentation, with
+        bank: Data loader, or its config, of labelled images: one clean image per sample, without augmentation, with
             ``collate_fn=dict(type='default_collate')`` and ``DefaultSampler``.
         queries: The same, of the images to classify.
         evaluator: Metrics of features, as configs. None: ``mmebm.KNNAccuracy`` and ``mmebm.LinearProbeAccuracy``.

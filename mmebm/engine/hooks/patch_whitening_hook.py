@@ -1,4 +1,4 @@
-"""A patch embedding that begins with whitened patches."""
+"""A patch embedding that is initialised to whiten patches."""
 
 import torch
 import torch.nn.functional as F
