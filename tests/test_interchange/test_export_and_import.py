@@ -110,8 +110,8 @@ def test_layer_scale_there_and_back_through_dinov2_of_transformers(tmp_path):
 
 def test_merged_positions_change_their_order():
     ours = torch.arange(8.0)  # 2 channels of 2 x 2 positions
-    assert MERGED.forth(ours).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
-    assert MERGED.back(MERGED.forth(ours)).equal(ours)
+    assert MERGED.to_theirs(ours).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert MERGED.to_ours(MERGED.to_theirs(ours)).equal(ours)
 
 
 @pytest.mark.parametrize('to', LIBRARIES)
