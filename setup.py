@@ -95,6 +95,7 @@ setup(
             'mmebm-demo = mmebm.commands.demo:main',
             'mmebm-plan = mmebm.commands.plan:main',
             'mmebm-evaluate = mmebm.commands.evaluate:main',
+            'mmebm-compare = mmebm.commands.compare:main',
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
         ],

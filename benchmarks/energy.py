@@ -1,6 +1,6 @@
 """How well the energy of a trained model tells clean images from corrupted ones, and from those of another data set.
 
-    python benchmarks/energy.py CHECKPOINT --config peers/ebm_vit-w128_32px --data FOLDER --name cifar10
+    python -m benchmarks.energy CHECKPOINT --config peers/ebm_vit-w128_32px --data FOLDER --name cifar10
 
 Runs the config's own test on ``FOLDER/test``, then scores its clean images beside as many of Shapes at the same size.
 Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set.
@@ -16,8 +16,10 @@ from mmengine.runner import Runner
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
-from mmebm.launch.options import find_config, replace_data_root
+from benchmarks.output import RESULTS
+from mmebm.config_files import find_config
+from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
+from mmebm.launch.options import replace_data_root
 
 
 def energies(model: nn.Module, loader_config: dict, dataset: dict) -> Tensor:
@@ -36,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('checkpoint')
     parser.add_argument('--config', default='peers/ebm_vit-w128_32px')
-    parser.add_argument('--data', required=True, help='a folder with test/, in it one folder a class')
+    parser.add_argument('--data', required=True, help='a folder with test/, in it one folder per class')
     parser.add_argument('--name', required=True, help='of the data set, for the file of results')
     args = parser.parse_args()
     init_default_scope('mmpretrain')

@@ -1,7 +1,7 @@
 """Losses of thirty iterations at a fixed seed, for every way to compute a training step: no refactoring may move them.
 
-    python benchmarks/fixed_seed_losses.py            record, into results/fixed_seed_losses.json
-    python benchmarks/fixed_seed_losses.py --check    compare with what is recorded, to the last digit
+    python -m benchmarks.fixed_seed_losses            record, into results/fixed_seed_losses.json
+    python -m benchmarks.fixed_seed_losses --check    compare with what is recorded, to the last digit
 
 Every variant is a process with one thread. Compiled losses depend on compiler and processor: the record is of
 one machine.
@@ -19,8 +19,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from benchmarks.output import REPOSITORY
+from mmebm.config_files import find_config
 from mmebm.experiments.results import hardware, stamp
-from mmebm.launch.options import find_config
 from mmebm.launch.scripts import adapt_to_cpu
 
 RECORD = Path(__file__).parent / 'results' / 'fixed_seed_losses.json'
@@ -70,11 +71,22 @@ def in_process(variant: str) -> list[float]:
     processes = VARIANTS[variant][2]
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, *launch, __file__, '--variant', variant, '--out', f'{folder}/losses.json']
-        log = subprocess.run(command, env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True)
+        out = Path(folder, 'losses.json')
+        command = [
+            sys.executable,
+            *launch,
+            '-m',
+            'benchmarks.fixed_seed_losses',
+            '--variant',
+            variant,
+            '--out',
+            str(out),
+        ]
+        environment = os.environ | dict(OMP_NUM_THREADS='1')
+        log = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
         if log.returncode:
             raise RuntimeError(f'{variant} failed:\n{log.stdout[-2000:]}\n{log.stderr[-4000:]}')
-        return json.loads(Path(folder, 'losses.json').read_text())
+        return json.loads(out.read_text())
 
 
 def main() -> None:
@@ -83,12 +95,12 @@ def main() -> None:
     parser.add_argument('--check', action='store_true', help='compare with the record and write nothing')
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument('--variant', choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument('--out', help=argparse.SUPPRESS)
+    parser.add_argument('--out', type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant:
         values = losses(args.variant)
         if int(os.environ.get('RANK', 0)) == 0:
-            Path(args.out).write_text(json.dumps(values))
+            args.out.write_text(json.dumps(values))
         return
     recorded = json.loads(RECORD.read_text())['losses'] if args.check else {}
     found, different = {}, []

@@ -1,7 +1,7 @@
 """How many images per second one core feeds to training, with each corruption.
 
-    python benchmarks/pipeline.py                                   JPEGs made for the purpose
-    python benchmarks/pipeline.py --data-root data/imagenet/train   your own
+    python -m benchmarks.pipeline                                   JPEGs made for the purpose
+    python -m benchmarks.pipeline --data-root data/imagenet/train   your own
 
 Each variant is the training pipeline of a shipped config, from the file to the packed pair of 224x224 images;
 ``mmpretrain-cv2`` is that of mmpretrain's MAE, which makes no pair, with the same decoder and resizing as ours. Without
@@ -32,8 +32,9 @@ from mmengine.registry import init_default_scope
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from benchmarks.output import REPOSITORY, RESULTS
 from mmebm.datasets import ImageFolder, Shapes
-from mmebm.experiments.results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
+from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 
 REFERENCE = 'mmpretrain-cv2'
 MAE = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -89,7 +90,7 @@ def write_jpegs(folder: Path, count: int) -> None:
 
 
 def clouds(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
-    """Noise (height, width) whose amplitudes fall with 1/f, as those of photographs do; its deviation is 1."""
+    """Noise (height, width) whose amplitudes fall with 1/f, as those of photographs do; its standard deviation is 1."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf  # no mean
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) / frequency, (height, width))
@@ -97,7 +98,7 @@ def clouds(height: int, width: int, rng: Generator) -> NDArray[np.float64]:
 
 
 def time_in_turn(dataset: ImageFolder, rounds: int) -> dict[str, float]:
-    """Median seconds that each variant takes for an image of the data set."""
+    """Median seconds per image of each variant."""
     variants = {name: Compose(pipeline) for name, pipeline in pipelines().items()}
     seconds = {name: [] for name in variants}
     for round_ in range(rounds + 1):
@@ -117,7 +118,7 @@ def time_in_turn(dataset: ImageFolder, rounds: int) -> dict[str, float]:
 
 
 def measure(folder: Path, images: int, rounds: int, source: str) -> list[dict]:
-    """One row a variant, measured on images spread evenly over a folder."""
+    """One row per variant, measured on images spread evenly over a folder."""
     dataset = ImageFolder(data_root=str(folder))
     chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset)), dtype=int)
     dataset.get_subset_(chosen.tolist())
@@ -140,7 +141,7 @@ def measure(folder: Path, images: int, rounds: int, source: str) -> list[dict]:
 
 def report(rows: Sequence[dict], gpu_images_per_second: float) -> str:
     """A table, and what was measured."""
-    columns = ('pipeline', 'images/s a core', f'of {REFERENCE}', f'workers for {gpu_images_per_second:g} images/s')
+    columns = ('pipeline', 'images/s per core', f'of {REFERENCE}', f'workers for {gpu_images_per_second:g} images/s')
     lines = [
         (
             row['variant'],

@@ -1,7 +1,7 @@
-"""How well ``tools/plan.py`` foresees the memory of a training run.
+"""Predicted and measured memory of training runs: how accurate ``tools/plan.py`` is.
 
-    python benchmarks/plan_memory.py                     on the CPU, in float32
-    python benchmarks/plan_memory.py --device cuda       on a GPU, in the configs' precision
+    python -m benchmarks.plan_memory                     on the CPU, in float32
+    python -m benchmarks.plan_memory --device cuda       on a GPU, in the configs' precision
 
 Each setting trains two steps in a process of its own, whose peak is compared with the plan's: of the resident size on
 the CPU, of what torch has allocated on a GPU. Writes ``results/plan_memory_{cpu,gpu}.json``.
@@ -21,21 +21,23 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 from benchmarks.memory import MALLOC_SETTINGS, peak_memory
-from mmebm.experiments.results import RESULTS, hardware, markdown_table, stamp, write_rows
-from mmebm.launch.options import find_config
+from benchmarks.output import REPOSITORY, RESULTS
+from mmebm.config_files import find_config
+from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 from mmebm.launch.scripts import adapt_to_cpu
 from mmebm.planning.config_facts import autocast_type, precision_name
 from mmebm.planning.step_cost import build_model, step_cost
 
 # Config, side of the images in pixels, images in a batch, and what else differs from the config. Peaks above 500 MB, so
 # that what libraries hold for themselves counts little.
+QUARTERS = dict(patch_size=16, visible=0.25, corrupted=0.25)
 SETTINGS = {
     'ViT-S': ('ebm_vit-s_in1k', 112, 16, {}),
     'ViT-S, two steps': ('ebm_vit-s_in1k', 112, 16, {'model.num_steps': 2}),
-    'ViT-S, micro_batch': ('ebm_vit-s_in1k', 112, 32, {'model.micro_batch': 8}),
-    'ViT-S, low_memory': ('ebm_vit-s_in1k', 112, 32, {'model.low_memory': True}),
-    'ViT-S, partial': ('ebm_vit-s_in1k', 112, 32, {'model.partial': dict(patch_size=16, visible=0.25, corrupted=0.25)}),
-    'ViT-S, recomputed attention': ('ebm_vit-s_in1k', 112, 16, {'model.attention': 'recomputed'}),
+    'ViT-S, micro_batch': ('ebm_vit-s_in1k', 112, 32, {'model.training_step.micro_batch': 8}),
+    'ViT-S, low_memory': ('ebm_vit-s_in1k', 112, 32, {'model.training_step.low_memory': True}),
+    'ViT-S, token dropping': ('ebm_vit-s_in1k', 112, 32, {'model.token_dropping': QUARTERS}),
+    'ViT-S, recomputed attention': ('ebm_vit-s_in1k', 112, 16, {'model.training_step.attention': 'recomputed'}),
     'ViT-S, accumulating': ('ebm_vit-s_in1k', 64, 16, {'optim_wrapper.accumulative_counts': 2}),
     'ViT-S, patches': ('ebm-patches_vit-s_in1k', 224, 32, {}),
     'Swin-B': ('ebm_swin-b_in1k', 224, 2, {}),
@@ -106,8 +108,9 @@ def setting(name: str, device: str) -> tuple[Config, int]:
 
 def measure_elsewhere(name: str, device: str) -> int:
     """``measured`` in a fresh process, with an allocator that gives back what is freed."""
-    command = [sys.executable, __file__, '--peak-of', name, '--device', device]
-    done = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, '-m', 'benchmarks.plan_memory', '--peak-of', name, '--device', device]
+    environment = os.environ | MALLOC_SETTINGS
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.splitlines()[-1])
 
 

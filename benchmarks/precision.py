@@ -1,6 +1,6 @@
 """Loss curves of the same training in float32, TF32, bfloat16 and float16.
 
-    python benchmarks/precision.py --steps 200
+    python -m benchmarks.precision --steps 200
 
 Trains the model of ``configs/ebm_vit-t_shapes.py`` on the same batches of Shapes from the same weights, once in each
 precision; TF32 on a GPU only. Half precision is torch's autocast, float16 with torch's gradient scaler, as mmengine's
@@ -20,7 +20,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import MODELS
 
-from mmebm.experiments.results import REPOSITORY, RESULTS, hardware, markdown_table, stamp, write_rows
+from benchmarks.output import REPOSITORY, RESULTS
+from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 

@@ -1,13 +1,13 @@
 """Time, memory and arithmetic of a training step, beside those of MAE, SimMIM and BEiT.
 
-    python benchmarks/step_time.py                   the settings of this machine (CPU or GPU), all variants
-    python benchmarks/step_time.py --settings vit-tiny-p4-32 --variants forward ebm mae --rounds 7
+    python -m benchmarks.step_time                   the settings of this machine (CPU or GPU), all variants
+    python -m benchmarks.step_time --settings vit-tiny-p4-32 --variants forward ebm mae --rounds 7
 
 A step is the forward and the backward passes, without data loading and optimiser. All variants of a setting are timed
 in turn, round by round, in one process; the figure is the median. Memory is measured in a process of its own: the
 step's peak above what lies there between steps, gradients included. FLOPs are those of matrix products by torch's
-formulas, two a multiply-add. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and that table into the
-README.
+formulas, two per multiply-add. Writes ``results/step_time_{cpu,gpu}.json``, a table beside it, and that table into
+``docs/speed.md``.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from benchmarks.memory import MALLOC_SETTINGS, peak_memory
+from benchmarks.output import REPOSITORY, RESULTS, replace_between_marks
 from benchmarks.step_variants import (
     AUTOCAST,
     PATCHES,
@@ -38,20 +39,12 @@ from benchmarks.step_variants import (
     make_batch,
     make_step,
 )
-from mmebm.experiments.results import (
-    REPOSITORY,
-    RESULTS,
-    hardware,
-    markdown_table,
-    replace_between_marks,
-    stamp,
-    write_rows,
-)
+from mmebm.experiments.results import hardware, markdown_table, read_rows, stamp, write_rows
 from mmebm.planning.step_cost import OpCounter
 
 
 def count_flops(variant: str, setting: Setting) -> int:
-    """FLOPs an image, two a multiply-add; of the arithmetic, however it is compiled."""
+    """FLOPs per image, two per multiply-add; of the arithmetic, however it is compiled."""
     setting = setting._replace(precision='fp32')
     size = 4 if variant == 'ebm-micro-batch' else 1
     step = make_step(variant, setting._replace(batch=size), make_batch(setting, size, 'cpu'), may_compile=False)
@@ -83,9 +76,11 @@ def _wait(device: str) -> None:
 
 def measure_peaks(variants: Sequence[str], name: str, setting: Setting) -> dict[str, int]:
     """Peak bytes of each variant's step, from a process whose memory can be read."""
-    command = [sys.executable, __file__, '--settings', name, '--precision', setting.precision]
+    command = [sys.executable, '-m', 'benchmarks.step_time', '--settings', name, '--precision', setting.precision]
     command += ['--batch', str(setting.batch), '--peaks-of', *variants]
-    result = subprocess.run(command, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | MALLOC_SETTINGS, stdout=subprocess.PIPE, text=True
+    )
     if result.returncode:
         raise RuntimeError(f'{" ".join(command)} failed')
     return json.loads(result.stdout.splitlines()[-1])
@@ -103,7 +98,7 @@ def peaks_here(variants: Sequence[str], setting: Setting, device: str) -> dict[s
 
 
 def matrix_rate(device: str, precision: str) -> float:
-    """FLOP/s of a large matrix product in the setting's precision: what the device can do at best."""
+    """FLOP/s of a large matrix product in the setting's precision: the most that the device can do."""
     size = 8192 if device == 'cuda' else 2048
     dtype = AUTOCAST[precision] or torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -111,7 +106,7 @@ def matrix_rate(device: str, precision: str) -> float:
 
 
 def measure(name: str, setting: Setting, variants: list[str], rounds: int, device: str) -> list[dict]:
-    """One row a variant."""
+    """One row per variant."""
     print(f'{name}: {setting.precision}, batch {setting.batch}', file=sys.stderr, flush=True)
     torch.set_float32_matmul_precision('high' if setting.precision == 'tf32' else 'highest')
     torch.backends.cudnn.allow_tf32 = setting.precision == 'tf32'
@@ -158,13 +153,12 @@ def setting_of(row: dict) -> tuple:
 
 def with_earlier_settings(path: Path, rows: list[dict]) -> list[dict]:
     """The rows, behind those of settings that were measured earlier and not now."""
-    earlier = json.loads(path.read_text()) if path.exists() else []
     measured = {setting_of(row) for row in rows}
-    return [row for row in earlier if setting_of(row) not in measured] + rows
+    return [row for row in read_rows(path) if setting_of(row) not in measured] + rows
 
 
 def report(rows: list[dict]) -> str:
-    """The rows as Markdown, a table a setting."""
+    """The rows as Markdown, a table per setting."""
     columns = [
         'step',
         'seconds',
@@ -173,7 +167,7 @@ def report(rows: list[dict]) -> str:
         'x MAE',
         'peak memory x supervised',
         'images/s',
-        'GFLOP an image',
+        'GFLOP per image',
     ]
     tables = []
     for key in dict.fromkeys(map(setting_of, rows)):
@@ -241,7 +235,7 @@ def main() -> None:
         return
     write_rows(target.with_suffix('.json'), rows)
     target.with_suffix('.md').write_text(text + '\n')
-    replace_between_marks(REPOSITORY / 'README.md', target.name, text)
+    replace_between_marks(REPOSITORY / 'docs' / 'speed.md', target.name, text)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""The training steps that ``step_time.py`` measures: their models, inputs, and what is called."""
+"""The training steps that ``step_time.py`` measures: models, inputs and calls."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,10 +14,11 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmebm.experiments.results import REPOSITORY
+from benchmarks.output import REPOSITORY
+from mmebm.ops.double_backward import SecondOrderOperators
 
 AUTOCAST = {'fp32': None, 'tf32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-FP16_LOSS_SCALE = 2.0**16  # what AmpOptimWrapper begins with
+FP16_LOSS_SCALE = 2.0**16  # the initial one of AmpOptimWrapper
 
 
 class Setting(NamedTuple):
@@ -43,26 +45,29 @@ SETTINGS = {
 }
 
 
+EAGER = dict(training_step=dict(compile=False))
+
+
 def ebm_variants(setting: Setting) -> dict[str, dict]:
     """What each variant changes in the shipped config's model."""
     quarter = dict(patch_size=setting.patch_size, visible=0.25, corrupted=0.25)
     return {
         'ebm': {},
-        'ebm-eager-sdpa-math': dict(compile=False),
-        'ebm-eager': dict(compile=False),
-        'ebm-compiled': dict(compile=True),
-        'ebm-recomputed-attention': dict(compile=False, attention='recomputed'),
-        'ebm-micro-batch': dict(compile=False, micro_batch=setting.batch // 4),
-        'ebm-low-memory': dict(compile=False, low_memory=True),
-        'ebm-2-steps': dict(compile=False, num_steps=2),
-        'ebm-partial': dict(partial=quarter),
+        'ebm-eager-sdpa-math': EAGER,
+        'ebm-eager': EAGER,
+        'ebm-compiled': dict(training_step=dict(compile=True)),
+        'ebm-recomputed-attention': dict(training_step=dict(compile=False, attention='recomputed')),
+        'ebm-micro-batch': dict(training_step=dict(compile=False, micro_batch=setting.batch // 4)),
+        'ebm-low-memory': dict(training_step=dict(compile=False, low_memory=True)),
+        'ebm-2-steps': EAGER | dict(num_steps=2),
+        'ebm-token-dropping': dict(token_dropping=quarter),
     }
 
 
 def build_ebm(setting: Setting, options: dict) -> nn.Module:
     """The model of the shipped config, with options."""
     cfg = Config.fromfile(REPOSITORY / 'configs' / f'{setting.config}.py').model
-    cfg.update(step_size=1.0, **options)
+    cfg.update(step_size=1.0, **options)  # dicts are merged
     return MODELS.build(cfg)
 
 
@@ -73,7 +78,7 @@ def build_patches(setting: Setting, compile: bool) -> nn.Module:
     backbone = dict(type='mmebm.PatchSubsetViT', arch=setting.arch, **size)
     head = dict(type='mmebm.PatchEnergyHead', in_channels=setting.width, grid_size=(grid, grid))
     head.update(patch_size=setting.patch_size, embed_dims=width, num_heads=width // 32)
-    return MODELS.build(dict(type='mmebm.PatchEBM', backbone=backbone, head=head, compile=compile))
+    return MODELS.build(dict(type='mmebm.PatchEBM', backbone=backbone, head=head, training_step=dict(compile=compile)))
 
 
 def build_supervised(setting: Setting) -> nn.Module:
@@ -177,16 +182,18 @@ def make_step(variant: str, setting: Setting, batch: Batch, may_compile: bool = 
     if variant == PATCHES:
         model = build_patches(setting, may_compile)
     elif variant.startswith(('ebm', 'forward')):
-        model = build_ebm(
-            setting, ebm_variants(setting).get(variant, {}) | ({} if may_compile else dict(compile=False))
-        )
+        options = ebm_variants(setting).get(variant, {})
+        if not may_compile:
+            options = options | dict(training_step=options.get('training_step', {}) | dict(compile=False))
+        model = build_ebm(setting, options)
     else:
         model = PEERS[variant](setting)
     model = model.to(device).train()
     inputs = inputs_of(variant, setting, batch)
     scale = FP16_LOSS_SCALE if setting.precision == 'fp16' else 1.0
     if variant == 'ebm-eager-sdpa-math':
-        model.training_step.gradient_fn.keywords['attention'] = F.scaled_dot_product_attention
+        operators = partial(SecondOrderOperators, F.scaled_dot_product_attention)
+        model.training_step.gradient_fn.keywords['operators'] = operators
     compiled = variant == 'mae-compiled' and may_compile
     loss_of = torch.compile(model.loss, dynamic=False) if compiled else model.loss
 

@@ -14,6 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmebm.error_text import first_few
+from mmebm.model_building import complete_model_config
+
 
 class Discarded:
     """Stands in for what a checkpoint pickles beside weights: takes anything, keeps nothing."""
@@ -37,9 +40,6 @@ DISCARDED = [
 
 # Under which keys training frameworks keep the weights.
 STATE_KEYS = ('state_dict', 'model', 'model_state', 'teacher')
-
-# How many names an error lists.
-SHOWN = 4
 
 
 class Checkpoint(NamedTuple):
@@ -71,8 +71,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for state in [content.get(key) for key in STATE_KEYS] + [content] if isinstance(content, dict) else []:
         if isinstance(state, Mapping) and state and all(_is_weight(*item) for item in state.items()):
             return Checkpoint(path, dict(state), meta if isinstance(meta, dict) else {})
-    found = f'a dict of {_listed([*content])}' if isinstance(content, dict) else f'a {type(content).__name__}'
-    raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {_listed(STATE_KEYS)}')
+    found = f'a dict of {first_few([*content])}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {first_few(STATE_KEYS)}')
 
 
 def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]
         found = Counter(key.partition('.')[0] for key in checkpoint.state)
         raise ValueError(
             f'{checkpoint.path} has no weights under "{prefix}": its names start with '
-            f'{_listed([f"{name} ({count})" for name, count in found.items()])}. '
+            f'{first_few([f"{name} ({count})" for name, count in found.items()])}. '
             'A pretraining checkpoint of mmebm, MAE or SimMIM holds its network under "backbone."'
         )
     return state
@@ -115,7 +115,7 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sourc
         'of another shape': [f'{key} {shapes[key]}, not {wanted[key]}' for key in differing],
     }
     if any(problems.values()):
-        listed = '; '.join(f'{problem}: {_listed(keys)}' for problem, keys in problems.items() if keys)
+        listed = '; '.join(f'{problem}: {first_few(keys)}' for problem, keys in problems.items() if keys)
         raise ValueError(f'{source} is of another architecture than {model}: {listed}')
 
 
@@ -137,8 +137,19 @@ def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
     if isinstance(values.get('model'), dict):
-        return dict(data_preprocessor=values.get('data_preprocessor')) | values['model']
+        return complete_model_config(values)
     raise ValueError(f'The config in {checkpoint.path} has no model; {advice}')
+
+
+def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
+    """Those of an ``init_cfg``, one config or a list of them, that ask for weights from a file."""
+    configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+    return [config for config in configs if config['type'] in ('Pretrained', PretrainedInit)]
+
+
+def loads_weights(module: nn.Module) -> bool:
+    """Whether a module's ``init_cfg`` asks for weights from a file."""
+    return bool(loading_configs(getattr(module, 'init_cfg', None)))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -184,19 +195,3 @@ def _literal(node: ast.expr | None) -> Any:
 
 def _is_weight(key: Any, value: Any) -> bool:
     return isinstance(key, str) and isinstance(value, Tensor)
-
-
-def _listed(names: Sequence) -> str:
-    more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
-    return ', '.join(map(str, names[:SHOWN])) + more
-
-
-def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
-    """Those of an ``init_cfg``, one config or a list of them, that ask for weights from a file."""
-    configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
-    return [config for config in configs if config['type'] in ('Pretrained', PretrainedInit)]
-
-
-def loads_weights(module: nn.Module) -> bool:
-    """Whether a module's ``init_cfg`` asks for weights from a file."""
-    return bool(loading_configs(getattr(module, 'init_cfg', None)))

@@ -57,6 +57,7 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-make-shapes': 'mmebm.commands.make_shapes:main',
         'mmebm-plan': 'mmebm.commands.plan:main',
         'mmebm-evaluate': 'mmebm.commands.evaluate:main',
+        'mmebm-compare': 'mmebm.commands.compare:main',
         'mmebm-export': 'mmebm.commands.export:main',
         'mmebm-import': 'mmebm.commands.import_weights:main',
         'mmebm-demo': 'mmebm.commands.demo:main',

@@ -7,17 +7,17 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmebm.config_files import find_config
 from mmebm.interchange import TARGETS, export
 from mmebm.interchange.export import NUM_IMAGES, TOLERANCE
 from mmebm.interchange.source import AS_LOADED
-from mmebm.launch.options import find_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Export; ``--help`` lists the flags."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
-    MMLogger.get_current_instance().setLevel('WARNING')  # mmengine tells of each weight that it loads
+    MMLogger.get_current_instance().setLevel('WARNING')  # mmengine logs each weight that it loads
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_{args.to}')
     try:
         config = Config.fromfile(find_config(args.config)) if args.config else None
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'Wrote {file}')
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog='mmebm-export', description='Take the backbone of a pretraining checkpoint to another library.'
     )

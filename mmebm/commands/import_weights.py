@@ -7,13 +7,13 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmebm.config_files import find_config
 from mmebm.interchange import FORMATS, import_weights
-from mmebm.launch.options import find_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Import; ``--help`` lists the flags."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     MMLogger.get_current_instance().setLevel('WARNING')
     try:
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog='mmebm-import', description='Turn weights of another library into a checkpoint to start pretraining from.'
     )

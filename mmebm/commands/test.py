@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from mmebm.launch.scripts import load_script, run_script
+from mmebm.launch.scripts import test
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Tests a checkpoint; ``--help`` lists the flags, which are those of mmpretrain's ``tools/test.py``."""
-    run_script(load_script('test'), argv, ('test_dataloader',))
+    """Test a checkpoint; ``--help`` lists the flags, which are those of mmpretrain's ``tools/test.py``."""
+    test(argv)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from mmebm.launch.scripts import load_script, run_script
+from mmebm.launch.scripts import train
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains; ``--help`` lists the flags, which are those of mmpretrain's ``tools/train.py``."""
-    run_script(load_script('train'), argv, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
+    """Train; ``--help`` lists the flags, which are those of mmpretrain's ``tools/train.py``."""
+    train(argv)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import TwoNormDataPreprocessor, VisionTransformer
 from mmpretrain.models.selfsup import MFF, SparK
 from mmpretrain.models.utils import SparseHelper
@@ -18,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
+from mmebm.model_building import unwrapped
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens
 from mmebm.registry import METRICS
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
-    """One feature vector an image, from the last stage of a model's backbone and without masking.
+    """One feature vector per image, from the last stage of a model's backbone and without masking.
 
     Tokens (N, L, C) are averaged, without the class token where the backbone says that it has one (mmpretrain's and
     timm's do); maps (N, C, H, W), and under an ``EnergyHead`` also (N, H, W, C), are averaged over positions; vectors
@@ -40,7 +40,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     Raises:
         TypeError: The model has no ``extract_feat``, or that returns no features of a known shape.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     features = _extract_feat(model, images)
     if isinstance(features, Sequence):
         features = features[-1]
@@ -97,12 +97,12 @@ def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     """Images (N, C, H, W), normalised for the model, and their labels.
 
     Raises:
-        ValueError: There is not exactly one image a sample, or an image has no label.
+        ValueError: There is not exactly one image per sample, or an image has no label.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     if not isinstance(batch['inputs'], Tensor):
         raise ValueError(
-            'frozen features need batches of one image a sample: use '
+            'frozen features need batches of one image per sample: use '
             "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
         )
     if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
@@ -154,7 +154,7 @@ def linear_top1(
     """Top-1 accuracy of a linear probe, in percent.
 
     Multinomial logistic regression (scikit-learn, L-BFGS, L2 penalty |w|^2 / 2 next to c times the summed loss, in
-    float64) on features standardised by the bank's mean and deviation, fitted on the bank: deterministic, no
+    float64) on features standardised by the bank's mean and standard deviation, fitted on the bank: deterministic, no
     augmentation. Meant for banks of up to some ten thousand images and some hundred classes.
 
     Args:

@@ -9,18 +9,18 @@ from mmebm.experiments.training_cost import Speed
 
 
 class Budget(NamedTuple):
-    """How long each method may train: so many ``epochs``, ``seconds`` or ``flops``."""
+    """How long each method may train: an amount of ``epochs``, ``seconds`` or ``flops``."""
 
     kind: str
     amount: float
 
     def epochs(self, images: int, flops_per_image: float, speed: Speed | None = None) -> int:
-        """Whole epochs of so many images within the budget.
+        """Whole epochs within the budget.
 
         Args:
-            images: Of an epoch.
+            images: Per epoch.
             flops_per_image: Of a training step.
-            speed: What seconds are reckoned by; needed for no other kind of budget.
+            speed: Of the training; needed for a budget of seconds alone.
 
         Raises:
             ValueError: Not even one.
@@ -54,14 +54,22 @@ def parse_budget(text: str) -> Budget:
 
 
 def spread_points(epochs: int, number: int) -> list[int]:
-    """About so many epochs at equal distances, the last one among them."""
+    """About ``number`` epochs at equal distances, the last one among them."""
     interval = math.ceil(epochs / number)
     return [*range(interval, epochs, interval), epochs]
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Let a config train for so many epochs, its schedule stretched or shrunk."""
+def set_epochs(cfg: Config, epochs: int, steps: int) -> None:
+    """Let a config train for a number of epochs, its schedule stretched or shrunk.
+
+    Args:
+        cfg: The config.
+        epochs: How many.
+        steps: Per epoch. What the schedule does for less than one of them, as a warm-up in a short training, is left
+            out, since mmengine refuses it.
+    """
     ratio = epochs / cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
     for scheduler in cfg.param_scheduler:
         scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio
+    cfg.param_scheduler = [part for part in cfg.param_scheduler if int(part.begin * steps) < int(part.end * steps)]

@@ -1,4 +1,4 @@
-"""Downstream tasks, and their trainings: each in a process and a folder of its own, from one initialisation."""
+"""Trainings of downstream tasks, each in a process and a folder of its own, from one initialisation."""
 
 import json
 import os
@@ -12,44 +12,8 @@ from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmebm.experiments.processes import run_config
+from mmebm.experiments.tasks import TASKS
 from mmebm.planning.config_facts import accumulated, base_batch_size
-
-
-class Metric(NamedTuple):
-    """A figure of the table: in its rows ``task`` and ``name``, in the training's log ``key``; all are in percent."""
-
-    task: str
-    name: str
-    key: str
-    scale: float = 1.0
-
-
-class Task(NamedTuple):
-    """A downstream task: which config trains it, and what its validation says.
-
-    Attributes:
-        config: The config's name up to the backbone.
-        data: The config's name after the backbone, where it is not on the embedded data set.
-        metrics: What becomes of it.
-    """
-
-    config: str
-    data: str
-    metrics: tuple[Metric, ...]
-
-
-TASKS = {
-    'knn': Task('linear_ebm', 'in1k', (Metric('knn', 'top-1', 'frozen/knn_top1'),)),
-    'linear': Task('linear_ebm', 'in1k', (Metric('linear', 'top-1', 'accuracy/top1'),)),
-    'finetune': Task('finetune_ebm', 'in1k', (Metric('finetune', 'top-1', 'accuracy/top1'),)),
-    'seg': Task('upernet_ebm', 'ade20k', (Metric('seg', 'mIoU', 'mIoU'),)),
-    'det': Task(
-        'mask-rcnn_ebm',
-        'coco',
-        (Metric('det', 'box AP', 'coco/bbox_mAP', 100.0), Metric('ins', 'mask AP', 'coco/segm_mAP', 100.0)),
-    ),
-}
-FROZEN = ('knn', 'linear')  # tasks that train no backbone
 
 
 class Run(NamedTuple):
@@ -63,11 +27,11 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """As it is printed."""
         return f'{self.task} from {self.init}, seed {self.seed}'
 
 
-def initialized(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
+def with_weights(cfg: Config, checkpoint: str | None, seed: int, folder: Path) -> Config:
     """A copy of a config that starts from a checkpoint, or from random weights."""
     cfg = Config(cfg.to_dict())
     cfg.model.backbone.init_cfg = checkpoint and dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
@@ -103,59 +67,8 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
     return failed
 
 
-def _do(run: Run, jobs: int, gpus: int) -> str:
-    """One run; returns its figures for people."""
-    start = time.time()
-    threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
-    # The learning rate is meant for so many images at a time; who accumulates batches has chosen their number.
-    is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
-    flags = ['--resume', *(['--auto-scale-lr'] if is_scaled else [])]
-    if run.task == 'knn':
-        run_config(['mmebm.experiments.frozen'], run.cfg, run.folder, **threads)
-    elif gpus == 1:
-        run_config(['mmebm.commands.train'], run.cfg, run.folder, flags, **threads)
-    else:
-        launch = ['torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}', '-m', 'mmebm.commands.train']
-        run_config(launch, run.cfg, run.folder, [*flags, '--launcher', 'pytorch'], **threads)
-    if not any(TASKS[run.task].metrics[0].key in line for line in _logged(run)[-1:]):
-        _validate(run, threads)
-    figures = dict(last_validation(run))
-    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
-    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
-
-
-def _validate(run: Run, threads: dict[str, str]) -> None:
-    """Score the last checkpoint: of a training that was interrupted behind it, which has nothing to go on with."""
-    folder = run.folder / 'validation'
-    cfg = Config(run.cfg.to_dict() | dict(work_dir=str(folder)))
-    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
-    checkpoint = (run.folder / 'last_checkpoint').read_text()
-    flags = [checkpoint, '--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
-    run_config(['mmebm.commands.test'], cfg, folder, flags, **threads)
-
-
-def last_validation(run: Run) -> Iterator[tuple[str, float]]:
-    """The metrics of a run's task, by the log's names, as mmengine has logged them last.
-
-    Raises:
-        ValueError: The log has none.
-    """
-    for metric in TASKS[run.task].metrics:
-        values = [line[metric.key] for line in _logged(run) if metric.key in line]
-        if not values:
-            raise ValueError(f'{run.folder} has no {metric.key} in its log')
-        yield metric.key, values[-1]
-
-
-def _logged(run: Run) -> list[dict]:
-    """What a run has logged, oldest first."""
-    paths = sorted(run.folder.glob('*/vis_data/scalars.json'))  # by the time at which the process began
-    paths += [path for path in (run.folder / 'knn.json', run.folder / 'validation' / 'metrics.json') if path.is_file()]
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-
-
 def result_rows(run: Run) -> list[dict]:
-    """One row a metric: ``task, metric, init, seed, value`` (in percent) and ``seconds``."""
+    """One row per metric: ``task, metric, init, seed, value`` (in percent) and ``seconds``."""
     result = json.loads((run.folder / 'result.json').read_text())
     return [
         dict(
@@ -168,3 +81,54 @@ def result_rows(run: Run) -> list[dict]:
         )
         for metric in TASKS[run.task].metrics
     ]
+
+
+def last_validation(run: Run) -> Iterator[tuple[str, float]]:
+    """The metrics of a run's task, by the log's names, as mmengine has logged them last.
+
+    Raises:
+        ValueError: The log has none.
+    """
+    for metric in TASKS[run.task].metrics:
+        values = [line[metric.key] for line in logged(run) if metric.key in line]
+        if not values:
+            raise ValueError(f'{run.folder} has no {metric.key} in its log')
+        yield metric.key, values[-1]
+
+
+def logged(run: Run) -> list[dict]:
+    """What a run has logged, oldest first."""
+    paths = sorted(run.folder.glob('*/vis_data/scalars.json'))  # by the time at which the process began
+    paths += [path for path in (run.folder / 'knn.json', run.folder / 'validation' / 'metrics.json') if path.is_file()]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def _do(run: Run, jobs: int, gpus: int) -> str:
+    """Do one run; returns its figures as text."""
+    start = time.time()
+    threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
+    # The learning rate is meant for the config's total batch; who accumulates batches has chosen their number.
+    is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
+    flags = ['--resume', *(['--auto-scale-lr'] if is_scaled else [])]
+    if run.task == 'knn':
+        run_config(['mmebm.experiments.frozen'], run.cfg, run.folder, **threads)
+    elif gpus == 1:
+        run_config(['mmebm.commands.train'], run.cfg, run.folder, flags, **threads)
+    else:
+        launch = ['torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}', '-m', 'mmebm.commands.train']
+        run_config(launch, run.cfg, run.folder, [*flags, '--launcher', 'pytorch'], **threads)
+    if not any(TASKS[run.task].metrics[0].key in line for line in logged(run)[-1:]):
+        _validate(run, threads)
+    figures = dict(last_validation(run))
+    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
+    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
+
+
+def _validate(run: Run, threads: dict[str, str]) -> None:
+    """Score the last checkpoint of a training that was interrupted after it, before its validation."""
+    folder = run.folder / 'validation'
+    cfg = Config(run.cfg.to_dict() | dict(work_dir=str(folder)))
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    checkpoint = (run.folder / 'last_checkpoint').read_text()
+    flags = [checkpoint, '--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
+    run_config(['mmebm.commands.test'], cfg, folder, flags, **threads)

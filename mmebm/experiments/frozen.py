@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
-from mmebm.registry import MODELS
+from mmebm.model_building import build_initialized
 
 
 def main(config: str) -> None:
@@ -31,10 +30,7 @@ def frozen_metrics(cfg: Config, *metrics: str) -> dict[str, float]:
         metrics: Types of metrics of frozen features.
     """
     set_random_seed(cfg.randomness.seed)
-    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.to(get_device())
+    model = build_initialized(cfg)
     queries = cfg.val_dataloader
     queries.collate_fn = dict(type='default_collate')
     dataset = dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline)  # without augmentation

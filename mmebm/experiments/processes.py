@@ -10,10 +10,10 @@ from mmengine.config import Config
 
 
 def check_same(cfg: Config, folder: Path) -> None:
-    """Check that what has run in a folder before, if anything, is what is to run now.
+    """Check that a folder is new, or holds a run of the same config.
 
     Raises:
-        ValueError: It is not, so that old figures would be taken for new ones.
+        ValueError: It holds another run, whose figures would be taken for new ones.
     """
     earlier = _config_file(folder)
     if earlier.exists() and earlier.read_text() != cfg.pretty_text:
@@ -21,10 +21,10 @@ def check_same(cfg: Config, folder: Path) -> None:
 
 
 def write_config_once(cfg: Config, folder: Path) -> None:
-    """Leave beside a folder what its figures are made with, unless they were made with something else.
+    """Write the config of a folder's figures beside it.
 
     Raises:
-        ValueError: They were.
+        ValueError: Another config is there.
     """
     check_same(cfg, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

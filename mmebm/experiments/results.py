@@ -1,16 +1,19 @@
-"""What the benchmarks write: rows of JSON with date, commit and hardware, and tables of Markdown."""
+"""What experiments leave: rows of JSON with date, commit and hardware, and tables of Markdown."""
 
 import datetime
 import json
+import math
 import os
+import statistics
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).resolve().parent / 'results'
-REPOSITORY = Path(__file__).resolve().parents[1]
+from mmebm.config_files import PACKAGE
+
+REPOSITORY = PACKAGE.parent
 
 
 def hardware(device: str = 'cpu') -> str:
@@ -23,19 +26,25 @@ def hardware(device: str = 'cpu') -> str:
 
 
 def stamp() -> dict[str, str]:
-    """Commit and date; a ``+`` behind the commit says that the working tree differed from it."""
-    git = ['git', '-C', str(REPOSITORY)]
-    commit = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run(
-        [*git, 'status', '--porcelain', '--untracked-files=no', '--', 'mmebm', 'configs', 'benchmarks/*.py'],
-        capture_output=True,
-        text=True,
-    ).stdout
-    return dict(commit=(commit or 'unknown') + ('+' if changed else ''), date=datetime.date.today().isoformat())
+    """Commit and date.
+
+    A ``+`` behind the commit says that the working tree differed from it; it is ``unknown`` where mmebm is installed
+    and not a checkout.
+    """
+    commit = ''
+    if (REPOSITORY / '.git').exists():  # else git would find a repository further up
+        changed = _git('status', '--porcelain', '--untracked-files=no', '--', 'mmebm', 'configs', 'benchmarks/*.py')
+        commit = _git('rev-parse', '--short', 'HEAD') + ('+' if changed else '')
+    return dict(commit=commit or 'unknown', date=datetime.date.today().isoformat())
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Rows that ``write_rows`` has written; none if there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def write_rows(path: Path, rows: Sequence[dict]) -> None:
-    """Write rows as a JSON list, one row a line."""
+    """Write rows as a JSON list, one row per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
 
@@ -46,16 +55,24 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def replace_between_marks(path: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a file.
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the latter is NaN for a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
-    Raises:
-        ValueError: The file lacks the marks.
-    """
-    content = path.read_text()
-    start, end = f'<!-- {name} -->', f'<!-- /{name} -->'
-    if content.count(start) != 1 or content.count(end) != 1:
-        raise ValueError(f'{path} needs one {start} and one {end}')
-    head, rest = content.split(start)
-    _, tail = rest.split(end)
-    path.write_text(f'{head}{start}\n{text}\n{end}{tail}')
+
+def mean_and_std_text(values: Sequence[float]) -> str:
+    """Mean and standard deviation as in tables: a single value stands alone, and a dash for none."""
+    if not values:
+        return '-'
+    mean, std = mean_and_std(values)
+    return f'{mean:.1f}' if math.isnan(std) else f'{mean:.1f} ± {std:.1f}'
+
+
+def mean_text(values: Sequence[float], spec: str) -> str:
+    """The mean in a format, or a dash for none."""
+    return format(statistics.mean(values), spec) if values else '-'
+
+
+def _git(*command: str) -> str:
+    done = subprocess.run(['git', '-C', str(REPOSITORY), *command], capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,20 +1,25 @@
-"""What a comparison of methods came to, as tables and plots.
+"""Results of a comparison of methods, as tables and plots.
 
-Its rows are those of ``compare.json``: one a method, seed and epoch.
+Its rows are those of ``compare.json``: one per method, seed and epoch.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from mmebm.experiments.results import markdown_table
+from mmebm.experiments.results import markdown_table, mean_and_std, mean_and_std_text, mean_text
 
 RANDOM = 'random'
 QUALITIES = {'knn_top1': 'kNN', 'linear_top1': 'linear probe', 'finetune_top1': 'fine-tuned'}
 COSTS = {'gflops_per_image': '.3g', 'peak_memory_mib': '.0f'}  # and how the table shows them
 AXES = {'epoch': 'epochs', 'seconds': 'seconds', 'gflops': 'GFLOPs'}
+
+
+def values(rows: Sequence[dict], method: str, epoch: int, quality: str) -> list[float]:
+    """A quality of a method at an epoch, one value per seed for which it was measured."""
+    chosen = [row for row in rows if (row['method'], row['epoch']) == (method, epoch)]
+    return [row[quality] for row in chosen if row[quality] is not None]
 
 
 def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tuple[float, float, float]]:
@@ -23,49 +28,31 @@ def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tu
     for epoch in sorted({row['epoch'] for row in rows if row['method'] == method}):
         chosen = [row for row in rows if (row['method'], row['epoch']) == (method, epoch) and row[quality] is not None]
         if chosen:
-            mean, spread = mean_and_spread([row[quality] for row in chosen])
-            points.append((statistics.mean(row[axis] for row in chosen), mean, spread))
+            x = statistics.mean(row[axis] for row in chosen)
+            points.append((x, *mean_and_std([row[quality] for row in chosen])))
     return points
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN of a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def mean_with_spread(point: tuple[float, float, float] | None) -> str:
-    """A point of a curve for people; without a spread where there is a single seed."""
-    if point is None:
-        return '-'
-    _, mean, spread = point
-    return f'{mean:.1f}' if math.isnan(spread) else f'{mean:.1f} ± {spread:.1f}'
-
-
-def shown(values: Sequence[float], spec: str) -> str:
-    """The mean in a format, or a dash."""
-    return format(statistics.mean(values), spec) if values else '-'
-
-
 def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
-    """What each method has come to in the end, and what its steps cost, as Markdown."""
+    """Each method's quality at the end, and the cost of its steps, as Markdown."""
     lines = []
     for method in dict.fromkeys([*(row['method'] for row in rows), *costs]):
         of_method = [row for row in rows if row['method'] == method]
         last = [row for row in of_method if row['epoch'] == max(row['epoch'] for row in of_method)]
         cost = costs.get(method, {})
         speeds = [row['gflops'] / row['seconds'] / cost['gflops_per_image'] for row in last if cost]
-        points = [point for quality in QUALITIES for point in curve(last, method, 'epoch', quality) or [None]]
+        qualities = ([row[quality] for row in last if row[quality] is not None] for quality in QUALITIES)
         lines.append(
             [
                 f'`{method}`',
-                shown([row['epoch'] for row in last], '.0f'),
-                shown([row['seconds'] for row in last], '.0f'),
-                shown(speeds, '.1f'),
-                *(shown([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
-                *(mean_with_spread(point) for point in points),
+                mean_text([row['epoch'] for row in last], '.0f'),
+                mean_text([row['seconds'] for row in last], '.0f'),
+                mean_text(speeds, '.1f'),
+                *(mean_text([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
+                *map(mean_and_std_text, qualities),
             ]
         )
-    columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP an image', 'peak MiB', *QUALITIES.values()]
+    columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP per image', 'peak MiB', *QUALITIES.values()]
     return markdown_table(columns, lines)
 
 
@@ -76,8 +63,8 @@ def progress(rows: Sequence[dict]) -> str:
     lines = []
     for quality, name in QUALITIES.items():
         for method in dict.fromkeys(row['method'] for row in rows):
-            points = {point[0]: point for point in curve(rows, method, 'epoch', quality)}
-            lines.append([f'{name}, `{method}`', *(mean_with_spread(points.get(epoch)) for epoch in epochs)])
+            cells = (mean_and_std_text(values(rows, method, epoch, quality)) for epoch in epochs)
+            lines.append([f'{name}, `{method}`', *cells])
     return markdown_table(['top-1 (%) after epoch', *map(str, epochs)], lines)
 
 

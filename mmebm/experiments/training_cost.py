@@ -1,4 +1,4 @@
-"""What a training step of a config costs: FLOPs, memory and time, on this machine and with its own data."""
+"""Cost of a training step of a config: FLOPs, memory and time, on this machine and with its own data."""
 
 import statistics
 import time
@@ -12,8 +12,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.model_building import build_initialized
+from mmebm.planning.config_facts import step_options
 from mmebm.planning.step_cost import OpCounter
-from mmebm.registry import MODELS
 
 
 class Speed(NamedTuple):
@@ -29,9 +30,9 @@ class Speed(NamedTuple):
 
 
 def measure_cost(cfg: Config) -> dict:
-    """Steps of an epoch, and what one costs: GFLOPs an image, and the peak of the tensors that it makes, in MiB."""
+    """Steps per epoch, GFLOPs per image, and the peak memory in MiB of the tensors that a step makes."""
     cfg = on_this_device(cfg)
-    cfg.model.pop('compile', None)  # the arithmetic is the same, and only operators can be counted
+    step_options(cfg).pop('compile', None)  # the arithmetic is the same, and only operators can be counted
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batch = next(iter(loader))
     step = training_step(cfg)
@@ -46,7 +47,7 @@ def measure_cost(cfg: Config) -> dict:
 
 
 def measure_speed(cfg: Config, rounds: int = 8) -> Speed:
-    """How fast some steps are, with the loading of their data."""
+    """Speed of ``rounds`` steps, loading of their data included."""
     cfg = on_this_device(cfg)
     step = training_step(cfg)
     ends = [time.perf_counter()]
@@ -68,11 +69,8 @@ def on_this_device(cfg: Config) -> Config:
 
 def training_step(cfg: Config) -> Callable[[dict], None]:
     """A function that does a training step on a batch, with the config's model and optimiser."""
-    model_cfg = cfg.model
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(model_cfg)
-    model.init_weights()
-    model.to(get_device()).train()
+    model = build_initialized(cfg)
+    model.train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def step(batch: dict) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 
 from mmebm.checkpoint import read_checkpoint
+from mmebm.error_text import first_few
 from mmebm.interchange import hf_models, timm_models, torchvision_models
 from mmebm.interchange.name_map import NameMap
-from mmebm.interchange.source import FULL_OUTPUT, build
+from mmebm.interchange.source import FULL_OUTPUT
 from mmebm.interchange.specs import READERS, kind_of
+from mmebm.model_building import build
 
 TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
 HF = {kind: family.names for kind, family in hf_models.FAMILIES.items()}
@@ -69,7 +71,7 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
     foreign = [key for key in unknown if not NOT_THE_BACKBONE.fullmatch(key)]
     if foreign:
         raise ValueError(
-            f'{path} holds weights for which a {kind} has no place ({", ".join(foreign[:4])}); another --from, or '
+            f'{path} holds weights for which a {kind} has no place ({first_few(foreign)}); another --from, or '
             'another architecture?'
         )
     model.load_state_dict(ours)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
 from mmebm.interchange.specs import READERS, UnsupportedError, kind_of
+from mmebm.model_building import build, complete_model_config
 
 # The scopes of the backbones that are built from what a checkpoint says about itself.
 KNOWN = {
@@ -59,7 +58,7 @@ class Source:
         resized: The same with position embeddings for ``image_size``.
         image_size: (height, width) of what it is exported for.
         mean: Of the training images, by which they were normalised; 0 to 255, one per channel. None: not known.
-        std: The same for the deviation.
+        std: Their standard deviation, likewise.
         left_out: Weights of other outputs, which the last features do not depend on.
         to_rgb: Whether the data preprocessor took images for BGR and turned them to RGB.
         is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in the reverse of the trained order.
@@ -176,14 +175,6 @@ def from_bgr(source: Source) -> Source:
     return replace(source, resized=resized, mean=mean, std=std, is_reversed=True)
 
 
-def build(cfg: dict[str, Any]) -> nn.Module:
-    """Build a backbone in mmpretrain's scope."""
-    import mmpretrain.models  # noqa: F401  (fills its registries)
-
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(copy.deepcopy(cfg))
-
-
 def as_tokens(features: Tensor) -> Tensor:
     """Features (N, L, C) of maps (N, C, H, W), or of what already are tokens."""
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
@@ -192,7 +183,7 @@ def as_tokens(features: Tensor) -> Tensor:
 def _model_of(config: Config) -> dict[str, Any]:
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'The config {config.filename} has no model')
-    return dict(data_preprocessor=config.get('data_preprocessor')) | dict(config.model)
+    return complete_model_config(config)
 
 
 def _backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mmebm.model_building import type_name
+
 
 class UnsupportedError(ValueError):
     """A library has no such model."""
@@ -176,7 +178,7 @@ SAME_NETWORK = {
 
 def kind_of(registered_type: str) -> str:
     """The type that a backbone has for other libraries, without scope, from the type in its config."""
-    name = registered_type.rpartition('.')[2]
+    name = type_name(registered_type)
     return SAME_NETWORK.get(name, name)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmebm.config_files import config_folder as config_folder
-from mmebm.config_files import find_config as find_config
+from mmebm.error_text import first_few
+from mmebm.model_building import type_name
 
 # Data sets of mmpretrain that fetch their files into data_root, so it need not exist.
 SELF_DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
@@ -29,9 +29,6 @@ RUNNER_KEYS = inspect.signature(Runner.__init__).parameters.keys() - {'self', 'c
     'strategy',
     'sync_bn',
 }
-
-# How many places an error lists.
-SHOWN = 4
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
@@ -105,7 +102,7 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
     for section in sections:
         for path, node in nested_dicts(cfg.get(section), section):
             root = node.get('data_root')
-            downloads = node.get('download', str(node.get('type')).rpartition('.')[2] in SELF_DOWNLOADING)
+            downloads = node.get('download', type_name(node) in SELF_DOWNLOADING)
             if not isinstance(root, str) or not root or '://' in root or downloads:
                 continue
             if not Path(root).is_dir():
@@ -136,7 +133,7 @@ def warn_unknown_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def refuse_variables(cfg: Config, options: Iterable[str]) -> None:
-    """Refuse options that name a mere variable of the config file.
+    """Refuse options that name a variable of the config file, which nothing reads any more.
 
     A config's variables are substituted when the file is parsed, so that changing one later changes nothing. One whose
     value is nowhere in what a runner reads may be for a hook of the user's own, and only a warning is given.
@@ -160,7 +157,7 @@ def refuse_variables(cfg: Config, options: Iterable[str]) -> None:
             raise ValueError(
                 f'--cfg-options {key}: "{first}" is a variable of the config file, whose value was used when the file '
                 f'was read, so that the option would change nothing. The same value is at '
-                f'{", ".join(places[:SHOWN])}; set it there'
+                f'{first_few(places)}; set it there'
             )
         warnings.warn(f'--cfg-options {key}: no part of a training or a test reads "{first}".', stacklevel=3)
 

@@ -5,7 +5,7 @@ import importlib.util
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -14,14 +14,29 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
+from mmebm.config_files import find_config
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
-from mmebm.launch.options import check_data_roots, find_config, merge_options, nested_dicts
+from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
+
+
+def train(argv: Sequence[str] | None = None) -> None:
+    """Run mmpretrain's ``tools/train.py``.
+
+    Args:
+        argv: The command line without the program's name; None for ``sys.argv``.
+    """
+    run_script(load_script('train'), argv, prepare_training)
+
+
+def test(argv: Sequence[str] | None = None) -> None:
+    """Run mmpretrain's ``tools/test.py``; ``argv`` as in ``train``."""
+    run_script(load_script('test'), argv, prepare_test)
 
 
 def load_script(name: str) -> ModuleType:
-    """Imports ``tools/<name>.py`` of the installed mmpretrain as a fresh module."""
+    """Import ``tools/<name>.py`` of the installed mmpretrain as a fresh module."""
     package = Path(importlib.util.find_spec('mmpretrain').origin).parent
     path = package / '.mim' / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'mmpretrain_{name}', path)
@@ -30,13 +45,13 @@ def load_script(name: str) -> ModuleType:
     return script
 
 
-def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[str, ...]) -> None:
-    """Runs the script's ``main`` with its ``parse_args`` and ``merge_args`` extended.
+def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable[[Config], None]) -> None:
+    """Run the script's ``main`` with its ``parse_args`` and ``merge_args`` extended.
 
     Args:
-        script: mmpretrain's script, from `load_script`.
-        argv: The command line without the program's name; None for ``sys.argv``.
-        sections: The config's top-level keys whose data sets the script reads.
+        script: mmpretrain's script, from ``load_script``.
+        argv: As in ``train``.
+        prepare: Checks and completes the merged config, in place.
     """
     parse_args, merge_args = script.parse_args, script.merge_args
 
@@ -45,28 +60,17 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         args.config = str(find_config(args.config))
         return args
 
-    def merge_with_data_roots(cfg: Config, args: Namespace) -> Config:
-        _mend_collate(cfg)
+    def merge_checked(cfg: Config, args: Namespace) -> Config:
+        mend_collate(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
         cfg = merge_args(cfg, args)
         merge_options(cfg, options)
-        if not hasattr(args, 'resume'):
-            # A test needs weights alone. To resume, which MAE's config asks for, the runner would read training data.
-            cfg.resume = False
-        if 'train_dataloader' in sections:
-            check_engine_config(cfg)
-            check_auto_scale(cfg)
-        check_data_roots(cfg, sections)
-        check_classes(cfg, sections)
-        if 'train_dataloader' in sections:
-            check_pretrained(cfg)
-        elif cfg.get('load_from') and '://' not in cfg.load_from:
-            read_checkpoint(cfg.load_from)
+        prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
         return cfg
 
-    script.parse_args, script.merge_args = parse_with_config_name, merge_with_data_roots
+    script.parse_args, script.merge_args = parse_with_config_name, merge_checked
     original_argv = sys.argv
     if argv is not None:
         sys.argv = [original_argv[0], *argv]
@@ -74,11 +78,35 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, sections: tuple[s
         script.main()
     finally:
         sys.argv = original_argv
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # A process whose communication threads still run at exit is sometimes aborted, and its job with it. They run
-        # for as long as the wrapped model lives, and the runner, which holds it, is part of a reference cycle.
-        gc.collect()
-        torch.distributed.destroy_process_group()
+    leave_process_group()
+
+
+def prepare_training(cfg: Config) -> None:
+    """Check a training's config, before any work is lost on what cannot succeed.
+
+    Raises:
+        FileNotFoundError: A data set's folder, or the weights to start from, are missing.
+        ValueError: The engine, the scaling of learning rates, the classes or the weights do not fit.
+    """
+    check_engine_config(cfg)
+    check_auto_scale(cfg)
+    check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
+    check_classes(cfg, ('train_dataloader', 'val_dataloader'))
+    check_pretrained(cfg)
+
+
+def prepare_test(cfg: Config) -> None:
+    """Check a test's config.
+
+    Raises:
+        FileNotFoundError: The data set's folder or the checkpoint is missing.
+        ValueError: The classes differ from those of training, or the checkpoint cannot be read.
+    """
+    cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
+    check_data_roots(cfg, ('test_dataloader',))
+    check_classes(cfg, ('test_dataloader',))
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        read_checkpoint(cfg.load_from)
 
 
 def check_auto_scale(cfg: Config) -> None:
@@ -96,8 +124,8 @@ def check_auto_scale(cfg: Config) -> None:
         )
 
 
-def _mend_collate(cfg: Config) -> None:
-    """Makes the dataloaders collate as their config says."""
+def mend_collate(cfg: Config) -> None:
+    """Let the dataloaders collate as their config says."""
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataloader = cfg.get(section)
         if dataloader is None:
@@ -111,7 +139,7 @@ def _mend_collate(cfg: Config) -> None:
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Lets a config for GPUs run without one: in float32, and with gloo between processes."""
+    """Let a config for GPUs run without one: in float32, and with gloo between processes."""
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
         warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
@@ -126,3 +154,14 @@ def adapt_to_cpu(cfg: Config) -> None:
         cfg.setdefault(
             'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         )
+
+
+def leave_process_group() -> None:
+    """Leave the group of processes, if there is one.
+
+    A process whose communication threads still run at exit is sometimes aborted, and its job with it. They run for as
+    long as the wrapped model lives, and the runner, which holds it, is part of a reference cycle.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()

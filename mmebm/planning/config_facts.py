@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmebm.model_building import type_name
+
 # Training images, where a data set's files are not needed to know.
 DATASET_SIZES = {'CIFAR10': 50_000, 'CIFAR100': 50_000, 'MNIST': 60_000, 'FashionMNIST': 60_000, 'ImageNet': 1_281_167}
 IMAGENET = re.compile(r'(imagenet|ilsvrc|in)[-_]?(1k|2012)?', re.IGNORECASE)  # a folder's name
@@ -20,7 +22,7 @@ def autocast_type(cfg: Config) -> torch.dtype:
 
 def precision_name(cfg: Config, dtype: torch.dtype, on_gpu: bool) -> str:
     """What the benchmark calls the precision of a config that autocasts to a type."""
-    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'].endswith('MatmulPrecisionHook')]
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if type_name(hook) == 'MatmulPrecisionHook']
     has_tf32 = on_gpu and any(hook.get('precision') != 'highest' for hook in hooks)
     return {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(dtype, 'tf32' if has_tf32 else 'fp32')
 
@@ -48,11 +50,16 @@ def image_size(cfg: Config) -> tuple[int, int]:
 def known_length(cfg: Config) -> int | None:
     """How many images a training set has, if its name or its folder's tells."""
     dataset = cfg.train_dataloader.dataset
-    name = dataset.type.rpartition('.')[2]
+    name = type_name(dataset)
     # Not tiny-imagenet, imagenet-100 or imagenet21k.
     if name == 'ImageFolder' and any(IMAGENET.fullmatch(part) for part in Path(dataset.get('data_root', '')).parts):
         name = 'ImageNet'
     return dataset.get('size', 10_000) if name == 'Shapes' else DATASET_SIZES.get(name)
+
+
+def step_options(cfg: Config) -> dict:
+    """How the training step of a model of ours is computed: options of ``mmebm.training_step.TrainingStep``."""
+    return cfg.model.get('training_step') or {}
 
 
 def accumulated(cfg: Config) -> int:

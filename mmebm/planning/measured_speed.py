@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmebm.model_building import type_name
+from mmebm.planning.config_facts import step_options
 from mmebm.planning.gpus import GPUS
 
 
@@ -29,13 +31,14 @@ class Speed:
 
 def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
-    if cfg.model.type.endswith('PatchEBM'):
-        return ('ebm-patches' if cfg.model.get('compile') else 'ebm-patches-eager',)
-    if cfg.model.get('compile'):
-        return ('ebm-compiled', 'ebm-partial') if cfg.model.get('partial') else ('ebm-compiled',)
-    if cfg.model.get('low_memory'):
+    step = step_options(cfg)
+    if type_name(cfg.model) == 'PatchEBM':
+        return ('ebm-patches' if step.get('compile') else 'ebm-patches-eager',)
+    if step.get('compile'):
+        return ('ebm-compiled', 'ebm-token-dropping') if cfg.model.get('token_dropping') else ('ebm-compiled',)
+    if step.get('low_memory'):
         return ('ebm-low-memory',)
-    return ('ebm-recomputed-attention',) if cfg.model.get('attention') == 'recomputed' else ('ebm-eager',)
+    return ('ebm-recomputed-attention',) if step.get('attention') == 'recomputed' else ('ebm-eager',)
 
 
 def measurements(folder: Path, on_gpu: bool, precision: str) -> list[dict]:

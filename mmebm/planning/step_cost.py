@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,9 +24,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mmebm.models import EBMAlgorithm
+from mmebm.model_building import build, complete_model_config, type_name
 from mmebm.models.selfsup.base import BaseRestorer
-from mmebm.registry import MODELS
+from mmebm.planning.config_facts import step_options
 from mmebm.training_step import trainable
 
 aten = torch.ops.aten
@@ -55,8 +54,8 @@ class StepCost(NamedTuple):
         gradients: Of the trained parameters.
         optimizer_states: All of them, as if nothing were sharded.
         peak: All memory at the moment when there is most.
-        can_be_split: Whether a batch may be computed in parts or recomputed: ``EBMAlgorithm`` can, but batch
-            normalisation would see other images.
+        can_be_split: Whether a batch may be computed in parts or recomputed: not where batch normalisation would see
+            other images.
     """
 
     parameters: int
@@ -82,7 +81,7 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         TypeError: The config's model is none of ours.
     """
     dry_run = DryRun(cfg, image_size, precision, on_gpu)
-    batch_size, micro_batch = cfg.train_dataloader.batch_size, cfg.model.get('micro_batch')
+    batch_size, micro_batch = cfg.train_dataloader.batch_size, step_options(cfg).get('micro_batch')
     if micro_batch is None or batch_size <= 3 * micro_batch:
         flops, peak = dry_run.step(batch_size)
     else:  # From the second part on, each adds its images alone.
@@ -99,8 +98,7 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         gradients=dry_run.gradients,
         optimizer_states=dry_run.optimizer_states,
         peak=peak,
-        can_be_split=isinstance(model, EBMAlgorithm)
-        and not any(isinstance(module, _BatchNorm) for module in model.modules()),
+        can_be_split=not any(isinstance(module, _BatchNorm) for module in model.modules()),
     )
 
 
@@ -235,11 +233,9 @@ def build_model(cfg: Config) -> BaseRestorer:
     Raises:
         TypeError: It is none of ours.
     """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-        model_cfg = copy.deepcopy(cfg.model)
-        model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model_cfg.pop('compile', None)
-        model = MODELS.build(model_cfg)
+    model_cfg = complete_model_config(cfg)
+    (model_cfg.get('training_step') or {}).pop('compile', None)
+    model = build(model_cfg, cfg.get('default_scope'))
     if not isinstance(model, BaseRestorer):
         raise TypeError(
             f"only models of type 'mmebm.EBMAlgorithm' or 'mmebm.PatchEBM' can be planned, not {cfg.model.type!r}"
@@ -263,4 +259,4 @@ def build_optimizer(model: nn.Module, cfg: ConfigDict, on_gpu: bool) -> Optimize
 
 def is_sharded(optim_wrapper: ConfigDict) -> bool:
     """Whether the states of the optimiser are split over the devices."""
-    return optim_wrapper.optimizer.type.endswith('ZeroRedundancyOptimizer')
+    return type_name(optim_wrapper.optimizer) == 'ZeroRedundancyOptimizer'

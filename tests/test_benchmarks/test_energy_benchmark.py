@@ -1,21 +1,17 @@
 """Energies of the clean images of a data set."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/peers/ebm_vit-w128_32px.py'
+from benchmarks.energy import energies
+
+CONFIG = Path(__file__).parents[2] / 'configs/peers/ebm_vit-w128_32px.py'
 
 
-def test_energies_are_those_of_clean_images(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
-    energies = runpy.run_path(str(ROOT / 'benchmarks' / 'energy.py'))['energies']
-    sys.modules.pop('_results', None)
+def test_energies_are_those_of_clean_images():
     cfg = Config.fromfile(CONFIG)
     cfg.model.training_step = dict(compile=False)
     model = MODELS.build(cfg.model).eval()

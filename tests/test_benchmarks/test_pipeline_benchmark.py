@@ -1,30 +1,25 @@
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / 'benchmarks'
+from benchmarks import pipeline
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    """The script's names; its neighbours are found as when it is run by its path."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+@pytest.fixture(autouse=True)
+def threads():
+    """The script sets OpenCV's number of threads."""
     threads = cv2.getNumThreads()
-    yield runpy.run_path(str(BENCHMARKS / 'pipeline.py'))
+    yield
     cv2.setNumThreads(threads)
-    sys.modules.pop('_results', None)
 
 
-def test_rows_of_every_corruption(benchmark, tmp_path, capsys):
+def test_rows_of_every_corruption(tmp_path, capsys):
     images, output = tmp_path / 'images', tmp_path / 'pipeline.json'
     images.mkdir()
-    benchmark['write_jpegs'](images, 3)
-    benchmark['main'](['--data-root', str(images), '--images', '2', '--rounds', '1', '--output', str(output),
+    pipeline.write_jpegs(images, 3)
+    pipeline.main(['--data-root', str(images), '--images', '2', '--rounds', '1', '--output', str(output),
                        '--gpu-images-per-second', '1e6'])  # fmt: skip
     rows = {row['variant']: row for row in json.loads(output.read_text())}
     assert {'mmpretrain-cv2', 'no corruption', 'mask', 'sort', 'sr', 'denoise', 'color', 'mix'} <= set(rows)
@@ -38,8 +33,8 @@ def test_rows_of_every_corruption(benchmark, tmp_path, capsys):
     assert workers == pytest.approx(1e6 / rows['denoise']['images_per_second'], rel=0.01)
 
 
-def test_generated_jpegs_are_like_those_of_imagenet(benchmark, tmp_path):
-    benchmark['write_jpegs'](tmp_path, 8)
+def test_generated_jpegs_are_like_those_of_imagenet(tmp_path):
+    pipeline.write_jpegs(tmp_path, 8)
     files = sorted(tmp_path.iterdir())
     assert [cv2.imread(str(file)).shape for file in files] == [(375, 500, 3)] * 8
     assert 85 < np.mean([file.stat().st_size for file in files]) / 1024 < 130

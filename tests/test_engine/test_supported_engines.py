@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from mmebm.engine import ShardedOptimizerHook
 from mmebm.launch.checks.engines import check_engine_config
-from mmebm.launch.scripts import load_script, run_script
+from mmebm.launch.scripts import load_script, prepare_test, prepare_training, run_script
 from mmebm.models.selfsup.checks import check_engine
 
 ALTERNATIVES = (
@@ -106,11 +106,11 @@ def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
     path = tmp_path / 'sharded.py'
     path.write_text("model = dict(type='mmebm.EBMAlgorithm')\nstrategy = dict(type='FSDPStrategy')\n")
     with pytest.raises(ValueError, match=r'^strategy\.type='):
-        run_script(load_script('train'), [str(path)], ('train_dataloader',))
+        run_script(load_script('train'), [str(path)], prepare_training)
     script, tested = load_script('test'), []
     script.Runner = SimpleNamespace(from_cfg=lambda cfg: SimpleNamespace(test=lambda: tested.append(cfg.strategy.type)))
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
-    run_script(script, [str(path), str(tmp_path / 'a.pth')], ('test_dataloader',))
+    run_script(script, [str(path), str(tmp_path / 'a.pth')], prepare_test)
     assert tested == ['FSDPStrategy']
 
 

@@ -3,7 +3,7 @@
 import torch
 from mmengine.config import Config
 
-from mmebm.interchange.source import build
+from mmebm.model_building import build
 
 BACKBONES = {
     'VisionTransformer': dict(

@@ -13,7 +13,8 @@ from torch import nn
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.interchange import UnsupportedError, export, import_weights
 from mmebm.interchange.library import MERGED
-from mmebm.interchange.source import AS_LOADED, FROM_BGR, build, read_source
+from mmebm.interchange.source import AS_LOADED, FROM_BGR, read_source
+from mmebm.model_building import build
 
 LIBRARIES = ('timm', 'hf', 'torchvision')
 VIT, SWIN, CONVNEXT, RESNET = BACKBONES.values()
@@ -109,8 +110,8 @@ def test_layer_scale_there_and_back_through_dinov2_of_transformers(tmp_path):
 
 def test_merged_positions_change_their_order():
     ours = torch.arange(8.0)  # 2 channels of 2 x 2 positions
-    assert MERGED.forth(ours).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
-    assert MERGED.back(MERGED.forth(ours)).equal(ours)
+    assert MERGED.to_theirs(ours).tolist() == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert MERGED.to_ours(MERGED.to_theirs(ours)).equal(ours)
 
 
 @pytest.mark.parametrize('to', LIBRARIES)

@@ -12,9 +12,9 @@ from randomized import BACKBONES, save_checkpoint
 from safetensors.torch import save_file
 
 from mmebm.checkpoint import check_fit, model_config, part, read_checkpoint
+from mmebm.config_files import find_config
 from mmebm.interchange import UnsupportedError, export
 from mmebm.interchange.source import read_source
-from mmebm.launch.options import find_config
 
 VIT = BACKBONES['VisionTransformer']
 STATE = {'backbone.weight': torch.ones(2)}

@@ -17,10 +17,11 @@ from mmebm.launch.options import replace_data_root
 from mmebm.launch.scripts import adapt_to_cpu
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
-VIT = ['ebm', 'ebm-4views', 'ebm-images', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
-VIT += ['ebm-whitened', 'mae-whitened', 'mae-4views']
+VIT = ['ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
-DEEP = ['ebm', 'ebm-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat', 'supervised', 'finetune']
+DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
+DEEP += ['supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
 CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
@@ -184,7 +185,7 @@ def test_terms_are_equal(name):
 @pytest.mark.filterwarnings('ignore:No GPU here')
 @pytest.mark.parametrize('name', [name for name in PRETRAINING if not name.startswith('tokenizer')])
 def test_backbones_begin_and_are_optimized_alike(name):
-    """Deviations of the initial weights, and learning rate, betas, weight decay and clipping of every one."""
+    """Standard deviations of the initial weights, and learning rate, betas, weight decay and clipping of every one."""
     decay_ratio = 6 if name.startswith('supervised') else 1  # as its header says
     described = []
     for one in (beside(name, 'ebm'), name):

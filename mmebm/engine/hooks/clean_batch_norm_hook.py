@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
@@ -41,7 +41,7 @@ class CleanBatchNormHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Measure the statistics anew, every ``interval`` epochs and after the last one, before a checkpoint."""
         if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrapped(runner.model)
             update_bn(self._inputs(runner, model), model)
 
     def _inputs(self, runner: Runner, model: nn.Module) -> Iterator[list[list[Tensor]]]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
 from mmebm.engine.evaluating import evaluating
+from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
@@ -50,7 +50,7 @@ class EnergyLogHook(Hook):
             self.every_n_inner_iters(batch_idx, self.interval) or is_short and self.end_of_epoch(loader, batch_idx)
         ):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         with evaluating(model), runner.optim_wrapper.optim_context(model):
             samples = model.val_step(first_images(data_batch, self.num_images))
         energies = torch.stack([sample.energies for sample in samples])

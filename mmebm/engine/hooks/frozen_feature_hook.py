@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmebm.datasets.classes import check_same_classes
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
@@ -22,7 +23,7 @@ class FrozenFeatureHook(Hook):
     ``frozen/`` scalars, whose histories hold them from the first to the last.
 
     Args:
-        bank: Data loader, or its config, of labelled images: one clean image a sample, without augmentation, with
+        bank: Data loader, or its config, of labelled images: one clean image per sample, without augmentation, with
             ``collate_fn=dict(type='default_collate')`` and ``DefaultSampler``.
         queries: The same, of the images to classify.
         evaluator: Metrics of features, as configs. None: ``mmebm.KNNAccuracy`` and ``mmebm.LinearProbeAccuracy``.
@@ -86,10 +87,11 @@ class FrozenFeatureHook(Hook):
     def _check_classes(self) -> None:
         metas = [getattr(loader.dataset, 'metainfo', None) or {} for loader in self.loaders.values()]
         bank, queries = (meta.get('classes') for meta in metas)
-        if bank is not None and queries is not None and (different := sorted({*bank} ^ {*queries})):
-            raise ValueError(
-                'FrozenFeatureHook: bank and queries must have the same classes, since each numbers its own; in one of '
-                f'them alone: {", ".join(different[:4])}'
+        if bank is not None and queries is not None:
+            check_same_classes(
+                bank,
+                queries,
+                'FrozenFeatureHook: bank and queries must have the same classes, since each numbers its own',
             )
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:

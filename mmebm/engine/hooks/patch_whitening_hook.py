@@ -1,14 +1,14 @@
-"""A patch embedding that begins with whitened patches."""
+"""A patch embedding that is initialised to whiten patches."""
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, broadcast
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmebm.checkpoint import loads_weights
+from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
@@ -47,7 +47,7 @@ class PatchWhiteningHook(Hook):
         """
         if runner.iter > 0:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if runner._load_from is not None or loads_weights(model) or loads_weights(model.backbone):
             runner.logger.info('The patch embedding is not whitened: its weights were loaded.')
             return

@@ -1,4 +1,4 @@
-"""A progress bar for people who watch."""
+"""A progress bar on the terminal."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ REFRESH_SECONDS = 0.5
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Show a bar over all training iterations: epoch, loss (mean of the last ten), images a second, time left.
+    """Show a bar over all training iterations: epoch, loss (mean of the last ten), images per second, time left.
 
     Only the main process shows it, and only on a terminal; log files and pipes stay as they are.
     """
@@ -86,7 +86,7 @@ class ProgressHook(Hook):
 
 class _ImagesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.speed  # iterations a second
+        speed = task.speed  # iterations per second
         return Text('- images/s' if speed is None else f'{speed * task.fields["images"]:.0f} images/s')
 
 

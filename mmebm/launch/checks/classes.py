@@ -5,12 +5,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmebm.datasets.classes import check_same_classes
+from mmebm.model_building import type_name
+
 
 def check_classes(cfg: Config, sections: Sequence[str]) -> None:
     """Check that training and evaluation find the same folders of classes.
 
-    mmpretrain numbers the folders of each data set by themselves. Were a class missing from one of them, a label would
-    mean another class there, and scores would be wrong without an error.
+    mmpretrain numbers the folders of each data set separately.
 
     Args:
         cfg: The merged config. Data sets whose classes are listed in it or in a file are not looked at.
@@ -22,18 +24,15 @@ def check_classes(cfg: Config, sections: Sequence[str]) -> None:
     train = class_folders(cfg, 'train_dataloader')
     for section in ('val_dataloader', 'test_dataloader'):
         other = class_folders(cfg, section) if section in sections else None
-        if train and other and (different := sorted({*train[1]} ^ {*other[1]})):
-            shown = ', '.join(different[:4]) + (', ...' if len(different) > 4 else '')
-            raise ValueError(
-                f'{train[0]} and {other[0]} must have the same folders, one a class, since they are numbered in each; '
-                f'{len(different)} are in one of them alone: {shown}'
-            )
+        if train and other:
+            requirement = 'must have the same folders, one per class, since each numbers its own'
+            check_same_classes(train[1], other[1], f'{train[0]} and {other[0]} {requirement}')
 
 
 def class_folders(cfg: Config, section: str) -> tuple[Path, list[str]] | None:
     """A data set's folder, and the names of those in it if they are its classes."""
     dataset = (cfg.get(section) or {}).get('dataset') or {}
-    by_default = str(dataset.get('type')).rpartition('.')[2] == 'CustomDataset'
+    by_default = type_name(dataset) == 'CustomDataset'
     if not dataset.get('with_label', by_default) and (dataset.get('metainfo') or {}).get('classes', ()) is not None:
         return None
     root, split = Path(dataset.get('data_root') or ''), dataset.get('split', '')

@@ -4,12 +4,11 @@ import re
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, check_fit, part, read_checkpoint
 from mmebm.interchange.importing import NOT_THE_BACKBONE
-from mmebm.registry import MODELS
+from mmebm.model_building import build
 
 # What is resized to the images of the task when it is loaded; and where pretraining and task may differ at a network's
 # ends: SimMIM's and BEiT's mask token, the norms behind the last block and behind each stage that is returned.
@@ -70,8 +69,7 @@ def architecture(backbone: dict, scope: str | None) -> tuple[dict[str, torch.Siz
 
 
 def _build(backbone: dict, scope: str | None) -> nn.Module:
-    with DefaultScope.overwrite_default_scope(scope or 'mmpretrain'):
-        return MODELS.build(ConfigDict(backbone, init_cfg=None))
+    return build(ConfigDict(backbone, init_cfg=None), scope)
 
 
 def _fixed(state: dict[str, Tensor]) -> dict[str, Tensor]:

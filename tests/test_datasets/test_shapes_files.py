@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 
-from mmebm.commands.make_shapes import main, run_lengths
+from mmebm.commands.make_shapes import main
 from mmebm.datasets import ImageFolder, Shapes
+from mmebm.datasets.shapes_files import run_lengths
 
 CLASSES = Shapes.METAINFO['classes']
 SIZE = 48

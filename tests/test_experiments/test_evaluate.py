@@ -12,7 +12,10 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from mmebm.checkpoint import Checkpoint
-from mmebm.commands import _downstream, evaluate, make_shapes
+from mmebm.commands import evaluate, make_shapes
+from mmebm.experiments import downstream, evaluation
+from mmebm.experiments.results import markdown_table
+from mmebm.experiments.tasks import find_backbone
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -48,7 +51,7 @@ def shapes(tmp_path_factory):
 )
 def test_finds_the_configs_of_a_backbone(config, expected):
     meta = dict(cfg=Config.fromfile(CONFIGS / f'{config}.py').pretty_text)
-    assert evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta)) == expected
+    assert find_backbone(Checkpoint(Path('a.pth'), {}, meta)) == expected
 
 
 def test_finds_the_configs_of_a_backbone_however_it_is_written():
@@ -58,31 +61,31 @@ def test_finds_the_configs_of_a_backbone_however_it_is_written():
         ("type='ResNet', depth=50", 'resnet50'),
     ):
         meta = dict(cfg=f"model = dict(type='EBMAlgorithm', backbone=dict({backbone}))")
-        assert evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))[0] == expected
+        assert find_backbone(Checkpoint(Path('a.pth'), {}, meta))[0] == expected
     heads = 'dict(embed_dims=768, num_layers=12, num_heads=6, feedforward_channels=3072)'
     meta = dict(cfg=f"model = dict(type='EBMAlgorithm', backbone=dict(type='VisionTransformer', arch={heads}))")
     with pytest.raises(ValueError, match='no shipped config'):  # the same weights, another network
-        evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))
+        find_backbone(Checkpoint(Path('a.pth'), {}, meta))
 
 
 def test_says_which_backbones_have_configs():
     meta = dict(cfg=Config.fromfile(CONFIGS / 'ebm_vit-t_cifar10.py').pretty_text)
     with pytest.raises(ValueError, match=r'a\.pth: no shipped config.*deit-tiny.*vit-b_in1k.*--backbone'):
-        evaluate.find_backbone(Checkpoint(Path('a.pth'), {}, meta))
+        find_backbone(Checkpoint(Path('a.pth'), {}, meta))
 
 
-def test_table_has_mean_and_deviation_over_seeds():
+def test_table_has_mean_and_standard_deviation_over_seeds():
     rows = [
         dict(task='seg', metric='mIoU', init=init, seed=seed, value=value)
         for init, values in (('ebm', (40.0, 42.0, 44.0)), ('random', (30.0, 30.0, 33.0)))
         for seed, value in enumerate(values)
     ]
     rows.append(dict(task='knn', metric='top-1', init='ebm', seed=0, value=50.0))
-    assert evaluate.markdown(rows) == (
+    assert markdown_table(*evaluation.table(rows)) == (
         '| initialisation | seg: mIoU | knn: top-1 |\n'
         '| --- | --: | --: |\n'
         '| ebm | 42.0 ± 2.0 | 50.0 |\n'
-        '| random | 31.0 ± 1.7 | - |\n'
+        '| random | 31.0 ± 1.7 | - |'
     )
 
 
@@ -92,7 +95,7 @@ def test_checkpoints_are_named_by_the_user_or_by_their_folder(tmp_path, monkeypa
         Path(path).parent.mkdir()
         Path(path).touch()
     texts = ['run/epoch_9.pth', 'lr=0.1/epoch_9.pth', 'ours=lr=0.1/epoch_9.pth', 'lost=run/none.pth']
-    assert evaluate.named_checkpoints(texts) == {
+    assert evaluation.named_checkpoints(texts) == {
         'run': 'run/epoch_9.pth',
         'lr=0.1': 'lr=0.1/epoch_9.pth',
         'ours': 'lr=0.1/epoch_9.pth',
@@ -134,11 +137,11 @@ def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
 
 def test_learning_rates_are_scaled_unless_batches_are_accumulated(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(_downstream, 'run_config', lambda module, cfg, folder, flags: calls.append(flags))
-    monkeypatch.setattr(_downstream, '_logged', lambda run: [{'accuracy/top1': 50.0}])
+    monkeypatch.setattr(downstream, 'run_config', lambda module, cfg, folder, flags: calls.append(flags))
+    monkeypatch.setattr(downstream, 'logged', lambda run: [{'accuracy/top1': 50.0}])
     for base, counts in ((64, 1), (64, 2), (None, 1)):
         cfg = Config(dict(auto_scale_lr=dict(base_batch_size=base), optim_wrapper=dict(accumulative_counts=counts)))
-        _downstream._do(_downstream.Run('finetune', 'ours', 0, cfg, tmp_path), jobs=1, gpus=1)
+        downstream._do(downstream.Run('finetune', 'ours', 0, cfg, tmp_path), jobs=1, gpus=1)
     assert calls == [['--resume', '--auto-scale-lr'], ['--resume'], ['--resume']]
 
 
@@ -158,11 +161,11 @@ def test_an_interrupt_starts_no_further_run(tmp_path, monkeypatch):
     def interrupted(futures):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_downstream, '_do', lambda run, *_: (started.append(run), time.sleep(0.2)))
-    monkeypatch.setattr(_downstream, 'as_completed', interrupted)
-    runs = [_downstream.Run('knn', 'ours', seed, Config(), tmp_path / str(seed)) for seed in range(4)]
+    monkeypatch.setattr(downstream, '_do', lambda run, *_: (started.append(run), time.sleep(0.2)))
+    monkeypatch.setattr(downstream, 'as_completed', interrupted)
+    runs = [downstream.Run('knn', 'ours', seed, Config(), tmp_path / str(seed)) for seed in range(4)]
     with pytest.raises(KeyboardInterrupt):
-        _downstream.perform(runs, jobs=1, gpus=1)
+        downstream.perform(runs, jobs=1, gpus=1)
     assert started == runs[:1]
 
 
@@ -194,12 +197,10 @@ def test_refuses_before_any_work(shapes, capsys, argv, message):
 
 def test_random_weights_train_where_pretrained_ones_are_frozen(tmp_path, monkeypatch):
     """In part by detection; a linear probe leaves both alone."""
-    monkeypatch.setattr(evaluate, 'check_data_roots', lambda *args: None)
+    monkeypatch.setattr(evaluation, 'check_data_roots', lambda *args: None)
     path = save_checkpoint('ebm_resnet50_in1k', tmp_path / 'a.pth')
-    argv = [f'ours={path}', '--tasks', 'linear', 'det', '--work-dir', str(tmp_path)]
-    backbones = {
-        (run.task, run.init): run.cfg.model.backbone for run in evaluate.plan_runs(evaluate._parser().parse_args(argv))
-    }
+    runs = evaluation.Evaluation([f'ours={path}'], tasks=['linear', 'det'], work_dir=tmp_path).plan_runs()
+    backbones = {(run.task, run.init): run.cfg.model.backbone for run in runs}
     frozen = {key: (backbone.frozen_stages, backbone.get('norm_eval')) for key, backbone in backbones.items()}
     assert frozen['det', 'ours'] == (1, True)
     assert frozen['det', 'random'] == (-1, False)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,27 +12,17 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 import mmebm.models.peers  # noqa: F401
-from mmebm.commands import make_shapes, train
+from mmebm.commands import compare, make_shapes, train
+from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
+from mmebm.experiments.comparison import METHODS, Bench, Comparison
+from mmebm.experiments.image_folders import evenly_spaced
+from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds
+from mmebm.experiments.tables import AXES, curve, plot, progress, table
+from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
 from mmebm.launch.options import replace_data_root
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / 'configs/peers'
-
-
-@pytest.fixture(scope='module')
-def compare():
-    sys.path.insert(0, str(ROOT / 'benchmarks'))
-    import compare
-
-    yield compare
-    sys.path.remove(str(ROOT / 'benchmarks'))
-
-
-@pytest.fixture(scope='module')
-def comparison(compare):
-    import _comparison
-
-    return _comparison
 
 
 @pytest.fixture(scope='module')
@@ -53,46 +42,60 @@ def shapes(tmp_path_factory):
         ('flops=3e5', 1),
     ],
 )
-def test_budgets_in_epochs(compare, text, epochs):
-    assert compare.parse_budget(text).epochs(1000, 300.0, compare.Speed(50.0, 7.0)) == epochs
+def test_budgets_in_epochs(text, epochs):
+    assert parse_budget(text).epochs(1000, 300.0, Speed(50.0, 7.0)) == epochs
 
 
-def test_a_budget_that_floats_miss_by_a_hair(compare):
-    speed = compare.Speed(10.0, 0.0)
-    assert compare.parse_budget('seconds=0.3').epochs(1, 1.0, speed) == 3  # 0.3 / 0.1 < 3 in floating point
+def test_a_budget_that_floats_miss_by_a_hair():
+    speed = Speed(10.0, 0.0)
+    assert parse_budget('seconds=0.3').epochs(1, 1.0, speed) == 3  # 0.3 / 0.1 < 3 in floating point
 
 
 @pytest.mark.parametrize('text', ['30', 'hours=3', 'epochs=', 'epochs=0', 'seconds=-1', 'flops=inf', 'epochs=nan'])
-def test_refuses_a_budget(compare, text):
+def test_refuses_a_budget(text):
     with pytest.raises(ValueError, match=r'--budget .*epochs=N, seconds=S or flops=F'):
-        compare.parse_budget(text)
+        parse_budget(text)
 
 
-def test_refuses_less_than_an_epoch(compare):
+def test_refuses_less_than_an_epoch():
     with pytest.raises(ValueError, match='seconds=26 is less than an epoch, which takes 27'):
-        compare.parse_budget('seconds=26').epochs(1000, 300.0, compare.Speed(50.0, 7.0))
+        parse_budget('seconds=26').epochs(1000, 300.0, Speed(50.0, 7.0))
 
 
 @pytest.mark.parametrize(
     'epochs, number, points', [(30, 4, [8, 16, 24, 30]), (4, 4, [1, 2, 3, 4]), (3, 4, [1, 2, 3]), (1, 4, [1])]
 )
-def test_points_along_a_run(compare, epochs, number, points):
-    assert compare.spread_points(epochs, number) == points
+def test_points_along_a_run(epochs, number, points):
+    assert spread_points(epochs, number) == points
 
 
-def test_some_of_the_images(compare):
-    assert compare.evenly_spaced(4, 10) == [0, 2, 5, 7]
-    assert compare.evenly_spaced(3, 3) == [0, 1, 2]
+def test_some_of_the_images():
+    assert evenly_spaced(4, 10) == [0, 2, 5, 7]
+    assert evenly_spaced(3, 3) == [0, 1, 2]
     with pytest.raises(ValueError, match='--images 4: the folder train/ has 3'):
-        compare.evenly_spaced(4, 3)
+        evenly_spaced(4, 3)
 
 
-def test_schedule_is_stretched(compare):
+def test_schedule_is_stretched():
     cfg = Config.fromfile(PEERS / 'mae_vit-w128_32px.py')
-    compare.set_epochs(cfg, 10)
+    set_epochs(cfg, 10, steps=156)
     assert cfg.train_cfg.max_epochs == 10
     spans = [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler]
     assert spans == [pytest.approx((0, 1)), pytest.approx((1, 10))]
+
+
+def test_a_warm_up_of_less_than_a_step_is_left_out():
+    cfg = Config.fromfile(PEERS / 'mae_vit-w128_32px.py')
+    set_epochs(cfg, 1, steps=4)
+    assert [(scheduler.type, scheduler.end) for scheduler in cfg.param_scheduler] == [('CosineAnnealingLR', 1)]
+
+
+def test_methods_have_configs():
+    assert METHODS == ('ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', 'random')
+    for backbone in ('vit-w128', 'vit-w128-d12'):
+        for method, algorithm in (('ebm', 'EBMAlgorithm'), ('ebm-patches', 'PatchEBM')):
+            assert Config.fromfile(PEERS / f'{method}_{backbone}_32px.py').model.type == f'mmebm.{algorithm}'
+        assert all((PEERS / f'{method}_{backbone}_32px.py').is_file() for method in METHODS[:-1])
 
 
 def row(method, seed, epoch, **figures):
@@ -114,18 +117,18 @@ def rows():
     return [*rows, row('random', 0, 0, knn_top1=15.0, linear_top1=30.0, finetune_top1=50.0)]
 
 
-def test_curve_has_mean_and_deviation_over_seeds(comparison, rows):
-    assert comparison.curve(rows, 'ebm', 'epoch', 'knn_top1') == [(2, 23.0, 1.0), (4, 25.0, 1.0)]
-    assert comparison.curve(rows, 'ebm', 'seconds', 'finetune_top1') == [(41.0, 62.0, 2.0)]
-    assert comparison.curve(rows, 'mae', 'epoch', 'knn_top1') == []
+def test_curve_has_mean_and_standard_deviation_over_seeds(rows):
+    assert curve(rows, 'ebm', 'epoch', 'knn_top1') == [(2, 23.0, 1.0), (4, 25.0, 1.0)]
+    assert curve(rows, 'ebm', 'seconds', 'finetune_top1') == [(41.0, 62.0, 2.0)]
+    assert curve(rows, 'mae', 'epoch', 'knn_top1') == []
 
 
-def test_table(comparison, rows):
+def test_table(rows):
     for row in rows[:6]:  # 0.3 GFLOPs a second
         row['gflops'] = 0.3 * row['seconds']
     cost = dict(gflops_per_image=0.1234, peak_memory_mib=99.6)
-    assert comparison.table(rows, dict(ebm=cost, tokenizer=cost)).splitlines() == [
-        '| method | epochs | seconds | images/s | GFLOP an image | peak MiB | kNN | linear probe | fine-tuned |',
+    assert table(rows, dict(ebm=cost, tokenizer=cost)).splitlines() == [
+        '| method | epochs | seconds | images/s | GFLOP per image | peak MiB | kNN | linear probe | fine-tuned |',
         '| --- | --: | --: | --: | --: | --: | --: | --: | --: |',
         '| `ebm` | 4 | 41 | 2.4 | 0.123 | 100 | 25.0 ± 1.0 | 44.0 ± 0.0 | 62.0 ± 2.0 |',
         '| `random` | 0 | 0 | - | - | - | 15.0 | 30.0 | 50.0 |',
@@ -133,8 +136,8 @@ def test_table(comparison, rows):
     ]
 
 
-def test_progress(comparison, rows):
-    assert comparison.progress(rows).splitlines() == [
+def test_progress(rows):
+    assert progress(rows).splitlines() == [
         '| top-1 (%) after epoch | 2 | 4 |',
         '| --- | --: | --: |',
         '| kNN, `ebm` | 23.0 ± 1.0 | 25.0 ± 1.0 |',
@@ -144,25 +147,25 @@ def test_progress(comparison, rows):
 
 
 @pytest.mark.parametrize('axis, expected', [('epoch', [2, 4]), ('seconds', [20, 41]), ('gflops', [6, 12])])
-def test_plot(comparison, rows, axis, expected):
-    knn, linear, finetuned = comparison.plot(rows, axis).axes
+def test_plot(rows, axis, expected):
+    knn, linear, finetuned = plot(rows, axis).axes
     (container,) = knn.containers
     line = container.lines[0]
     assert line.get_xdata().tolist() == expected
     assert line.get_ydata().tolist() == [23.0, 25.0]
     dotted = [line for line in knn.lines if line.get_linestyle() == ':']
     assert [line.get_ydata()[0] for line in dotted] == [15.0]
-    assert linear.get_xlabel() == comparison.AXES[axis]
+    assert linear.get_xlabel() == AXES[axis]
     assert finetuned.containers[0].lines[0].get_ydata().tolist() == [62.0]
 
 
-def test_cost_of_a_supervised_step(compare, shapes):
+def test_cost_of_a_supervised_step(shapes):
     cfg = Config.fromfile(PEERS / 'supervised_vit-w128_32px.py')
     replace_data_root(cfg, cfg.data_root, str(shapes))
     cfg.train_dataloader.update(batch_size=8, num_workers=0)
     with pytest.warns(UserWarning, match='float32'):
-        cost = compare.measure_cost(cfg)
-        speed = compare.measure_speed(cfg, rounds=3)
+        cost = measure_cost(cfg)
+        speed = measure_speed(cfg, rounds=3)
     tokens, width = 65, 128
     linear, attention = 2 * 12 * width**2 * tokens, 2 * 2 * tokens**2 * width
     patches, head = 2 * 64 * width * 48, 2 * width * 10
@@ -181,32 +184,32 @@ def save(name, path):
     return model
 
 
-def test_saved_backbone_has_the_weights_that_are_fine_tuned(compare, tmp_path):
+def test_saved_backbone_has_the_weights_that_are_fine_tuned(tmp_path):
     downstream = Config.fromfile(PEERS / 'finetune_vit-w128_32px.py')
     model = save('simmim_vit-w128_32px', tmp_path / 'simmim.pth')
-    compare.save_backbone(tmp_path / 'simmim.pth', downstream, set(), tmp_path / 'backbone.pth')
+    save_backbone(tmp_path / 'simmim.pth', downstream, set(), tmp_path / 'backbone.pth')
     state = torch.load(tmp_path / 'backbone.pth')['state_dict']
     expected = {f'backbone.{k}': v for k, v in model.backbone.state_dict().items() if k != 'mask_token'}
     assert state.keys() == expected.keys()
     assert all(state[key].equal(expected[key]) for key in expected)
 
 
-def test_refuses_another_backbone(compare, tmp_path):
+def test_refuses_another_backbone(tmp_path):
     downstream = Config.fromfile(PEERS / 'finetune_convnext-w32_32px.py')
     save('spark_convnext-w32_32px', tmp_path / 'spark.pth')
-    lacks = compare.ONLY_DOWNSTREAM['spark']
-    compare.save_backbone(tmp_path / 'spark.pth', downstream, lacks, tmp_path / 'backbone.pth')
+    lacks = ONLY_DOWNSTREAM['spark']
+    save_backbone(tmp_path / 'spark.pth', downstream, lacks, tmp_path / 'backbone.pth')
     with pytest.raises(ValueError, match=r"spark\.pth: not the backbone of fine-tuning; missing \['norm3"):
-        compare.save_backbone(tmp_path / 'spark.pth', downstream, set(), tmp_path / 'backbone.pth')
+        save_backbone(tmp_path / 'spark.pth', downstream, set(), tmp_path / 'backbone.pth')
 
 
-def test_refuses_other_data(compare, tmp_path, capsys):
+def test_refuses_other_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main(['--data', str(tmp_path), '--work-dir', str(tmp_path / 'out')])
     assert f'--data {tmp_path}: needs train/ and test/ or val/' in capsys.readouterr().err
 
 
-def test_refuses_a_test_set_of_other_classes(compare, shapes, tmp_path, capsys):
+def test_refuses_a_test_set_of_other_classes(shapes, tmp_path, capsys):
     data = shutil.copytree(shapes, tmp_path / 'data')
     name = sorted(path.name for path in (data / 'val').iterdir())[3]
     (data / 'val' / name).rename(data / 'val/yak')
@@ -216,46 +219,46 @@ def test_refuses_a_test_set_of_other_classes(compare, shapes, tmp_path, capsys):
     assert f'2 are in one of them alone: {name}, yak' in capsys.readouterr().err
 
 
-def test_images_are_counted_as_training_reads_them(compare, shapes, tmp_path):
+def test_images_are_counted_as_training_reads_them(shapes, tmp_path):
     for name in ('train', 'test'):
         (tmp_path / name).mkdir()
         for folder in (shapes / 'train').iterdir():
             (tmp_path / name / folder.name).symlink_to(folder)
     argv = ['--data', str(tmp_path), '--methods', 'random', '--work-dir', str(tmp_path / 'runs')]
     argv += ['--cfg-options', *batches_of_8('finetune')]
-    bench = compare.Bench(compare._parser().parse_args(argv))
+    bench = bench_of(argv)
     assert bench.num_images == sum(path.is_file() for path in (shapes / 'train').rglob('*.*'))
     assert bench.num_classes == len(list((shapes / 'train').iterdir()))
 
 
 @pytest.mark.parametrize('flags', [['--points', '0'], ['--finetune-points', '-1']])
-def test_refuses_numbers_of_points(compare, shapes, tmp_path, capsys, flags):
+def test_refuses_numbers_of_points(shapes, tmp_path, capsys, flags):
     with pytest.raises(SystemExit):
         compare.main(['--data', str(shapes), '--work-dir', str(tmp_path), *flags])
     assert '--points must be at least 1, and --finetune-points at least 0' in capsys.readouterr().err
 
 
-def test_more_points_to_fine_tune_than_there_are(compare, shapes, tmp_path, monkeypatch):
+def test_more_points_to_fine_tune_than_there_are(shapes, tmp_path, monkeypatch):
     argv = ['--data', str(shapes), '--methods', 'random', '--work-dir', str(tmp_path), '--finetune-points', '4']
-    bench = compare.Bench(compare._parser().parse_args([*argv, '--cfg-options', *batches_of_8('finetune')]))
+    bench = bench_of([*argv, '--cfg-options', *batches_of_8('finetune')])
     asked = {}
     monkeypatch.setattr(bench, 'row', lambda training, epoch, finetune: asked.update({epoch: finetune}))
-    bench.evaluate(compare.Training('mae', 0, bench.downstream, tmp_path / 'mae/seed_0', [2, 4, 5]))
+    bench.evaluate(Training('mae', 0, bench.downstream, tmp_path / 'mae/seed_0', [2, 4, 5]))
     assert asked == {2: True, 4: True, 5: True}
 
 
-def test_refuses_figures_of_another_evaluation(compare, shapes, tmp_path, monkeypatch):
+def test_refuses_figures_of_another_evaluation(shapes, tmp_path, monkeypatch):
     argv = ['--data', str(shapes), '--methods', 'random', '--work-dir', str(tmp_path)]
     argv += ['--cfg-options', *batches_of_8('finetune')]
-    monkeypatch.setattr(compare.Bench, 'row', lambda *args: dict(finetune_top1=50.0))
-    compare.Bench(compare._parser().parse_args(argv)).run('random', 0)
-    compare.Bench(compare._parser().parse_args(argv)).run('random', 0)
-    other = compare.Bench(compare._parser().parse_args([*argv, 'finetune.optim_wrapper.optimizer.lr=5e-4']))
+    monkeypatch.setattr(Bench, 'row', lambda *args: dict(finetune_top1=50.0))
+    bench_of(argv).run('random', 0)
+    bench_of(argv).run('random', 0)
+    other = bench_of([*argv, 'finetune.optim_wrapper.optimizer.lr=5e-4'])
     with pytest.raises(ValueError, match='random/seed_0/evaluation holds a run of other settings'):
         other.run('random', 0)
 
 
-def test_refuses_options_that_change_nothing(compare, shapes, tmp_path, capsys):
+def test_refuses_options_that_change_nothing(shapes, tmp_path, capsys):
     argv = ['--data', str(shapes), '--methods', 'ebm', '--work-dir', str(tmp_path), '--cfg-options']
     with pytest.raises(SystemExit):
         compare.main([*argv, *batches_of_8('finetune', 'ebm'), 'ebm.max_epochs=3'])
@@ -266,11 +269,15 @@ def test_refuses_options_that_change_nothing(compare, shapes, tmp_path, capsys):
     assert expected in capsys.readouterr().err
 
 
+def bench_of(argv):
+    return Bench(Comparison(**vars(compare.make_parser().parse_args(argv))))
+
+
 def batches_of_8(*methods):
     return [f'{name}.train_dataloader.{key}' for name in methods for key in ('batch_size=8', 'num_workers=0')]
 
 
-def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsys):
+def test_from_end_to_end_and_again(shapes, tmp_path, monkeypatch, capsys):
     """Two methods, one of them with its tokenizer, on 40 images; the second call trains nothing."""
     trained, run = [], subprocess.run
 
@@ -307,7 +314,7 @@ def test_from_end_to_end_and_again(compare, shapes, tmp_path, monkeypatch, capsy
     }  # fmt: skip
     # A training goes on from the checkpoint with the optimiser, and its seconds are those of all steps so far.
     assert (tmp_path / 'ebm/seed_0/last_checkpoint').read_text().endswith('/epoch_2.pth')
-    assert [len(compare.step_seconds(tmp_path / f'ebm/seed_0/point_{epoch}.pth')) for epoch in (1, 2)] == [5, 10]
+    assert [len(step_seconds(tmp_path / f'ebm/seed_0/point_{epoch}.pth')) for epoch in (1, 2)] == [5, 10]
     before = (tmp_path / 'compare.json').read_text()
     trained.clear()
     compare.main(argv)

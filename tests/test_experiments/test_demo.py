@@ -2,9 +2,11 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
-from mmebm.commands import demo
-from mmebm.launch.options import find_config
+from mmebm.commands.demo import main
+from mmebm.config_files import find_config
+from mmebm.experiments import demo
 
 
 @pytest.fixture
@@ -16,10 +18,10 @@ def test_a_config_without_a_test_set_a_corruption_is_refused_before_training(tmp
     def from_cfg(cfg):
         raise AssertionError('a runner was built')
 
-    monkeypatch.setattr(demo.Runner, 'from_cfg', from_cfg)
+    monkeypatch.setattr(demo.DemoRunner, 'from_cfg', from_cfg)
     message = r"-64px: .*needs ConcatDataset in test_dataloader\.dataset, which has 'mmebm\.Shapes'"
     with pytest.raises(ValueError, match=message):
-        demo.main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
+        main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
     assert not (tmp_path / 'demo').exists()
 
 
@@ -44,3 +46,18 @@ def test_what_a_config_lacks_is_named(cfg, change, message):
     cfg.update(change)
     with pytest.raises(ValueError, match=f'--config mine.py: .*{message}.*ebm_vit-t_shapes'):
         demo.check_config(cfg, 'mine.py')
+
+
+@pytest.mark.parametrize('is_terminal', [True, False])
+def test_on_a_terminal_the_log_goes_to_its_file(is_terminal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdout.isatty', lambda: is_terminal)
+    runner, file, name = object.__new__(demo.DemoRunner), tmp_path / 'a.log', f'demo-{is_terminal}'
+    runner._experiment_name = name
+    logger = runner.build_logger(log_file=str(file))
+    logger.info('the environment')
+    logger.error('what went wrong')
+    MMLogger._instance_dict.pop(name)
+    assert 'the environment' in file.read_text() and 'what went wrong' in file.read_text()
+    shown = capsys.readouterr().out
+    assert 'what went wrong' in shown
+    assert ('the environment' in shown) != is_terminal

@@ -5,13 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from tiny import grouped
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmebm.commands.plan import GIB, Memory, main, memory_of, ways_to_fit
-from mmebm.launch.options import find_config
+from mmebm.commands.plan import main
+from mmebm.config_files import find_config
 from mmebm.planning.config_facts import image_size, known_length, learning_rate, precision_name
 from mmebm.planning.measured_speed import compiled_memory_ratio, measured_speed
+from mmebm.planning.memory import GIB, Memory, memory_of, ways_to_fit
 from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16
@@ -32,7 +34,7 @@ def cfg():
 
 def cost_of(cfg, dtype=torch.float32, on_gpu=False, **model):
     cfg = copy.deepcopy(cfg)
-    cfg.model.update(model)
+    cfg.model.update(grouped(model))
     return step_cost(cfg, (SIDE, SIDE), dtype, on_gpu)
 
 
@@ -71,17 +73,17 @@ def test_flops_of_a_supervised_step_as_torch_counts_them(cfg):
         model.energy(images).sum().backward()
 
     with sdpa_kernel(SDPBackend.MATH):  # FlopCounterMode does not know the fused attention of the CPU
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as reference:
             step()
         with OpCounter() as counter:
             step()
-    assert counter.flops == counter.get_total_flops() > 0
+    assert counter.flops == reference.get_total_flops() > 0
 
 
 def test_flops_of_other_steps(cfg):
     default = cost_of(cfg).flops_per_image
     assert cost_of(cfg, compile=True).flops_per_image == default
-    half = cost_of(cfg, partial=dict(patch_size=PATCH, visible=0.25, corrupted=0.25)).flops_per_image
+    half = cost_of(cfg, token_dropping=dict(patch_size=PATCH, visible=0.25, corrupted=0.25)).flops_per_image
     assert 0.4 * default < half < 0.6 * default
     # About 3 forward passes for the gradient with recomputation, then 10 for that of the dual pass.
     assert 1.5 * default < cost_of(cfg, low_memory=True).flops_per_image < 2.5 * default
@@ -162,7 +164,7 @@ def test_peak_grows_with_the_batch_and_in_parts_does_not(cfg):
     assert whole == peaks[2]
     assert parts < 0.5 * whole
     # Three parts were run, and the fourth follows from them.
-    cfg.model.micro_batch = 6
+    cfg.model.training_step = dict(micro_batch=6)
     assert DryRun(cfg, (SIDE, SIDE), torch.float32, on_gpu=False).step(24)[1] == pytest.approx(parts, rel=1e-3)
 
 
@@ -304,12 +306,16 @@ def test_ways_to_fit(cfg):
     first, *ways = ways_to_fit(cfg, memory, gpus=8, can_be_split=True)
     assert '69.0 GiB' in first and '27.0 GiB' in first
     assert [way.partition('=')[0].strip() for way in ways] == [
-        '--cfg-options model.micro_batch',
-        '--cfg-options model.low_memory',
-        '--cfg-options model.partial.patch_size',
+        '--cfg-options model.training_step.micro_batch',
+        '--cfg-options model.training_step.low_memory',
+        '--cfg-options model.token_dropping.patch_size',
         'in the config: optim_wrapper.optimizer',
     ]
-    assert 'model.micro_batch=16' in ways[0] and '1.8 GiB less' in ways[3] and 'ShardedOptimizerHook' in ways[3]
+    assert (
+        'model.training_step.micro_batch=16' in ways[0]
+        and '1.8 GiB less' in ways[3]
+        and 'ShardedOptimizerHook' in ways[3]
+    )
     _, *ways = ways_to_fit(cfg, memory, gpus=1, can_be_split=False)
     assert 'train_dataloader.batch_size=16 optim_wrapper.accumulative_counts=4' in ways[0]
     assert not any('micro_batch' in way or 'low_memory' in way for way in ways)
@@ -379,7 +385,16 @@ def test_command_without_measurements(config_file, tmp_path, capsys):
 def test_command_with_measurements(config_file, tmp_path, capsys):
     rows = [row | dict(precision='fp32') for row in ROWS]
     (tmp_path / 'step_time_gpu.json').write_text(json.dumps(rows))
-    flags = ('--gpu', 'h200', '--gpus', '2', '--image-size', str(SIDE), '--cfg-options', 'model.compile=True')
+    flags = (
+        '--gpu',
+        'h200',
+        '--gpus',
+        '2',
+        '--image-size',
+        str(SIDE),
+        '--cfg-options',
+        'model.training_step.compile=True',
+    )
     result = plan(config_file, tmp_path, *flags)
     expected = 2 * 1500 * 200e9 / step_flops()
     assert result['images_per_second'] == pytest.approx(expected, rel=1e-6)

@@ -4,8 +4,9 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from mmebm import config_files
-from mmebm.commands import _config, _upstream
-from mmebm.launch.scripts import load_script, run_script
+from mmebm.config_files import find_config
+from mmebm.launch import options, scripts
+from mmebm.launch.scripts import load_script, prepare_test, prepare_training, run_script
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -39,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def merged(name, argv, sections=('train_dataloader', 'val_dataloader', 'custom_hooks')):
+def merged(name, argv):
     """The config with which mmpretrain's script would build its runner."""
     script = load_script(name)
     seen = {}
@@ -57,7 +58,7 @@ def merged(name, argv, sections=('train_dataloader', 'val_dataloader', 'custom_h
             seen['ran'] = 'test'
 
     script.Runner = FakeRunner
-    run_script(script, argv, sections)
+    run_script(script, argv, dict(train=prepare_training, test=prepare_test)[name])
     assert seen['ran'] == name
     return seen['cfg']
 
@@ -78,14 +79,14 @@ def test_without_the_option_every_root_stays(folder):
 
 
 def test_train_flags_are_mmpretrains(folder, monkeypatch):
-    monkeypatch.setattr(_upstream, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(scripts, 'get_device', lambda: 'cuda')
     cfg = merged('train', ['tiny.py', '--amp', '--no-validate', '--resume', 'a.pth', '--work-dir', 'out'])
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     assert (cfg.val_dataloader, cfg.load_from, cfg.work_dir) == (None, 'a.pth', 'out')
 
 
 def test_without_a_gpu_amp_becomes_float32(folder, monkeypatch):
-    monkeypatch.setattr(_upstream, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(scripts, 'get_device', lambda: 'cpu')
     with pytest.warns(UserWarning, match='No GPU here: training in float32'):
         cfg = merged('train', ['tiny.py', '--amp'])
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
@@ -93,7 +94,7 @@ def test_without_a_gpu_amp_becomes_float32(folder, monkeypatch):
 
 def test_test_flags_are_mmpretrains(folder):
     argv = ['tiny.py', 'a.pth', '--cfg-options', 'test_data_root=new']
-    cfg = merged('test', argv, sections=('test_dataloader',))
+    cfg = merged('test', argv)
     assert (cfg.load_from, cfg.resume, cfg.test_dataloader.dataset.data_root) == ('a.pth', False, 'new')
     assert cfg.train_dataloader.dataset.datasets[0].data_root == 'data/old/'
 
@@ -102,29 +103,29 @@ def test_a_missing_data_root_is_named_with_its_place(folder):
     with pytest.raises(FileNotFoundError, match=r'"absent" \(train_dataloader\.dataset\.datasets\.0\.data_root\)'):
         merged('train', ['tiny.py', '--cfg-options', 'data_root=absent'])
     with pytest.raises(FileNotFoundError, match=r'"data/test".*--cfg-options test_data_root=FOLDER'):
-        merged('test', ['tiny.py', 'a.pth'], sections=('test_dataloader',))
+        merged('test', ['tiny.py', 'a.pth'])
 
 
 def test_data_roots_change_places():
     cfg = Config(dict(a='old', b='new', loaders=[dict(data_root='old'), dict(data_root='new', ann_file='new/x.txt')]))
-    _config.replace_data_roots(cfg, [('old', 'new'), ('new', 'old')])
+    options.replace_data_roots(cfg, [('old', 'new'), ('new', 'old')])
     assert cfg.loaders == [dict(data_root='new'), dict(data_root='old', ann_file='old/x.txt')]
 
 
 def test_a_data_root_that_no_data_set_reads_is_refused():
     cfg = Config(dict(data_root='old', train_dataloader=dict(dataset=dict(data_root='other'))))
     with pytest.raises(ValueError, match='No data set of the config reads from "old", so "new" would be ignored'):
-        _config.replace_data_root(cfg, 'old', 'new')
+        options.replace_data_root(cfg, 'old', 'new')
 
 
 def test_only_the_sections_in_use_need_their_folder():
     cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='absent')), test_dataloader=None))
-    _config.check_data_roots(cfg, ('test_dataloader',))
+    options.check_data_roots(cfg, ('test_dataloader',))
     cfg.train_dataloader.dataset.type = 'mmpretrain.CIFAR10'
-    _config.check_data_roots(cfg, ('train_dataloader',))
+    options.check_data_roots(cfg, ('train_dataloader',))
     cfg.train_dataloader.dataset.download = False
     with pytest.raises(FileNotFoundError, match='absent'):
-        _config.check_data_roots(cfg, ('train_dataloader',))
+        options.check_data_roots(cfg, ('train_dataloader',))
 
 
 def test_mmpretrains_collation_is_not_forced_on_mmseg(folder):
@@ -142,13 +143,13 @@ def test_collation_inherited_from_mmpretrain_is_callable(folder):
 def test_an_unknown_option_is_named_with_close_matches():
     cfg = Config(dict(train_dataloader=dict(batch_size=2)))
     with pytest.warns(UserWarning, match=r'train_dataloder\.batch_size.*Did you mean train_dataloader'):
-        _config.warn_unknown_options(cfg, {'train_dataloder.batch_size': 4})
+        options.warn_unknown_options(cfg, {'train_dataloder.batch_size': 4})
 
 
 @pytest.mark.filterwarnings('error')
 def test_options_of_config_or_runner_do_not_warn():
-    options = {'train_dataloader.batch_size': 4, 'randomness.seed': 1, 'find_unused_parameters': True}
-    _config.warn_unknown_options(Config(dict(train_dataloader=dict())), options)
+    given = {'train_dataloader.batch_size': 4, 'randomness.seed': 1, 'find_unused_parameters': True}
+    options.warn_unknown_options(Config(dict(train_dataloader=dict())), given)
 
 
 VARIABLES = """
@@ -197,15 +198,15 @@ def test_a_variable_that_nothing_is_made_of_is_named(folder):
 
 def test_shipped_variables_are_refused_and_where_their_values_are_is_said():
     pretraining, finetuning = (
-        Config.fromfile(_config.find_config(name)) for name in ('ebm_vit-b_in1k', 'finetune_ebm-vit-b_in1k')
+        Config.fromfile(find_config(name)) for name in ('ebm_vit-b_in1k', 'finetune_ebm-vit-b_in1k')
     )
     with pytest.raises(ValueError, match=r'is at train_dataloader\.dataset\.pipeline\.3\.corruption\.ratio; set'):
-        _config.merge_options(pretraining, {'corruption.ratio': 0.9})
+        options.merge_options(pretraining, {'corruption.ratio': 0.9})
     with pytest.raises(ValueError, match=r'is at model\.backbone\.init_cfg\.checkpoint; set'):
-        _config.merge_options(finetuning, {'checkpoint': 'mine.pth'})
+        options.merge_options(finetuning, {'checkpoint': 'mine.pth'})
     assert pretraining.corruption.ratio == 0.6
-    options = {'train_dataloader.dataset.pipeline.3.corruption.ratio': 0.9, 'data_root': 'new', 'test_data_root': 'b'}
-    _config.merge_options(pretraining, options)
+    given = {'train_dataloader.dataset.pipeline.3.corruption.ratio': 0.9, 'data_root': 'new', 'test_data_root': 'b'}
+    options.merge_options(pretraining, given)
     assert pretraining.train_dataloader.dataset.pipeline[3].corruption.ratio == 0.9
     assert [pretraining[f'{part}_dataloader'].dataset.data_root for part in ('train', 'test')] == ['new', 'b']
 
@@ -213,7 +214,7 @@ def test_shipped_variables_are_refused_and_where_their_values_are_is_said():
 @pytest.mark.filterwarnings('error')
 def test_what_an_engine_reads_is_no_variable():
     cfg = Config(dict(strategy=dict(type='DDPStrategy'), sync_bn='torch', runner_type='FlexibleRunner'))
-    _config.merge_options(cfg, {'strategy.type': 'SingleDeviceStrategy', 'sync_bn': 'mmcv', 'compile': True})
+    options.merge_options(cfg, {'strategy.type': 'SingleDeviceStrategy', 'sync_bn': 'mmcv', 'compile': True})
     assert (cfg.strategy.type, cfg.sync_bn, cfg.compile) == ('SingleDeviceStrategy', 'mmcv', True)
 
 
@@ -272,7 +273,7 @@ def test_what_mmengine_would_load_is_not_refused(folder, prefix):
 def test_a_checkpoint_to_test_is_checked_first(folder):
     torch.save(dict(state_dict=Unsafe()), folder / 'b.pth')
     with pytest.raises(ValueError, match='b.pth is refused'):
-        merged('test', ['tiny.py', 'b.pth', '--cfg-options', 'test_data_root=new'], sections=('test_dataloader',))
+        merged('test', ['tiny.py', 'b.pth', '--cfg-options', 'test_data_root=new'])
 
 
 @pytest.fixture
@@ -288,19 +289,19 @@ def configs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['ebm_a', 'ebm_a.py', 'configs/ebm_a.py'])
 def test_config_names(configs, name):
-    assert _config.find_config(name) == configs / 'ebm_a.py'
-    assert _config.find_config('linear/vit') == configs / 'linear' / 'vit.py'
+    assert find_config(name) == configs / 'ebm_a.py'
+    assert find_config('linear/vit') == configs / 'linear' / 'vit.py'
 
 
 def test_an_existing_path_wins(configs, tmp_path):
     (tmp_path / 'ebm_a.py').touch()
-    assert _config.find_config(str(tmp_path / 'ebm_a.py')) == tmp_path / 'ebm_a.py'
+    assert find_config(str(tmp_path / 'ebm_a.py')) == tmp_path / 'ebm_a.py'
 
 
 def test_config_names_that_fit_none_or_several(configs):
     with pytest.raises(FileNotFoundError, match=r'"ebm_b".*Close names: ebm_a\.py'):
-        _config.find_config('ebm_b')
+        find_config('ebm_b')
     with pytest.raises(FileNotFoundError, match='"/nowhere/x.py"'):
-        _config.find_config('/nowhere/x.py')
+        find_config('/nowhere/x.py')
     with pytest.raises(ValueError, match=r'finetune/vit\.py, linear/vit\.py'):
-        _config.find_config('vit')
+        find_config('vit')

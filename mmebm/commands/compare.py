@@ -1,0 +1,60 @@
+"""``mmebm-compare``: pretraining methods on equal terms, quality of features against epochs, seconds and FLOPs.
+
+    python tools/compare.py --data FOLDER --budget epochs=30
+    python tools/compare.py --data shapes --methods ebm mae random --budget seconds=600 --seeds 1
+
+FOLDER holds ``train/`` and ``test/`` or ``val/``, in each one folder per class. Leaves ``compare.json``, ``compare.md``
+and three plots in ``--work-dir``; called again, it resumes. ``mmebm/experiments/comparison.py`` says what is measured.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmebm.experiments.comparison import METHODS, RANDOM, Bench, Comparison, known_methods
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, evaluate, and write the results after every training; ``--help`` lists the flags."""
+    parser = make_parser()
+    comparison = Comparison(**vars(parser.parse_args(argv)))
+    MMLogger.get_instance('compare', log_level='WARNING')  # every initialised weight is an INFO
+    init_default_scope('mmpretrain')
+    failed = []
+    try:
+        for failure in Bench(comparison).run_all():
+            failed.append(failure)
+            print(failure, file=sys.stderr)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(str(error))
+    print((comparison.work_dir / 'compare.md').read_text())
+    if failed:
+        sys.exit('\n'.join(['Failed:', *failed]))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog='mmebm-compare', description=__doc__, formatter_class=formatter)
+    add = parser.add_argument
+    add('--data', required=True, help='a folder of images, or: shapes')
+    add('--methods', nargs='+', choices=[*known_methods(), RANDOM], default=METHODS, help='in this order')
+    add('--backbone', default='vit-w128', help='of the configs: vit-w128, vit-w128-d12, convnext-w32')
+    add('--budget', default='epochs=30', help='of each training: epochs=N, seconds=S or flops=F')
+    add('--seeds', type=int, default=3, help='trainings of each method')
+    add('--points', type=int, default=4, help='evaluations of the frozen features along a run')
+    add('--finetune-points', type=int, default=1, help='how many of these, the last ones, fine-tune as well')
+    add('--images', type=int, help='number of training images (default: all)')
+    add('--work-dir', type=Path, default='work_dirs/compare', help='where everything goes')
+    options = "options of one method's config, of the tokenizer's, or of finetune's"
+    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='METHOD.KEY=VALUE', help=options)
+    return parser
+
+
+if __name__ == '__main__':
+    main()

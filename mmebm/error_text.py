@@ -1,0 +1,13 @@
+"""Wording that errors share."""
+
+from collections.abc import Iterable
+
+# How many names an error lists.
+SHOWN = 4
+
+
+def first_few(names: Iterable) -> str:
+    """The first few names, and how many there are if these are not all."""
+    names = [*map(str, names)]
+    more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more

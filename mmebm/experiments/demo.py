@@ -1,0 +1,172 @@
+"""The demo: pretrains a small backbone on the embedded data set, and shows what it restores and learned."""
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+import warnings
+from itertools import islice
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from rich.console import Console
+from rich.table import Table
+
+from mmebm.config_files import find_config
+from mmebm.model_building import type_name
+from mmebm.visualization import plot_curves, plot_restorations
+from mmebm.visualization.figures import scalars
+
+# What pictures and summary are made from, and where a config has it.
+NEEDED = {
+    'test_dataloader.dataset': ('ConcatDataset',),
+    'test_evaluator': ('RestorationMetric', 'EnergyMetric'),
+    'custom_hooks': ('FrozenFeatureHook',),
+}
+
+
+class DemoRunner(Runner):
+    """mmengine's runner, whose log goes to its file alone where it would scroll the demo off a terminal."""
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Mmengine's logger; on a terminal it prints errors only."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if sys.stdout.isatty() and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.ERROR)
+        return logger
+
+    @property
+    def log_file(self) -> Path:
+        """Where the log is."""
+        return Path(self.log_dir, f'{self.timestamp}.log')
+
+
+def run_demo(config: str, work_dir: Path, seed: int) -> None:
+    """Train, test, draw, and print what came out.
+
+    Args:
+        config: Name or path of a config that measures what is shown.
+        work_dir: For pictures, figures and checkpoint.
+        seed: Of initial weights, order of the images and corruptions.
+
+    Raises:
+        ValueError: The config does not measure what is shown.
+    """
+    start = time.time()
+    cfg = Config.fromfile(find_config(config))
+    check_config(cfg, config)
+    cfg.work_dir = str(work_dir)
+    cfg.randomness.seed = seed
+    announce(cfg)
+    if sys.stdout.isatty():
+        import_quietly()
+    runner = DemoRunner.from_cfg(cfg)
+    print(f'The log is {runner.log_file}')
+    runner.train()
+    metrics = runner.test()
+
+    plot_restorations(restorations(runner), work_dir / 'restorations.png')
+    plot_curves(runner.message_hub, work_dir / 'curves.png')
+    summary = summarize(runner, metrics) | dict(wall_clock_s=round(time.time() - start, 1))
+    (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    print_summary(summary, work_dir)
+
+
+def check_config(cfg: Config, name: str) -> None:
+    """Check that a config measures what is shown: a test set per corruption, the metrics, and frozen features.
+
+    Raises:
+        ValueError: It does not; names what it lacks.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    parts = (dataset, cfg.get('test_evaluator'), cfg.get('custom_hooks'))
+    for (place, needed), part in zip(NEEDED.items(), parts, strict=True):
+        members = [part] if isinstance(part, dict) else part or []
+        missing = [kind for kind in needed if kind not in map(type_name, members)]
+        if missing:
+            found = ', '.join(repr(member['type']) for member in members)
+            raise ValueError(
+                f'--config {name}: the demo needs {" and ".join(missing)} in {place}, which has {found or "nothing"}; '
+                'see ebm_vit-t_shapes, which has all that is shown'
+            )
+
+
+def announce(cfg: Config) -> None:
+    """Print what will happen."""
+    backbone, data = type_name(cfg.model.backbone), type_name(cfg.train_dataloader.dataset)
+    print(
+        f'Pretrains a {backbone} on {data} for {cfg.train_cfg.max_epochs} epochs (3 to 4 minutes on 2 cores), then '
+        'restores held-out images.\nFrozen features are classified before the training, which takes some seconds, and '
+        'after it.',
+        flush=True,
+    )
+
+
+def import_quietly() -> None:
+    """Import mmpretrain's parts without what they print of packages and ops that are missing and not needed here."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        import mmpretrain.datasets
+        import mmpretrain.models  # noqa: F401
+
+
+def restorations(runner: Runner, num_images: int = 8) -> dict[str, list[DataSample]]:
+    """The first test images of each corruption, restored."""
+    groups = {}
+    for dataset in runner.test_dataloader.dataset.datasets:
+        samples = runner.model.test_step(default_collate(list(islice(dataset, num_images))))
+        groups[samples[0].corruption] = samples
+    return groups
+
+
+def summarize(runner: Runner, metrics: dict[str, float]) -> dict:
+    """What the run reached: speed, restoration and energy of each corruption, and frozen features before and after."""
+    seconds = scalars(runner.message_hub, 'train/time')
+    corruptions: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        _, corruption, name = key.split('/')
+        name = name.replace('auroc', 'energy_auroc').replace('pair', 'energy_pair')
+        corruptions.setdefault(corruption, {})[name] = round(float(value), 4)
+    summary = dict(
+        images_per_second=round(runner.train_dataloader.batch_size * len(seconds) / float(seconds.sum()), 1),
+        corruptions=corruptions,
+    )
+    for name in ('knn_top1', 'linear_top1'):
+        values = scalars(runner.message_hub, f'frozen/{name}')
+        summary |= {name: round(float(values[-1]), 2), f'{name}_random_init': round(float(values[0]), 2)}
+    return summary
+
+
+def print_summary(summary: dict, work_dir: Path) -> None:
+    """Print the summary as tables, and where to look."""
+    restored = Table(title='Held-out images')
+    for column in ('corruption', 'PSNR corrupted (dB)', 'PSNR restored (dB)', 'energy: pairs right', 'energy: AUROC'):
+        restored.add_column(column, justify='left' if column == 'corruption' else 'right')
+    for name, row in summary['corruptions'].items():
+        restored.add_row(
+            name,
+            f'{row["psnr_corrupted_db"]:.2f}',
+            f'{row["psnr_restored_db"]:.2f}',
+            f'{row["energy_pair_accuracy"]:.3f}',
+            f'{row["energy_auroc"]:.3f}',
+        )
+    frozen = Table(title='Classification by frozen features (top-1, %)')
+    for column in ('', 'random initialisation', 'pretrained'):
+        frozen.add_column(column, justify='left' if not column else 'right')
+    for name, title in (('knn_top1', 'kNN'), ('linear_top1', 'linear probe')):
+        frozen.add_row(title, f'{summary[f"{name}_random_init"]:.1f}', f'{summary[name]:.1f}')
+    console = Console()
+    console.print(restored, frozen)
+    console.print(
+        f'{summary["images_per_second"]:.0f} images/s, {summary["wall_clock_s"]:.0f} s in all. Look at '
+        f'{work_dir / "restorations.png"} and {work_dir / "curves.png"}; '
+        f'the figures are in {work_dir / "summary.json"}.',
+        soft_wrap=True,
+    )

@@ -1,0 +1,71 @@
+"""One pretraining of a comparison: run in a process of its own, and what is read from its checkpoints."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+
+from mmebm.checkpoint import part, read_checkpoint
+from mmebm.experiments.processes import check_same, run_config
+from mmebm.model_building import build
+
+# What of a backbone the other methods do not have: the token in place of masked patches, and the norm behind the last
+# map, which SparK's has not and which is initialised as the identity of normalised features.
+ONLY_IN_PRETRAINING = {'mask_token'}
+ONLY_DOWNSTREAM = {'spark': {'norm3.weight', 'norm3.bias'}}
+
+
+class Training(NamedTuple):
+    """One pretraining of one method, and the epochs after which its features are evaluated."""
+
+    method: str
+    seed: int
+    cfg: Config
+    folder: Path
+    points: list[int]
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return f'{self.method}, seed {self.seed}'
+
+    def checkpoint(self, epoch: int) -> Path:
+        """The checkpoint after an epoch, for evaluation alone."""
+        return self.folder / f'point_{epoch}.pth'
+
+
+def train(training: Training) -> None:
+    """Train in a process of its own, resuming what was interrupted, unless it has been done.
+
+    Raises:
+        RuntimeError: It failed.
+        ValueError: The folder holds a training with other options.
+    """
+    check_same(training.cfg, training.folder)
+    if training.checkpoint(training.points[-1]).is_file():
+        return
+    print(f'{training.name}: {training.points[-1]} epochs', file=sys.stderr, flush=True)
+    run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
+
+
+def step_seconds(checkpoint: Path) -> list[float]:
+    """Seconds of every training step up to a checkpoint, data loading included."""
+    # Written by a process of ours, with the history of its log.
+    history = torch.load(checkpoint, map_location='cpu', weights_only=False)['message_hub']['log_scalars']
+    return history['train/time'].data[0].tolist()
+
+
+def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path: Path) -> None:
+    """Save a pretrained backbone with exactly the weights of the one that is evaluated.
+
+    Raises:
+        ValueError: It is another backbone.
+    """
+    backbone = build({key: value for key, value in downstream.model.backbone.items() if key != 'init_cfg'})
+    backbone.init_weights()
+    missing, unexpected = backbone.load_state_dict(part(read_checkpoint(checkpoint)), strict=False)
+    if set(missing) != may_lack or set(unexpected) - ONLY_IN_PRETRAINING:
+        raise ValueError(f'{checkpoint}: not the backbone of fine-tuning; missing {missing}, unexpected {unexpected}')
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
