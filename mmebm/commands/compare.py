@@ -51,8 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('--finetune-points', type=int, default=1, help='how many of these, the last ones, fine-tune as well')
     add('--images', type=int, help='number of training images (default: all)')
     add('--work-dir', type=Path, default='work_dirs/compare', help='where everything goes')
-    options = "options of one method's config, of the tokenizer's, or of finetune's"
-    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='METHOD.KEY=VALUE', help=options)
+    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='METHOD.KEY=VALUE', help='of one config')
     return parser
 
 

@@ -9,8 +9,13 @@ from mmebm.experiments.demo import run_demo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, test, draw; ``--help`` lists the flags."""
+    run_demo(**vars(make_parser().parse_args(argv)))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog='mmebm-demo', description=__doc__.partition(': ')[2])
     parser.add_argument('--config', default='ebm_vit-t_shapes', help='a config with the evaluators of ebm_vit-t_shapes')
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='for pictures, figures and checkpoint')
     parser.add_argument('--seed', type=int, default=0, help='of initial weights, order of the images and corruptions')
-    run_demo(**vars(parser.parse_args(argv)))
+    return parser

@@ -1,0 +1,96 @@
+"""Every command in README and documentation is one that works as typed: parsers, configs and options know its words."""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmebm.config_files import find_config
+from mmebm.launch.options import merge_options
+from mmebm.launch.scripts import load_script
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'benchmarks').glob('*.md')])
+# What stands for a word of the user's.
+PLACEHOLDERS = {'CONFIG': 'ebm_vit-b_in1k', 'N': '1', 'KIND': 'h200', 'benchmarks.NAME': 'benchmarks.step_time'}
+COMMAND = re.compile(r'(python (tools/|-m benchmarks\.)|make |tools/\w+\.sh|mmebm-|mim |pip install |[A-Z_]+=\S+ )')
+
+
+def commands_of(page):
+    """Commands in code blocks, and those in a line of text."""
+    text = re.sub(r' *\\\n *', ' ', page.read_text(encoding='utf-8'))
+    lines = [line.strip() for line in text.splitlines() if line.startswith('    ') or COMMAND.match(line)]
+    inline = re.findall(r'`([^`\n]+)`', text)
+    return [line.partition('  #')[0].strip() for line in [*lines, *inline] if COMMAND.match(line)]
+
+
+COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands_of(page)})
+
+
+def words_of(command):
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
+    while words and re.fullmatch(r'[A-Z_]+=\S+', words[0]):  # of the environment
+        words.pop(0)
+    return words
+
+
+def test_commands_are_found():
+    tools = {command.split()[1] for _, command in COMMANDS if command.startswith('python tools/')}
+    assert tools == {f'tools/{path.name}' for path in (ROOT / 'tools').glob('*.py')}
+    assert {'make demo', 'make test', 'make test-fast', 'make bench'} <= {command for _, command in COMMANDS}
+
+
+@pytest.mark.parametrize(('page', 'command'), COMMANDS)
+def test_command(page, command, monkeypatch):
+    program, *words = words_of(command)
+    if program == 'make':
+        targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE)
+        assert words[0] in targets
+    elif program == 'pip':
+        check_extras(words)
+    elif program == 'mim':
+        assert words[:2] == ['train', 'mmebm'] and find_config(words[2]).is_file()
+    elif program.endswith('.sh'):
+        assert (ROOT / program).is_file()
+        (config,) = (word for word in words if word.startswith('configs/'))
+        assert (ROOT / config).is_file()
+    elif program.startswith('mmebm-'):
+        assert f"'{program} = mmebm.commands." in (ROOT / 'setup.py').read_text()
+        if words:
+            check_tool(program.removeprefix('mmebm-'), words, monkeypatch)
+    elif words[0] == '-m':
+        module = importlib.import_module(words[1])
+        assert callable(module.main)
+        flags = {word for word in words if word.startswith('--')}
+        assert flags - set(re.findall(r"'(--[\w-]+)'", Path(module.__file__).read_text())) == set()
+    else:
+        assert (ROOT / words[0]).is_file()
+        if words[1:]:  # without, it is only named
+            check_tool(Path(words[0]).stem, words[1:], monkeypatch)
+
+
+def check_extras(words):
+    extras = {extra for word in words for group in re.findall(r'\[(.*)\]', word) for extra in group.split(',')}
+    names = set(re.findall(r"^    '(\w+)': \[", (ROOT / 'setup.py').read_text(), flags=re.MULTILINE))
+    assert extras <= names
+
+
+def check_tool(name, words, monkeypatch):
+    """Parse the words as the tool does, and merge its options into its configs."""
+    if name not in ('train', 'test'):
+        args = importlib.import_module(f'mmebm.commands.{name.replace("-", "_")}').make_parser().parse_args(words)
+        options = getattr(args, 'cfg_options', None) or {}
+        if name == 'compare':
+            for key, value in options.items():
+                method, _, option = key.partition('.')
+                merge_options(Config.fromfile(find_config(f'{method}_{args.backbone}_32px')), {option: value})
+        elif getattr(args, 'config', None):
+            merge_options(Config.fromfile(find_config(args.config)), options)
+        return
+    monkeypatch.setattr(sys, 'argv', ['tool', *words])
+    args = load_script(name).parse_args()
+    merge_options(Config.fromfile(find_config(args.config)), args.cfg_options or {})
