@@ -180,15 +180,15 @@ def _literal(node: ast.expr | None) -> Any:
     match node:
         case ast.Constant(value):
             return value
-        case ast.UnaryOp(ast.USub(), operand):
-            return -_literal(operand)
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
+            return -value
         case ast.List(items):
             return [_literal(item) for item in items]
         case ast.Tuple(items):
             return tuple(_literal(item) for item in items)
         case ast.Dict(keys, values):
             return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True)}
-        case ast.Call(ast.Name('dict'), [], keywords):
+        case ast.Call(ast.Name('dict'), [], keywords) if all(keyword.arg for keyword in keywords):
             return {keyword.arg: _literal(keyword.value) for keyword in keywords}
     raise ValueError(f'"{ast.unparse(node) if node else "**"}" is no literal')
 

@@ -23,7 +23,7 @@ def type_name(config: Mapping[str, Any] | str | type | None) -> str:
     return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]
 
 
-def complete_model_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def complete_model_config(cfg: Mapping) -> dict[str, Any]:
     """A copy of a config's ``model``, with the ``data_preprocessor`` beside it where it has none of its own."""
     return copy.deepcopy(dict(data_preprocessor=cfg.get('data_preprocessor')) | dict(cfg['model']))
 

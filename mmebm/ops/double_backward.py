@@ -39,7 +39,7 @@ class SecondOrderOperators(TorchFunctionMode):
 
 def multi_head_attention_forward(*args, need_weights: bool = True, **kwargs) -> tuple[Tensor, Tensor | None]:
     """As torch's function behind ``nn.MultiheadAttention``, but never by fused attention."""
-    output, weights = F.multi_head_attention_forward(*args, need_weights=True, **kwargs)
+    output, weights = F.multi_head_attention_forward(*args, need_weights=True, **kwargs)  # type: ignore[misc]
     return output, weights if need_weights else None
 
 

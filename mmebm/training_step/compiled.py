@@ -69,16 +69,17 @@ class Compiled:
 
 def _full(error: BaseException) -> BaseException | None:
     """Behind an error of the compiler's, one that says that memory or disk is full; None if there is none."""
-    pending, seen = [error], set()
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
     while pending:
-        error = pending.pop()
-        if error is None or id(error) in seen:
+        cause = pending.pop()
+        if cause is None or id(cause) in seen:
             continue
-        seen.add(id(error))
-        is_full_disk = isinstance(error, OSError) and error.errno in NO_SPACE
-        if is_full_disk or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return error
-        pending += [error.__cause__, error.__context__, getattr(error, 'inner_exception', None)]
+        seen.add(id(cause))
+        is_full_disk = isinstance(cause, OSError) and cause.errno in NO_SPACE
+        if is_full_disk or isinstance(cause, (torch.OutOfMemoryError, MemoryError)):
+            return cause
+        pending += [cause.__cause__, cause.__context__, getattr(cause, 'inner_exception', None)]
     return None
 
 

@@ -6,6 +6,7 @@ v . dE/dx, which is a forward pass and can be recomputed block by block. It is a
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -108,7 +109,7 @@ def _first_order(energy_fn: EnergyFn, blocks: list[nn.Module], x: Tensor) -> tup
 def _conditions(x: Tensor) -> Callable[[], AbstractContextManager[None]]:
     """A context that has the autocast and the random numbers (of dropout and the like) that hold now."""
     device = x.device.type
-    autocast = dict(enabled=torch.is_autocast_enabled(device), dtype=torch.get_autocast_dtype(device))
+    autocast: dict[str, Any] = dict(enabled=torch.is_autocast_enabled(device), dtype=torch.get_autocast_dtype(device))
     cpu_state, (devices, device_states) = torch.get_rng_state(), get_device_states(x)
 
     @contextmanager

@@ -35,15 +35,17 @@ class SumInParts:
             losses: Yields scalars, each computed when it is asked for.
             parameters: What to differentiate with respect to.
         """
-        total, gradients = None, [None] * len(parameters)
+        total: Tensor | None = None
+        gradients: list[Tensor | None] = [None] * len(parameters)
         scale = self.fp16_scale if autocasts_to(torch.float16, parameters[0]) else 1.0
         for loss in losses:
             with torch.autocast(loss.device.type, enabled=False):
-                parts = list(torch.autograd.grad(loss * scale, parameters, allow_unused=True))
+                parts: list[Tensor | None] = [*torch.autograd.grad(loss * scale, parameters, allow_unused=True)]
             for i in range(len(parts)):
                 part, parts[i] = parts[i], None  # freed one by one
                 if part is not None:
-                    gradients[i] = part.clone() if gradients[i] is None else gradients[i].add_(part)
+                    so_far = gradients[i]
+                    gradients[i] = part.clone() if so_far is None else so_far.add_(part)
             total = loss.detach() if total is None else total + loss.detach()
         return _WithGradients.apply(total, gradients, scale, self, *parameters)
 

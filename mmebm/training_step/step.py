@@ -1,6 +1,7 @@
 """One class that computes a training batch in all ways; what is computed, the algorithm says."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -82,22 +83,23 @@ class TrainingStep:
         if self.num_steps == 1 and (self.micro_batch or len(start)) >= len(start):
             restored, losses = self._step(start.detach(), batch)
             return losses, restored.detach()
-        totals, restored = {}, []
-        total = self.sum_in_parts(self._one_by_one(start, batch, totals, restored), trainable(self.model))
+        totals: dict[str, Tensor] = {}
+        images: list[Tensor] = []
+        total = self.sum_in_parts(self._one_by_one(start, batch, totals, images), trainable(self.model))
         first = next(name for name in totals if 'loss' in name)
         totals[first] = totals[first] + (total - total.detach())  # adds nothing but the gradients
-        return totals, torch.cat(restored)
+        return totals, torch.cat(images)
 
     def _one_by_one(
-        self, start: Tensor, batch: Any, totals: dict[str, Tensor], restored: list[Tensor]
+        self, start: Tensor, batch: Any, totals: dict[str, Tensor], images: list[Tensor]
     ) -> Iterator[Tensor]:
-        """The loss of every part and step. What came of them is added to ``totals`` and ``restored``."""
+        """The loss of every part and step. What came of them is added to ``totals`` and ``images``."""
         for (x, part), share in self.parts((start, batch)):
             for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):  # noqa: B007
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0) + share * value.detach()
-                yield share * sum(value for name, value in losses.items() if 'loss' in name)
-            restored.append(image.detach())
+                yield share * sum(value for name, value in losses.items() if 'loss' in name)  # type: ignore[misc]
+            images.append(image.detach())
 
     def _step(self, x: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         return self.step(x.requires_grad_(), batch)  # to be differentiated, x has to be an input of what is compiled
@@ -106,7 +108,7 @@ class TrainingStep:
         """The parts of a batch that are computed one by one, each with its share of the images."""
         return split(batch, self.micro_batch)
 
-    def recomputing(self) -> block_checkpointing:
+    def recomputing(self) -> AbstractContextManager[None]:
         """Context for what a step computes before the energy: with ``low_memory``, blocks keep their inputs only."""
         return block_checkpointing(residual_blocks(self.model) if self.low_memory else [])
 
@@ -130,6 +132,6 @@ class TrainingStep:
                     f'{name}: with micro_batch, batch normalisation sees other images, and with low_memory=True its '
                     'running statistics move twice; use GN or LN, or a smaller batch'
                 )
-        if self.low_memory:
+        if isinstance(self.gradient_fn, LowMemoryGradient):
             (first, batch_of_one), _ = next(split((start, batch), 1))
             self.gradient_fn.check(energy_of(batch_of_one), first)
