@@ -35,7 +35,7 @@ class EnergyClassifier(ImageClassifier):
         self.energy_head.requires_grad_(False)
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
-        """Predictions of mmpretrain's classifier for normalised images (N, C, H, W), each with its ``energy``, a scalar."""
+        """Predictions, each with its ``energy``, a scalar, for normalised images (N, C, H, W)."""
         feats = self.extract_feat(inputs, stage='backbone')
         pooled = self.neck(feats) if self.with_neck else feats
         data_samples = self.head.predict(pooled, data_samples, **kwargs)
