@@ -101,7 +101,7 @@ def vit_constructor(spec: ViTSpec) -> dict[str, Any]:
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'no class token': not spec.class_token,
             'a norm before the first block': spec.pre_norm,
             'no norm after the last block': not spec.final_norm,
@@ -131,7 +131,7 @@ def swin_constructor(spec: SwinSpec) -> dict[str, Any]:
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'padded maps that are no larger than a window': spec.small_maps,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },

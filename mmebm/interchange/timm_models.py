@@ -82,7 +82,7 @@ def vit_constructor(spec: ViTSpec) -> tuple[str, dict[str, Any]]:
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'a SwiGLU feed-forward network under a free config': not spec.plain_ffn,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
         },
@@ -115,7 +115,7 @@ def swin_constructor(spec: SwinSpec) -> tuple[str, dict[str, Any]]:
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
     )

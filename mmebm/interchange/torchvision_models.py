@@ -113,7 +113,7 @@ def vit_constructor(spec: ViTSpec) -> Constructor:
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'layer scale': spec.layer_scale,
             'no class token': not spec.class_token,
             'a norm before the first block': spec.pre_norm,
@@ -147,7 +147,7 @@ def swin_constructor(spec: SwinSpec) -> Constructor:
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'padded maps that are no larger than a window': spec.small_maps,
             'no biases of queries, keys and values': not spec.qkv_bias,
             f'images of {spec.channels} channels': spec.channels != 3,

@@ -1,7 +1,7 @@
 """Replacements for torch's operators in a network that is differentiated twice.
 
 torch composes their second derivatives of many small operators. Each of those reads and writes whole activations, which
-takes much of the time of an eager step. The compiler fuses them by itself.
+takes much of the time of an eager step. The compiler fuses them.
 """
 
 import math

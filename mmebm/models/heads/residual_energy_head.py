@@ -58,7 +58,7 @@ class ResidualEnergyHead(EnergyHead):
         tokens = as_tokens(last, self.in_channels[-1])
         if any(size % self.patch_size for size in images.shape[-2:]):
             raise ValueError(
-                f'ResidualEnergyHead: images of {tuple(images.shape[-2:])} pixels are no whole number of patches of '
+                f'ResidualEnergyHead: the image size {tuple(images.shape[-2:])} is not a multiple of the patch size '
                 f'{self.patch_size}; train at a multiple of it'
             )
         patches = patchify(images, self.patch_size)

@@ -13,7 +13,7 @@ NORM = dict(type=LayerNorm2d, eps=1e-6)
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):
-    """The neck of ViTDet (arXiv 2203.16527, section 3): each scale is computed from the last map alone.
+    """The neck of ViTDet (arXiv 2203.16527, section 3): each scale is computed from the last map only.
 
     Args:
         in_channels: Channels D of the backbone's last map; a multiple of 4.
