@@ -22,8 +22,8 @@ Params = dict[str, Any]
 class Corruption(BaseTransform):
     """Base class: a corruption first draws its parameters (``sample``) and then applies them (``apply``).
 
-    It can be replayed: ``apply(img, params)`` is a pure function. As a transform it replaces ``results['img']`` and
-    adds its ``name`` to ``results['corruption']``; a chain's names are joined by ``+``.
+    ``apply(img, params)`` is pure, so it can be replayed. As a transform it replaces ``results['img']`` and adds its
+    ``name`` to ``results['corruption']``, joined by ``+`` in a chain. Invalid options and images raise ValueError.
 
     Args:
         seed: If given, sample i of the data set always gets the same corruption, as for validation; the transforms of a

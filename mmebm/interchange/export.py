@@ -126,7 +126,7 @@ def export(
 
 
 def compare(source: Source, target: Target, folder: Path) -> tuple[float, float]:
-    """The largest absolute difference of features, and the largest absolute feature, in float32."""
+    """Largest absolute difference of features and largest absolute feature; ValueError if shapes differ."""
     images = torch.randn(NUM_IMAGES, source.in_channels, *source.image_size, generator=torch.Generator().manual_seed(0))
     ours, theirs = source.features(images), target.features(source, folder, images)
     if ours.shape != theirs.shape:

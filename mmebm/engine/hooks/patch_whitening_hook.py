@@ -29,7 +29,7 @@ class PatchWhiteningHook(Hook):
     Measurements before the first iteration, such as ``FrozenFeatureHook``'s first, see the weights before whitening.
 
     Args:
-        floor: > 0, added to the variances of normalised pixels: directions of lower variance stay attenuated.
+        floor: Above 0, else ValueError; added to variances of normalised pixels: directions below it stay attenuated.
     """
 
     priority = 'VERY_HIGH'  # before other hooks of the first iteration read the weights

@@ -65,7 +65,7 @@ class PatchEnergyHead(BaseModule):
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
         self.content = nn.Linear(embed_dims, self.codec.content_dims)
         self.position = nn.Linear(embed_dims, embed_dims)
-        self.logit_scale = nn.Parameter(torch.zeros(1))  # logarithm of the scale; one element, not a scalar
+        self.logit_scale = nn.Parameter(torch.zeros(1))  # logarithm of the scale; shape (1,), not ()
 
     def init_weights(self) -> None:
         """Xavier-uniform weights and zero biases, as in MAE's decoder; small last weights, so that the energy is flat.
