@@ -1,4 +1,4 @@
-"""ViT-B/16 on ImageNet-1k, restoring images corrupted in one of five ways, drawn for each image.
+"""ViT-B/16 on ImageNet-1k, restoring images corrupted in one of five ways, drawn per image.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/dist_train.sh configs/ebm-mix_vit-b_in1k.py 8
@@ -20,7 +20,7 @@ _base_.train_dataloader.dataset.pipeline[-2].corruption = dict(
     type='RandomChoice', transforms=[[corruption] for corruption in corruptions]
 )
 
-# Every test image in each of the five ways.
+# Every test image with each of the five corruptions.
 test_pipeline = _base_.test_dataloader.dataset.pipeline
 test_dataset = _base_.test_dataloader.dataset
 _base_.test_dataloader.dataset = dict(

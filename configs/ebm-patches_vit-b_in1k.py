@@ -1,7 +1,7 @@
-"""ViT-B/16 on ImageNet-1k, restoring the contents of masked patches and the places of lost ones.
+"""ViT-B/16 on ImageNet-1k, restoring contents of masked and positions of position-dropped patches.
 
-Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384, whose energy scores whole
-          images; this one scores what is missing, see docs/results.md
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384, whose energy is of whole
+          images; this one is of masked contents and dropped positions, see docs/results.md
 Command:  tools/dist_train.sh configs/ebm-patches_vit-b_in1k.py 8
 Hardware: 8 GPUs, 512 images each
 Time:     not run
@@ -20,7 +20,7 @@ model = dict(
     training_step=dict(compile=True),
 )
 
-# The patches are drawn on the GPU, so an image is all that is loaded.
+# Patches are split on the GPU, so only images are loaded.
 pack = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx'))
 train_dataloader = dict(batch_size=512, dataset=dict(pipeline=[*_base_.train_pipeline[:-2], pack]))
 test_dataloader = dict(dataset=dict(pipeline=[*_base_.test_pipeline[:-2], pack]))

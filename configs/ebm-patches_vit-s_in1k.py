@@ -1,4 +1,4 @@
-"""ViT-S/16 on ImageNet-1k, restoring the contents of masked patches and the places of lost ones.
+"""ViT-S/16 on ImageNet-1k, restoring contents of masked and positions of position-dropped patches.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/dist_train.sh configs/ebm-patches_vit-s_in1k.py 8

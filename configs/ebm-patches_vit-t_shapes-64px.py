@@ -1,11 +1,11 @@
-"""A small ViT on the embedded data set at 64 pixels: what the downstream tasks on the embedded data start from.
+"""A small ViT on the embedded data set at 64 pixels, from which the downstream tasks on the embedded data start.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
 Hardware: 2 CPU cores
 Time:     7.4 minutes
-Expect:   frozen features: kNN 22%, linear probe 41% (random initialisation 18% and 38%); downstream: see README.md;
-          all of commits before the colours of masked patches were restored, too
+Expect:   frozen features: kNN 22%, linear probe 41% (random initialisation 18% and 38%); downstream:
+          docs/results.md; all from commits that did not yet restore the colours of masked patches
 """
 
 _base_ = './ebm_vit-t_shapes.py'

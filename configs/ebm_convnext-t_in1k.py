@@ -10,12 +10,12 @@ Expect:   not run
 _base_ = './ebm_vit-b_in1k.py'
 
 model = dict(
-    # The map, not its mean: gap_before_final_norm would leave one token.
+    # The map, not its mean: gap_before_final_norm would return one token.
     backbone=dict(_delete_=True, type='ConvNeXt', arch='tiny', gap_before_final_norm=False),
     head=dict(in_channels=768),
 )
 
-# A unit of the mask is one position of the last stage, as in SimMIM.
+# A mask unit is one position of the last stage, as in SimMIM.
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=32)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**corruption, seed=0)

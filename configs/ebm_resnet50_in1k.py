@@ -6,10 +6,10 @@ Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run
 Expect:   not run
 
-Batch normalisation couples the images of a training batch, so their energies are strictly their own only in
-evaluation. It is kept because the downstream configs of ResNet-50 load it. The energy must not be linear: with ReLU,
-the gradient of a linear energy sees no bias of the network. The running statistics are those of clean images, which all
-that comes after pretraining passes through the network.
+Batch normalisation couples the images of a training batch, so energies are independent per image only in evaluation. It
+is kept because the downstream configs of ResNet-50 load it. The energy must not be linear: with ReLU, the gradient of a
+linear energy does not depend on the network's biases. The running statistics are replaced by those of clean images,
+since downstream tasks use clean images.
 """
 
 _base_ = './ebm_vit-b_in1k.py'
@@ -19,7 +19,7 @@ model = dict(
     head=dict(in_channels=2048),
 )
 
-# A unit of the mask is one position of the last stage, as in SimMIM.
+# A mask unit is one position of the last stage, as in SimMIM.
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=32)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**corruption, seed=0)

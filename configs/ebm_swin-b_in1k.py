@@ -16,7 +16,7 @@ model = dict(
 train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(accumulative_counts=4)
 
-# A unit of the mask is one position of the last stage, as in SimMIM.
+# A mask unit is one position of the last stage, as in SimMIM.
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=32)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**corruption, seed=0)

@@ -7,10 +7,10 @@ Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run
 Expect:   not run
 
-Optimiser and batch are those of mmpretrain's MAE, which this config inherits, and so is the augmentation, but for
-OpenCV in place of Pillow, which resizes crops in less time and without smoothing them first. Gradients are clipped, and
-the warm-up takes 10 of 100 epochs, MAE's 40 of 300. The corruption's strength and the energy are this project's choice,
-not the paper's.
+Optimiser, batch and augmentation are those of mmpretrain's MAE, which this config inherits; only crops are resized by
+OpenCV instead of Pillow, faster and without antialiasing. Gradients are clipped, and the warm-up takes 10 of 100
+epochs, MAE's 40 of 300. The strength of the corruption and the kind of energy are this project's choice, not the
+paper's.
 """
 
 _base_ = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
@@ -23,7 +23,7 @@ model = dict(
     training_step=dict(compile=True),
 )
 
-# Any folder, nested or not, without labels.
+# Any folder, nested or not; labels are not needed.
 data_root = 'data/imagenet/train'
 test_data_root = 'data/imagenet/val'
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16)
@@ -44,7 +44,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=256,
-    persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    persistent_workers=False,  # EpochSeedHook seeds the workers in every epoch
     collate_fn=dict(_delete_=True, type='default_collate'),  # inherited, it would get mmpretrain's scope as an argument
     dataset=dict(_delete_=True, type='mmebm.ImageFolder', data_root=data_root, pipeline=train_pipeline),
 )
@@ -63,7 +63,7 @@ optim_wrapper = dict(
     dtype='bfloat16',
     accumulative_counts=2,
     clip_grad=dict(max_norm=3.0),
-    # No decay of norms, biases, the step size, position embeddings and class token, whatever the backbone calls them.
+    # No weight decay of norms, biases, step size, position embeddings and class token, under any backbone's names.
     paramwise_cfg=dict(
         _delete_=True,
         norm_decay_mult=0.0,
@@ -82,7 +82,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=90, by_epoch=True, begin=10, end=100, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=100)
-resume = False  # inherited as True, which would silently go on from whatever the same work_dir holds; say --resume
+resume = False  # inherited as True, which would silently resume from any checkpoint in work_dir; use --resume
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

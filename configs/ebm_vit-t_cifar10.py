@@ -16,7 +16,7 @@ model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', arch='deit-tiny', img_size=32, patch_size=4, out_type='raw'),
     head=dict(in_channels=192),
     training_step=dict(compile=True),
-    # CIFAR-10's own mean and deviation; its images are RGB already.
+    # CIFAR-10's own mean and standard deviation; its images are RGB already.
     data_preprocessor=dict(mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=False),
 )
 

@@ -1,4 +1,4 @@
-"""A small ViT on the embedded data set, restoring images corrupted in one of five ways, drawn for each image.
+"""A small ViT on the embedded data set, restoring images corrupted in one of five ways, drawn per image.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  make demo
@@ -17,7 +17,7 @@ model = dict(
         arch=dict(embed_dims=64, num_layers=3, num_heads=2, feedforward_channels=256),
         img_size=32,
         patch_size=4,
-        patch_cfg=dict(kernel_size=8, padding=2),  # patches overlap, which learns much faster on so few images
+        patch_cfg=dict(kernel_size=8, padding=2),  # overlapping patches learn much faster on so few images
         out_type='raw',
     ),
     head=dict(type='mmebm.EnergyHead', in_channels=64),
@@ -41,14 +41,14 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,  # drawing takes a tenth of a step; on two cores a worker would slow the step by more
-    persistent_workers=False,  # should there be workers: EpochSeedHook seeds them anew in every epoch
+    num_workers=0,  # drawing takes a tenth of a step; on two cores a worker would cost more
+    persistent_workers=False,  # in case of workers: EpochSeedHook seeds them in every epoch
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='mmebm.Shapes', size=10000, split='train', pipeline=train_pipeline),
 )
 
-# Each held-out image in each of the five ways, always alike.
+# Every held-out image with each of the five corruptions, the same in every evaluation.
 held_out = [
     [
         dict(type='mmebm.CorruptedPair', corruption=dict(**corruption, seed=0)),

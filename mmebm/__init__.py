@@ -13,6 +13,6 @@ check_environment()
 mmcv_ext_finder.install()
 
 # For configs that inherit from `mmseg::...` and `mmebm::...`: mmengine maps `mmseg` to the distribution
-# `mmsegmentation`, which the continued `onedl-mmsegmentation` no longer is, and does not know `mmebm`.
+# `mmsegmentation`, which is now called `onedl-mmsegmentation`, and does not know `mmebm`.
 MODULE2PACKAGE['mmseg'] = 'mmseg'
 MODULE2PACKAGE['mmebm'] = 'mmebm'

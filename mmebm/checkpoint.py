@@ -1,4 +1,4 @@
-"""Reads checkpoints without running anything that is in them, and says what is wrong with one that does not fit."""
+"""Reads checkpoints without executing code from them, and reports what does not fit a model."""
 
 import ast
 import pickle
@@ -19,7 +19,7 @@ from mmebm.model_building import complete_model_config
 
 
 class Discarded:
-    """Stands in for what a checkpoint pickles beside weights: takes anything, keeps nothing."""
+    """Placeholder for pickled objects other than weights: accepts any arguments and keeps nothing."""
 
     def __init__(self, *_):
         pass
@@ -29,7 +29,7 @@ class Discarded:
 
 
 # mmengine's runner pickles the log's history, and with it NumPy arrays and `getattr`, which may look up anything. These
-# names are unpickled as the stand-in; nothing else but tensors and plain containers is unpickled at all.
+# names are unpickled as the placeholder; apart from them, only tensors and plain containers are unpickled.
 DISCARDED = [
     'builtins.getattr',
     'mmengine.logging.history_buffer.HistoryBuffer',
@@ -38,17 +38,17 @@ DISCARDED = [
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
 ]
 
-# Under which keys training frameworks keep the weights.
+# Keys under which training frameworks store the weights.
 STATE_KEYS = ('state_dict', 'model', 'model_state', 'teacher')
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds of interest after training.
+    """The weights of a checkpoint, and metadata.
 
     Attributes:
-        path: Of the file.
+        path: Path of the file.
         state: All weights and buffers, on the CPU, by name.
-        meta: What mmengine notes beside them, such as the config's text under ``cfg``; empty in other files.
+        meta: mmengine's metadata, such as the config's text under ``cfg``; empty in other files.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, is no checkpoint, or pickles a class that may run code.
+        ValueError: The file is truncated, is no checkpoint, or pickles a class that may execute code.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,10 +76,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]:
-    """The weights whose names start with the prefix, by their names without it; all of them if it is empty.
+    """The weights whose names start with the prefix, by names without it; all weights if it is empty.
 
     Raises:
-        ValueError: There are none; names the prefixes that there are.
+        ValueError: There are none; the message lists the prefixes found.
     """
     if prefix and not prefix.endswith('.'):
         prefix += '.'  # as mmengine does
@@ -95,16 +95,16 @@ def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]
 
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, model: str) -> None:
-    """Check that weights are those of a model, name by name and shape by shape.
+    """Check that weights fit a model: the same names with the same shapes.
 
     Args:
         state: The weights.
-        expected: The model's own, as its ``state_dict`` gives them.
-        source: Where the weights come from, for the error.
-        model: What they should fit, for the error.
+        expected: The model's ``state_dict``.
+        source: Origin of the weights, for the error.
+        model: Description of the model, for the error.
 
     Raises:
-        ValueError: They are of another architecture; names the first few that differ.
+        ValueError: Names or shapes differ; the message lists the first ``SHOWN`` of each kind.
     """
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     wanted = {key: tuple(value.shape) for key, value in expected.items()}
@@ -120,12 +120,12 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sourc
 
 
 def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The ``model`` of the config that mmengine has noted in a checkpoint, with the ``data_preprocessor`` beside it.
+    """The ``model`` of the config that mmengine stored in a checkpoint, with the config's ``data_preprocessor``.
 
     The config is read as data: nothing in it is executed.
 
     Raises:
-        ValueError: There is no config, or its model is not made of literals alone.
+        ValueError: There is no config, or its model does not consist of literals only.
     """
     advice = 'give the config that it was trained with (--config)'
     text = checkpoint.meta.get('cfg')
@@ -166,7 +166,7 @@ def _unpickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if named := re.search(r'(?:GLOBAL|unrecognized function|class) <?([\w.]+)', str(error)):
             raise ValueError(
-                f'{path} is refused: it pickles {named[1]}, and unpickling that can run any code. Ask for a file '
+                f'{path} is refused: it pickles {named[1]}, and unpickling that can execute any code. Ask for a file '
                 'with weights alone; if you trust its author, load it with torch.load(weights_only=False) and save '
                 "dict(state_dict=...) of its weights, and of the config's text under meta"
             ) from error

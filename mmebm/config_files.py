@@ -1,4 +1,4 @@
-"""Where mmebm's configs are, and which file is meant by a name."""
+"""Finds mmebm's config files by path or name."""
 
 import difflib
 from pathlib import Path
@@ -7,20 +7,20 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def config_folder() -> Path:
-    """The folder of mmebm's configs: in the installed package, or beside it in a plain checkout."""
+    """The folder of mmebm's configs: in the installed package, or next to it in a checkout."""
     installed = PACKAGE / '.mim' / 'configs'
     return installed if installed.is_dir() else PACKAGE.parent / 'configs'
 
 
 def find_config(name: str) -> Path:
-    """The config file for a path, or for the name of one of mmebm's configs such as ``ebm_vit-b_in1k``.
+    """The config file at a path, or of the name of one of mmebm's configs such as ``ebm_vit-b_in1k``.
 
     Args:
         name: A path, or a name within mmebm's configs; the folder and the ending ``.py`` may be left out.
 
     Raises:
-        FileNotFoundError: there is no such file, nor a config of that name.
-        ValueError: the name fits several configs.
+        FileNotFoundError: There is no such file and no config of that name.
+        ValueError: Several configs have that name.
     """
     if Path(name).is_file():
         return Path(name)

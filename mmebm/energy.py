@@ -1,10 +1,10 @@
-"""Energy and restoration: the idea of the project, and the only place that differentiates an energy.
+"""Energy and restoration: the core of the method, and where an energy is differentiated.
 
-One network scores an image's energy E(x). A corrupted image x_0 is restored by gradient descent on that energy,
+One network maps an image x to its energy E(x). A corrupted image x_0 is restored by gradient descent on that energy,
 
     x_k = x_{k-1} - a * dE/dx(x_{k-1}),        k = 1 .. K,
 
-and training compares every x_k with the clean image, so that its backward pass differentiates through dE/dx
+and training compares every x_k with the clean image, so its backward pass differentiates through dE/dx
 (Wang, Wang, Liu, Qiu: Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384).
 """
 
@@ -21,16 +21,14 @@ from mmebm.ops.double_backward import SecondOrderOperators
 EnergyFn = Callable[[Tensor], Tensor]
 T = TypeVar('T')
 
-# In float16, the gradients of single pixels and tokens would underflow. A power of two, so that it rounds nothing.
+# Keeps the float16 gradients of single pixels and tokens from underflowing. A power of two, so scaling is exact.
 FP16_ENERGY_SCALE = 2.0**6
 
 
 class Restoration(NamedTuple):
-    """All steps of a restoration.
+    """Steps of a restoration: ``images`` x_0 (corrupted) to x_K (restored), K + 1 tensors (N, C, H, W), and energies.
 
-    Attributes:
-        images: K + 1 tensors (N, C, H, W): x_0, the corrupted images, to x_K, the restored ones.
-        energies: K tensors (N,): E(x_0) to E(x_{K-1}). E(x_K) would cost one more forward pass.
+    ``energies`` are E(x_0) to E(x_{K-1}), K tensors (N,): E(x_K) would cost one more forward pass.
     """
 
     images: list[Tensor]
@@ -46,21 +44,20 @@ def energy_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Energy of each image, and its gradient with respect to that image.
 
-    The energies are summed, not averaged, before they are differentiated: an image's gradient does not depend on how
-    many others share its batch. Works inside ``torch.no_grad()``, as validation loops do.
+    Energies are summed, not averaged, before differentiation: an image's gradient does not depend on the batch size.
 
     Args:
         energy_fn: Maps images (N, C, H, W) to energies (N,).
         x: Images (N, C, H, W), floating point. If it requires grad, its graph is kept.
-        create_graph: Whether the results can be differentiated again, with respect to x and the network's weights.
-        operators: If ``create_graph``, a context for the forward pass, whose operators can be differentiated twice.
+        create_graph: Whether the results are differentiable again, with respect to x and the network's weights.
+        operators: Makes the context of the forward pass if ``create_graph``: its operators are twice differentiable.
 
     Returns:
-        Energies (N,) and gradients (N, C, H, W), the latter in the type of x.
+        Energies (N,) and gradients (N, C, H, W), the latter in the dtype of x.
 
     Raises:
         ValueError: The energy is not of shape (N,).
-        RuntimeError: Called inside ``torch.inference_mode()``, which cannot be undone locally.
+        RuntimeError: Called inside ``torch.inference_mode()``, which, unlike ``torch.no_grad()``, cannot be undone.
     """
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -85,14 +82,14 @@ def energy_gradient(
 def restoration_step(
     energy_fn: EnergyFn, x: Tensor, step_size: float | Tensor, *, create_graph: bool, gradient_fn=energy_gradient
 ) -> tuple[Tensor, Tensor]:
-    """One step down the gradient of the energy.
+    """One step of gradient descent on the energy.
 
     Args:
         energy_fn: Maps images (N, C, H, W) to energies (N,).
         x: Images (N, C, H, W), normalised as the network expects them.
         step_size: a > 0, a number or a tensor of one element.
-        create_graph: Whether the result can be differentiated with respect to the network's weights.
-        gradient_fn: How the energy is differentiated: ``energy_gradient`` or another of its signature.
+        create_graph: Whether the results are differentiable with respect to the network's weights.
+        gradient_fn: ``energy_gradient``, or a function of its signature; its errors are passed on.
 
     Returns:
         Images x - a * dE/dx, (N, C, H, W), and energies E(x), (N,).
@@ -102,13 +99,13 @@ def restoration_step(
 
 
 def descend(step: Callable[[Tensor], tuple[Tensor, T]], x: Tensor, num_steps: int) -> Iterator[tuple[Tensor, T]]:
-    """x_1 to x_K, each with what else its step returned.
+    """Yields x_1 to x_K, (N, ...), each with the second output of its step.
 
-    The image is detached between steps: each is a one-step problem, so no loss over them differentiates a third time.
+    x is detached between steps: each is a one-step problem, so no loss over them differentiates a third time.
 
     Args:
-        step: From x_{k-1} to x_k, both (N, C, H, W), and what else comes of the step.
-        x: Corrupted images x_0, (N, C, H, W).
+        step: Maps x_{k-1} (N, ...) to x_k (N, ...) and a second output.
+        x: x_0, (N, ...).
         num_steps: K.
     """
     for _ in range(num_steps):
@@ -137,6 +134,6 @@ def restore(energy_fn: EnergyFn, x: Tensor, step_size: float | Tensor, num_steps
 
 
 def autocasts_to(dtype: torch.dtype, x: Tensor) -> bool:
-    """Whether autocast is on for the device of x, and casts to the type."""
+    """Whether autocast is on for the device of x, and casts to ``dtype``."""
     device = x.device.type
     return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == dtype

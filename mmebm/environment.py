@@ -1,7 +1,7 @@
-"""Checks that the installed packages fit together, before one of them fails in a way that hides the reason.
+"""Checks that the installed packages are compatible, before one of them fails with a misleading error.
 
-Everything is read from the metadata of the installed distributions; nothing heavy is imported. The ranges come from
-mmebm's own metadata, that is from setup.py, so they are written down once.
+Everything is read from the metadata of the installed distributions; nothing heavy is imported. The version ranges come
+from mmebm's own metadata, so setup.py is their only source.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-# The OpenMMLab original -> its continuation. Both write into the same import package.
+# The OpenMMLab original -> its continuation. Both install the same import package.
 CONTINUATIONS = {
     'mmengine': 'onedl-mmengine',
     'mmengine-lite': 'onedl-mmengine',
@@ -25,7 +25,7 @@ CONTINUATIONS = {
 
 
 class EnvironmentMismatch(RuntimeError):
-    """Installed packages do not fit together; the message ends with the command that mends it.
+    """Installed packages are incompatible; the message ends with the command that fixes it.
 
     Not an ImportError: mmengine's registries swallow those and report "not in the registry" instead.
     """
@@ -33,14 +33,14 @@ class EnvironmentMismatch(RuntimeError):
 
 @dataclass(frozen=True)
 class Distribution:
-    """What the checks read of one installed distribution."""
+    """The metadata of an installed distribution that the checks read."""
 
     version: str
     requires: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
 
-# Maps a distribution's name to its facts, or to None where it is not installed. `dict.get` is one, for tests.
+# Maps a distribution's name to its metadata, or to None if it is not installed; in tests, `dict.get`.
 Lookup = Callable[[str], Distribution | None]
 
 
@@ -57,8 +57,8 @@ def check_environment(find: Lookup = find_distribution) -> None:
     """Checks the installed distributions against each other and against mmebm's own requirements.
 
     Raises:
-        EnvironmentMismatch: an OpenMMLab original is installed, torch and torchvision do not belong together, or a
-            version is outside the range that mmebm requires (skipped where mmebm itself is not installed).
+        EnvironmentMismatch: An OpenMMLab original is installed, torch and torchvision are incompatible, or a version is
+            outside the range that mmebm requires (not checked if mmebm itself is not installed).
     """
     _check_originals(find)
     _check_ranges(find)
@@ -73,7 +73,7 @@ def _check_originals(find: Lookup) -> None:
     replacements = sorted({CONTINUATIONS[name] for name in originals})
     raise EnvironmentMismatch(
         f'Installed: {", ".join(originals)}, the unmaintained OpenMMLab originals. mmebm runs on their continuation, '
-        f'{", ".join(replacements)}, which has the same import names, so a machine must not hold both. Run:\n'
+        f'{", ".join(replacements)}, which has the same import names, so only one of the two may be installed. Run:\n'
         f'  pip uninstall -y {" ".join(originals)}\n'
         f'  pip install --force-reinstall --no-deps {_quoted(ranges.get(name, name) for name in replacements)}'
     )
@@ -88,7 +88,7 @@ def _check_ranges(find: Lookup) -> None:
             report.append(f'{requirement.name} {found.version} (tested: {requirement.specifier})')
     if wrong:
         raise EnvironmentMismatch(
-            f'Installed versions that mmebm is not made for: {"; ".join(report)}. Run:\n  pip install {_quoted(wrong)}'
+            f'Installed versions that mmebm does not support: {"; ".join(report)}. Run:\n  pip install {_quoted(wrong)}'
         )
 
 
@@ -112,7 +112,7 @@ def _check_torchvision(find: Lookup) -> None:
 
 
 def _requirements(find: Lookup) -> Iterator[Requirement]:
-    """The requirements of mmebm that hold on this Python, those of its extras included, without their markers."""
+    """Requirements of mmebm that apply to this Python, including those of its extras, without markers."""
     mmebm = find('mmebm')
     if mmebm is None:
         return

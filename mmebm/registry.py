@@ -1,8 +1,8 @@
 """The registries of scope ``mmebm``.
 
 Each is a child of mmengine's root registry, not of mmpretrain's, so that ``type='mmebm.X'`` builds under the default
-scopes of mmpretrain, mmseg and mmdet alike. ``locations`` are imported at the first look-up; keep this module
-import-light, since mmengine hides an ImportError raised here behind "not in the registry".
+scopes of mmpretrain, mmseg and mmdet. ``locations`` are imported at the first look-up; keep this module
+light to import, since mmengine hides an ImportError raised here behind "not in the registry".
 """
 
 from mmengine import registry as root

@@ -6,7 +6,7 @@ Hardware: 4 GPUs, 4 images each
 Time:     not run
 Expect:   not run
 
-All but the backbone is mmseg's, whose own ResNet has another stem (V1c).
+All but the backbone is mmseg's; mmseg's own ResNet has another stem (V1c).
 """
 
 _base_ = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'

@@ -6,7 +6,7 @@ Hardware: 8 GPUs, 2 images each
 Time:     not run
 Expect:   not run
 
-All but the backbone is mmseg's. The norms of the first three stages, which pretraining does not have, are the neck.
+All but the backbone is mmseg's. The norms of the first three stages, which pretraining lacks, are the neck.
 """
 
 _base_ = 'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'

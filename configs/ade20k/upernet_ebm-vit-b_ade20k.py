@@ -10,10 +10,10 @@ Hardware: 8 GPUs, 2 images each
 Time:     not run
 Expect:   not run
 
-Taps, heads, augmentation and schedule are those of mmseg's MAE, which this config inherits: layers 4, 6, 8 and 12, the
-last one through the backbone's own final norm. Mixed precision is on, which that config's name and its `fp16` ask for
-and mmengine no longer reads there. With other data, the table of classes still bears ADE20K's first N names;
-upernet_ebm-vit-t_shapes.py gives its own.
+Output layers, heads, augmentation and schedule are those of mmseg's MAE, which this config inherits: layers 4, 6, 8 and
+12, the last one after the backbone's final norm. Mixed precision is on, as that config intends by its name and by
+`fp16`, which mmengine no longer reads. With other data, the table of classes still shows ADE20K's first N names;
+upernet_ebm-vit-t_shapes.py sets its own.
 """
 
 _base_ = 'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'

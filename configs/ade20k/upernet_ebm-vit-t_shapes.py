@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
           python tools/train.py configs/ade20k/upernet_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
-Time:     3 minutes on one of them
+Time:     3 minutes on one core
 Expect:   see benchmarks/results/downstream.json
 """
 
@@ -36,7 +36,7 @@ train_pipeline[2].scale = (256, 64)
 train_pipeline[3].crop_size = (64, 64)
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = (256, 64)
-# mmseg's data set of ADE20K knows ADE20K's classes alone; this one has the same defaults but for reduce_zero_label.
+# mmseg's ADE20K data set supports only ADE20K's classes; this one differs in defaults only by reduce_zero_label.
 dataset = dict(type='BaseSegDataset', data_root=data_root, metainfo=dict(classes=classes), reduce_zero_label=True)
 loader = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(**loader, batch_size=16, dataset=dict(**dataset, pipeline=train_pipeline))

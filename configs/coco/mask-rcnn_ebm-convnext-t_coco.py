@@ -7,8 +7,8 @@ Hardware: 8 GPUs, 2 images each
 Time:     not run
 Expect:   not run
 
-All but the backbone is mmdet's, 36 epochs. The norms of the first three stages, which pretraining does not have, are
-part of the neck.
+All but the backbone is mmdet's, 36 epochs. The norms of the first three stages, which pretraining lacks, are part
+of the neck.
 """
 
 _base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'

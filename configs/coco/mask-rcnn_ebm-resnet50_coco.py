@@ -7,8 +7,8 @@ Hardware: 8 GPUs, 2 images each
 Time:     not run
 Expect:   not run
 
-All but the backbone is mmdet's, 12 epochs: as there, the stem and the first stage stay as pretrained, and the
-statistics of batch normalisation too.
+All but the backbone is mmdet's, 12 epochs. As there, the stem, the first stage and the statistics of batch
+normalisation are frozen.
 """
 
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'

@@ -8,7 +8,7 @@ Time:     not run
 Expect:   not run
 
 All but the backbone is mmdet's recipe for Swin-S, 36 epochs. The norms of the first three stages, which pretraining
-does not have, are part of the neck.
+lacks, are part of the neck.
 """
 
 _base_ = 'mmdet::swin/mask-rcnn_swin-s-p4-w7_fpn_amp-ms-crop-3x_coco.py'

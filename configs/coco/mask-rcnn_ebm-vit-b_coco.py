@@ -9,8 +9,8 @@ Hardware: 8 GPUs, 8 images each
 Time:     not run
 Expect:   not run
 
-A data set of other classes in COCO's layout needs its folder, the names of its classes as in its annotations, and their
-number:
+For a data set with other classes in COCO's layout, set its folder, the names of its classes as in its annotations, and
+their number:
 
     --cfg-options data_root=FOLDER/
     model.roi_head.bbox_head.num_classes=2 model.roi_head.mask_head.num_classes=2
@@ -18,8 +18,8 @@ number:
     test_dataloader.dataset.metainfo.classes="(cat,dog)"
 
 Large-scale jitter and the 100 epochs are mmdet's (25 of four passes over the data each). Optimiser, layer decay, heads
-and neck are ViTDet's. Unlike there, positions are absolute only, since relative ones would be parameters that no
-pretraining checkpoint has; the class token stays; windows at the border are smaller, not padded; the last norm is kept.
+and neck are ViTDet's. Unlike there, positions are absolute only, since no pretraining checkpoint has parameters of
+relative ones; the class token is kept; windows at the border are smaller, not padded; the last norm is kept.
 """
 
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::common/lsj-100e_coco-instance.py']
@@ -32,7 +32,7 @@ model = dict(
         _delete_=True,
         type='mmebm.WindowedViT',
         arch='base',
-        img_size=224,  # of the pretraining: positions are resized to the grid of each batch
+        img_size=224,  # of the pretraining: position embeddings are resized to the grid of each batch
         patch_size=16,
         window_size=14,
         num_global=4,

@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
           python tools/train.py configs/coco/mask-rcnn_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
-Time:     2.5 minutes on one of them
+Time:     2.5 minutes on one core
 Expect:   see benchmarks/results/downstream.json
 """
 

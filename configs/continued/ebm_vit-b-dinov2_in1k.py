@@ -1,14 +1,14 @@
-"""ViT-B/14 on ImageNet-1k, restoring masked images, from DINOv2's weights on.
+"""ViT-B/14 on ImageNet-1k, restoring masked images, starting from DINOv2's weights.
 
-Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; that it starts from others'
-          weights is this project's idea
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; starting from
+          other weights is this project's idea
 Command:  tools/dist_train.sh configs/continued/ebm_vit-b-dinov2_in1k.py 8
 Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run
 Expect:   not run
 
 The weights are DINOv2's as mmpretrain's model index lists them, for images of 518 pixels; position embeddings are
-resized. tools/import_weights.py makes the like of the original file, dinov2_vitb14_pretrain.pth.
+resized. tools/import_weights.py converts the original file, dinov2_vitb14_pretrain.pth, likewise.
 """
 
 _base_ = '../ebm_vit-b_in1k.py'

@@ -1,7 +1,7 @@
-"""ViT-B/16 on ImageNet-1k, restoring masked images, from MAE's weights on.
+"""ViT-B/16 on ImageNet-1k, restoring masked images, starting from MAE's weights.
 
-Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; that it starts from others'
-          weights is this project's idea
+Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; starting from
+          other weights is this project's idea
 Command:  tools/dist_train.sh configs/continued/ebm_vit-b-mae_in1k.py 8
 Hardware: 8 GPUs, 256 images each, two steps accumulated to a batch of 4096
 Time:     not run

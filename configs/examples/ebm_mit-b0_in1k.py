@@ -22,7 +22,7 @@ model = dict(
     training_step=dict(compile=False),  # not tried
 )
 
-# A unit of the mask is one position of the last stage, as in SimMIM.
+# A mask unit is one position of the last stage, as in SimMIM.
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=32)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption
 _base_.test_dataloader.dataset.pipeline[-2].corruption = dict(**corruption, seed=0)

@@ -1,4 +1,4 @@
-"""Linear probe of ConvNeXt-T whose predictions carry an energy, and how well that tells foreign images.
+"""Linear probe of ConvNeXt-T whose predictions carry an energy, and out-of-distribution detection by that energy.
 
 Paper:    none
 Command:  tools/dist_train.sh configs/examples/ood_ebm-convnext-t_in1k.py 8
@@ -16,7 +16,7 @@ _base_ = '../linear/linear_ebm-convnext-t_in1k.py'
 checkpoint = 'work_dirs/ebm_convnext-t_in1k/epoch_100.pth'
 model = dict(
     type='mmebm.EnergyClassifier',
-    # As in the pretraining.
+    # As in pretraining.
     energy_head=dict(
         type='mmebm.EnergyHead',
         in_channels=768,
@@ -24,7 +24,7 @@ model = dict(
     ),
 )
 
-# Any folder of images: these are the foreign ones. Validation is the probe's, with labels; the test needs none.
+# Any folder of out-of-distribution images. Validation is the probe's, with labels; the test needs no labels.
 ood_data_root = 'data/ood'
 pipeline = _base_.val_dataloader.dataset.pipeline
 _base_.test_dataloader.dataset = dict(

@@ -1,4 +1,4 @@
-"""SimMIM on ImageNet-1k, a third of its images grey and a third blurred by a low resolution.
+"""SimMIM on ImageNet-1k, with a third of the images in grey and a third blurred by downsampling.
 
 Paper:    SimMIM, arXiv 2111.09886; the corruptions are this project's
 Command:  tools/dist_train.sh configs/examples/simmim-degraded_swin-b_in1k.py 8
@@ -12,4 +12,4 @@ _base_ = 'mmpretrain::simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192p
 data_root = 'data/imagenet'
 ways = [[dict(type='mmebm.Grayscale')], [dict(type='mmebm.Downsample', factor=(2.0, 4.0))], []]
 _base_.train_dataloader.dataset.pipeline.insert(-1, dict(type='RandomChoice', transforms=ways))
-_base_.train_dataloader.collate_fn = dict(type='default_collate')  # inherited, it would get a scope as an argument
+_base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherited, it would get a scope as an argument

@@ -1,6 +1,6 @@
 """ConvNeXt-T pretrained by restoration, fine-tuned on ImageNet-1k.
 
-Paper:    the recipe is SparK's for ConvNeXt V2, arXiv 2301.03580, as mmpretrain has it
+Paper:    the recipe is SparK's for ConvNeXt V2, arXiv 2301.03580, as in mmpretrain
 Command:  tools/dist_train.sh configs/finetune/finetune_ebm-convnext-t_in1k.py 8
 Hardware: 8 GPUs, 256 images each
 Time:     not run
@@ -11,7 +11,7 @@ _base_ = 'mmpretrain::spark/benchmarks/convnextv2-tiny_8xb256-coslr-300e_in1k.py
 
 checkpoint = 'work_dirs/ebm_convnext-t_in1k/epoch_100.pth'
 model = dict(
-    # The first ConvNeXt, and its final norm before pooling, as it was pretrained.
+    # ConvNeXt V1 with its final norm before pooling, as in pretraining.
     backbone=dict(
         _delete_=True,
         type='ConvNeXt',
@@ -27,4 +27,4 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
-train_dataloader = dict(batch_size=256)  # inherited as 64, for which the learning rate is not meant
+train_dataloader = dict(batch_size=256)  # inherited as 64, which does not fit the learning rate

@@ -7,7 +7,7 @@ Time:     not run
 Expect:   not run
 
 Batch and learning rate are an eighth of those for all labels, so that 300 epochs make 15,000 steps: this project's
-choice. finetune_ebm-vit-b_in1k-1pct.py says how to make the list of images.
+choice. The list of images is made as in finetune_ebm-vit-b_in1k-1pct.py.
 """
 
 _base_ = './finetune_ebm-resnet50_in1k.py'

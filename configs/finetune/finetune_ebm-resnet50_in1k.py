@@ -1,6 +1,6 @@
 """ResNet-50 pretrained by restoration, fine-tuned on ImageNet-1k.
 
-Paper:    the recipe is SparK's, arXiv 2301.03580, as mmpretrain has it
+Paper:    the recipe is SparK's, arXiv 2301.03580, as in mmpretrain
 Command:  tools/dist_train.sh configs/finetune/finetune_ebm-resnet50_in1k.py 8
 Hardware: 8 GPUs, 256 images each
 Time:     not run

@@ -16,7 +16,7 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
-# Inherited, they would get mmpretrain's scope as an argument.
+# If inherited, they would get mmpretrain's scope as an argument.
 _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')
 _base_.test_dataloader.collate_fn = dict(type='default_collate')

@@ -6,7 +6,7 @@ Hardware: 8 GPUs, 128 images each
 Time:     not run
 Expect:   not run
 
-finetune_ebm-vit-b_in1k-1pct.py says how to make the list of images, here from SimCLR's 10percent.txt.
+The list of images is made as in finetune_ebm-vit-b_in1k-1pct.py, from SimCLR's 10percent.txt.
 """
 
 _base_ = './finetune_ebm-vit-b_in1k.py'

@@ -7,8 +7,8 @@ Time:     not run
 Expect:   not run
 
 Batch and learning rate are an eighth of those for all labels, so that 100 epochs make 10,000 steps: this project's
-choice. The labelled images come from 1percent.txt of SimCLR's repository, one name a line. This turns it into the list
-that is read here, in data/imagenet:
+choice. The labelled images are those of 1percent.txt in SimCLR's repository, one name per line. This converts it to
+the list that is read here, in data/imagenet:
 
     mkdir -p meta
     ls train | awk 'NR == FNR {label[$1] = NR - 1; next} {split($1, name, "_"); print name[1] "/" $1, label[name[1]]}' \

@@ -3,14 +3,14 @@
 Paper:    the recipe is MAE's, arXiv 2111.06377
 Command:  tools/dist_train.sh configs/finetune/finetune_ebm-vit-b_in1k.py 8
           another checkpoint: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
-          any folder with train/ and val/, one folder a class in each: add --cfg-options data_root=FOLDER
-          model.head.num_classes=N data_preprocessor.num_classes=N; of fewer than 5 classes also val_evaluator.topk=1
+          any folder with train/ and val/, each with one folder per class: add --cfg-options data_root=FOLDER
+          model.head.num_classes=N data_preprocessor.num_classes=N; with fewer than 5 classes also val_evaluator.topk=1
 Hardware: 8 GPUs, 128 images each
 Time:     not run
 Expect:   not run
 
-This inherits mmpretrain's own MAE fine-tuning. Only the features differ: MAE puts a new norm behind the mean token, and
-this takes the mean of the normalised tokens, so that the final norm is the pretrained one.
+This inherits mmpretrain's own MAE fine-tuning. Only the features differ: MAE puts a new norm after the mean token; here
+the features are the mean of the normalised tokens, so that the final norm is the pretrained one.
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
@@ -22,7 +22,7 @@ model = dict(
 )
 
 data_root = 'data/imagenet'
-# The classes are the folders that are found, not the thousand names that mmpretrain would expect.
+# The classes are the folders found, not the thousand names that mmpretrain expects by default.
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)

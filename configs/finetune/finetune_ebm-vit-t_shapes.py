@@ -1,12 +1,12 @@
 """A small ViT, pretrained by restoration, fine-tuned on 1,000 labelled images of the embedded data set.
 
-Paper:    the recipe is MAE's, arXiv 2111.06377, made milder for so few images
+Paper:    the recipe is MAE's, arXiv 2111.06377, with weaker settings for few images
 Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
           python tools/make_shapes.py data/shapes_imagenet --layout imagenet --image-size 64 --train 1000 --val 1000
           python tools/train.py configs/finetune/finetune_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
-Time:     2 minutes on one of them
+Time:     2 minutes on one core
 Expect:   see benchmarks/results/downstream.json
 """
 

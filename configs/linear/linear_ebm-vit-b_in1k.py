@@ -3,14 +3,14 @@
 Paper:    the recipe is MAE's, arXiv 2111.06377
 Command:  tools/dist_train.sh configs/linear/linear_ebm-vit-b_in1k.py 8
           another checkpoint: add --cfg-options model.backbone.init_cfg.checkpoint=FILE
-          any folder with train/ and val/, one folder a class in each: add --cfg-options data_root=FOLDER
-          model.head.num_classes=N; of fewer than 5 classes also val_evaluator.topk=1
+          any folder with train/ and val/, each with one folder per class: add --cfg-options data_root=FOLDER
+          model.head.num_classes=N; with fewer than 5 classes also val_evaluator.topk=1
 Hardware: 8 GPUs, 2048 images each
 Time:     not run
 Expect:   not run
 
 This inherits mmpretrain's own MAE probe: batch normalisation without weights before the linear layer, LARS, 90 epochs.
-It probes the mean of the patch tokens, as mmebm.FrozenFeatureHook does, in place of the class token.
+It probes the mean of the patch tokens, as mmebm.FrozenFeatureHook does, instead of the class token.
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
@@ -22,8 +22,8 @@ model = dict(
 )
 
 data_root = 'data/imagenet'
-# The classes are the folders that are found, not the thousand names that mmpretrain would expect.
+# The classes are the folders found, not the thousand names that mmpretrain expects by default.
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
-auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, for which the learning rate is not meant
+auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate

@@ -1,12 +1,12 @@
 """Linear probe of a small ViT, pretrained by restoration, on 1,000 labelled images of the embedded data set.
 
-Paper:    the recipe is MAE's, arXiv 2111.06377, with AdamW, since LARS is made for large batches
+Paper:    the recipe is MAE's, arXiv 2111.06377, with AdamW, since LARS is for large batches
 Command:  python tools/train.py configs/ebm-patches_vit-t_shapes-64px.py
           python tools/make_shapes.py data/shapes_imagenet --layout imagenet --image-size 64 --train 1000 --val 1000
           python tools/train.py configs/linear/linear_ebm-vit-t_shapes.py
           from random weights: add --cfg-options model.backbone.init_cfg=None
 Hardware: 2 CPU cores
-Time:     1 minute on one of them
+Time:     1 minute on one core
 Expect:   see benchmarks/results/downstream.json
 """
 

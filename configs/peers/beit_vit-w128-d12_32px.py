@@ -3,7 +3,7 @@
 Paper:    BEiT, arXiv 2106.08254
 Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
           python tools/train.py configs/peers/beit_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full

@@ -3,10 +3,10 @@
 Paper:    BEiT, arXiv 2106.08254
 Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
           python tools/train.py configs/peers/beit_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
-Time:     16 epochs of 5,000 images: 7 minutes on one CPU core, and the tokenizer's
-Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 47.2%, fine-tuned 54.9% (docs/results.md)
+Time:     16 epochs of 5,000 images: 7 minutes on one CPU core, plus the tokenizer's
+Expect:   after that, on CIFAR-10, learning rate 2e-3: linear probe 47.2%, fine-tuned 54.9% (docs/results.md)
 """
 
 _base_ = './beit-dalle_vit-w128_32px.py'
@@ -21,5 +21,5 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/tokenizer_32px/epoch_30.pth'),
     ),
 )
-# Its tokenizer has a token a patch, and sees the same view.
+# Its tokenizer has one token per patch, and reads the same view.
 _base_.train_dataloader.dataset.pipeline[-2] = dict(type='MultiView', num_views=2, transforms=[[]])

@@ -1,8 +1,8 @@
-"""Restoration of patches that begins with whitened patches: for short schedules.
+"""Restoration of patches with a patch embedding initialised by whitening: for short schedules.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384; the whitening is ours
 Command:  python tools/train.py configs/peers/ebm-patches-whitened_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     that of ebm-patches_vit-w128_32px.py
 Expect:   after 4 and 8 epochs, on CIFAR-10, learning rate 2e-3: linear probe 49.0% and 50.0%, kNN 37.2% and 37.1%,

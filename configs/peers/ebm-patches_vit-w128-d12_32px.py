@@ -2,10 +2,10 @@
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm-patches_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 12 minutes on one CPU core
-Expect:   after these, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 51.5%, kNN 38.7%, fine-tuned 59.4%
+Expect:   after that, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 51.5%, kNN 38.7%, fine-tuned 59.4%
           (docs/results.md)
 """
 

@@ -2,10 +2,10 @@
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm-patches_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
-Time:     16 epochs of 5,000 images: 1.2 to 1.3 times MAE's, and half a minute of compiling at most
-Expect:   after these, on CIFAR-10, learning rate 2e-3: linear probe 51.4%, kNN 38.6%, fine-tuned 57.2%
+Time:     16 epochs of 5,000 images: 1.2 to 1.3 times MAE's, plus at most half a minute of compiling
+Expect:   after that, on CIFAR-10, learning rate 2e-3: linear probe 51.4%, kNN 38.6%, fine-tuned 57.2%
           (docs/results.md)
 """
 

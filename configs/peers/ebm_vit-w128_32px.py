@@ -2,10 +2,10 @@
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class; the same with tools/test.py and a checkpoint for test/
+          FOLDER holds train/ with one folder per class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
 Time:     10 epochs of 10,000 images, schedule of that length: 30 minutes on one CPU core
-Expect:   after these, on CIFAR-10, AUROC of the energy: 0.997 (masks), 0.993 (sorting), 1.000 (noise); docs/results.md
+Expect:   after that, on CIFAR-10, AUROC of the energy: 0.997 (masks), 0.993 (sorting), 1.000 (noise); docs/results.md
 """
 
 _base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']

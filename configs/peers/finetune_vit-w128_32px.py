@@ -1,9 +1,9 @@
-"""Fine-tuning of a small ViT at 32 pixels, from any of the methods beside it or from random weights.
+"""Fine-tuning of a small ViT at 32 pixels, from any method of configs/peers or from random weights.
 
-Paper:    the recipe is MAE's, arXiv 2111.06377, made milder for so small a network
+Paper:    the recipe is MAE's, arXiv 2111.06377, with weaker settings for a small network
 Command:  python tools/train.py configs/peers/finetune_vit-w128_32px.py --cfg-options data_root=FOLDER
           model.backbone.init_cfg.checkpoint=FILE; from random weights: model.backbone.init_cfg=None
-          FOLDER holds train/ and test/, in each one folder a class
+          FOLDER holds train/ and test/, each with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full

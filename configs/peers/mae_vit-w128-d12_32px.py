@@ -2,10 +2,10 @@
 
 Paper:    MAE, arXiv 2111.06377
 Command:  python tools/train.py configs/peers/mae_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 8 minutes on one CPU core
-Expect:   after these, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 52.0%, kNN 37.1%, fine-tuned 57.8%
+Expect:   after that, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 52.0%, kNN 37.1%, fine-tuned 57.8%
           (docs/results.md)
 """
 

@@ -2,7 +2,7 @@
 
 Paper:    SimMIM, arXiv 2111.09886
 Command:  python tools/train.py configs/peers/simmim_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full

@@ -1,13 +1,13 @@
-"""SimMIM with a small ViT at 32 pixels, on equal terms with the EBM config beside it.
+"""SimMIM with a small ViT at 32 pixels, on equal terms with the EBM config.
 
 Paper:    SimMIM, arXiv 2111.09886
 Command:  python tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
-Expect:   after these, on CIFAR-10: linear probe 47.4%, fine-tuned 53.3% (docs/results.md)
+Expect:   after that, on CIFAR-10: linear probe 47.4%, fine-tuned 53.3% (docs/results.md)
 
-mmpretrain has SimMIM for Swin alone; mmebm.SimMIMViT does the same in the plain ViT. Masked units are two patches wide.
+mmpretrain has SimMIM for Swin only; mmebm.SimMIMViT is the same for the plain ViT. Mask units are two patches wide.
 """
 
 _base_ = ['mmpretrain::simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px.py', './_base_/shared_32px.py']

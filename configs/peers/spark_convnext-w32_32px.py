@@ -1,13 +1,13 @@
-"""SparK with a small ConvNeXt at 32 pixels, on equal terms with the EBM config beside it.
+"""SparK with a small ConvNeXt at 32 pixels, on equal terms with the EBM config.
 
 Paper:    SparK, arXiv 2301.03580
 Command:  python tools/train.py configs/peers/spark_convnext-w32_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full
 
-AdamW as in the others, in place of LAMB with a growing weight decay, which is meant for batches of 4096.
+AdamW as in the other configs, instead of LAMB with increasing weight decay, which is for batches of 4096.
 """
 
 _base_ = [
@@ -17,16 +17,16 @@ _base_ = [
 
 model = dict(
     input_size=32,
-    downsample_raito=8,  # spelt so in mmpretrain
+    downsample_raito=8,  # mmpretrain's spelling
     enc_dec_norm_dim=256,
     backbone=dict(
         _delete_=True,
         type='SparseConvNeXt',
         **_base_.shared.convnext,
-        out_indices=(1, 2, 3),  # the decoder has three levels for 8 x 8 pixels
+        out_indices=(1, 2, 3),  # the decoder has three levels for one position per 8 x 8 pixels
         gap_before_output=False,
     ),
-    neck=dict(feature_dim=192, upsample_ratio=8),  # two thirds of the encoder's width, rounded up, as theirs
+    neck=dict(feature_dim=192, upsample_ratio=8),  # two thirds of the encoder's width, rounded up, as MAE's
 )
 
 data_root = 'data/images'

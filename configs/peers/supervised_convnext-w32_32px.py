@@ -1,8 +1,8 @@
-"""A small ConvNeXt trained with labels at 32 pixels, on equal terms with the EBM config beside it.
+"""A small ConvNeXt trained with labels at 32 pixels, on equal terms with the EBM config.
 
 Paper:    the recipe is that of the ViT from scratch in MAE, arXiv 2111.06377
 Command:  python tools/train.py configs/peers/supervised_convnext-w32_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full

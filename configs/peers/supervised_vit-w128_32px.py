@@ -1,15 +1,14 @@
-"""A small ViT trained with labels at 32 pixels, on equal terms with the EBM config beside it.
+"""A small ViT trained with labels at 32 pixels, on equal terms with the EBM config.
 
 Paper:    the recipe is that of the ViT from scratch in MAE, arXiv 2111.06377
 Command:  python tools/train.py configs/peers/supervised_vit-w128_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full
 
-It classifies by the mean of the normalised features, which the frozen features of all methods are. No mixup, CutMix or
-moving average of the weights, which the others have not either. Weight decay is the recipe's 0.3, that of the others
-0.05.
+It classifies by the mean of the normalised features, as the frozen features of all methods. No mixup, CutMix or moving
+average of the weights, as in the other configs. Weight decay is the recipe's 0.3; the others' is 0.05.
 """
 
 _base_ = ['mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py', './_base_/shared_32px.py']

@@ -1,8 +1,8 @@
-"""The tokenizer of `beit_vit-w128_32px.py`: a small discrete autoencoder, with a token for 4 x 4 pixels.
+"""The tokenizer of `beit_vit-w128_32px.py`: a small discrete autoencoder, with a token per 4 x 4 pixels.
 
 Paper:    VQ-VAE, arXiv 1711.00937, with the codebook of BEiT v2, arXiv 2208.06366
 Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER
-          FOLDER holds train/, in it one folder a class
+          FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
 Time:     not run in full
 Expect:   not run in full
@@ -11,7 +11,7 @@ Expect:   not run in full
 _base_ = ['mmpretrain::_base_/default_runtime.py', './_base_/shared_32px.py']
 
 model = dict(type='mmebm.VQVAE', num_embed=512, downsampling=4)
-# The range of pixels in which BEiT's tokenizer gets its images.
+# The pixel range of images for BEiT's tokenizer.
 data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[-31.875] * 3, std=[318.75] * 3, to_rgb=True)
 
 data_root = 'data/images'

@@ -1,4 +1,4 @@
-"""Corruptions: what is restored, as transforms."""
+"""Corruptions as transforms, and training pairs of corrupted and clean images."""
 
 from mmebm.corruptions.pair import CorruptedPair
 from mmebm.corruptions.transforms import Corruption, Downsample, GaussianNoise, Grayscale, PatchMask, PatchShuffle

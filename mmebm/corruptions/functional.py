@@ -1,9 +1,9 @@
-"""Corruptions as pure functions of an image and of parameters that were drawn before.
+"""Corruptions as pure functions of an image and of parameters drawn before.
 
 Images are arrays (H, W, C) or (H, W), uint8 or floating point in pixel units (0 to 255). Nothing is changed in place;
-the result has the image's type, and uint8 results are rounded and clipped.
+the result has the image's dtype, and uint8 results are rounded and clipped.
 
-They run on the CPU for every image of every epoch: ``benchmarks/pipeline.py`` says what they cost beside decoding.
+They run on the CPU for every image of every epoch: ``benchmarks/pipeline.py`` compares their time with decoding.
 """
 
 import math
@@ -26,25 +26,25 @@ def mask_patches(img: NDArray, mask: NDArray[np.bool_], fill: NDArray) -> NDArra
 
     Args:
         img: (H, W[, C]).
-        mask: One value a patch, (rows, columns), True = masked; rows divide H and columns divide W.
-        fill: Whatever broadcasts against the image: a colour (C,) or another image.
+        mask: One value per patch, (rows, columns), True = masked; rows divide H and columns divide W.
+        fill: Pixel values that broadcast against the image: a colour (C,) or another image.
     """
     height, row = img.shape[0] // mask.shape[0], img[0].size // mask.shape[1]
     hidden = mask.repeat(row, axis=1).repeat(height, axis=0).reshape(img.shape)
-    # Spelled out for every channel, and a row at least: broadcast, they take NumPy four times as long.
+    # Expanded to every channel and at least one row: broadcasting takes NumPy four times as long.
     fill = np.broadcast_to(as_type_of(img, fill), np.broadcast_shapes(np.shape(fill), img.shape[1:]))
     return np.where(hidden, np.ascontiguousarray(fill), img)
 
 
 def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
-    """Mean colour (C,) of the patches that are not masked, or of the whole image if all are."""
+    """Mean colour (C,) of the visible patches of an image (H, W[, C]), or of the whole image if all are masked."""
     patches = patchify(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
     visible = patches if mask.all() else patches[~mask.reshape(-1)]
     return visible.sum(axis=0).sum(axis=(0, 1)) / math.prod(visible.shape[:3])  # mean() takes six times as long
 
 
 def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -> NDArray:
-    """Put patch ``order[i]`` where patch i was; patches are numbered row by row."""
+    """Move patch ``order[i]`` to position i; patches are squares of ``patch_size`` pixels, numbered row by row."""
     patches = patchify(img, patch_size, patch_size)[order]
     rows, columns = img.shape[0] // patch_size, img.shape[1] // patch_size
     grid = patches.reshape(rows, columns, patch_size, patch_size, *img.shape[2:])
@@ -52,18 +52,18 @@ def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -
 
 
 def patchify(img: NDArray, height: int, width: int) -> NDArray:
-    """Patches (rows * columns, height, width[, C]) of an image that they divide, row by row."""
+    """Patches (rows * columns, height, width[, C]) that tile an image (H, W[, C]), row by row."""
     rows, columns = img.shape[0] // height, img.shape[1] // width
     grid = img.reshape(rows, height, columns, width, *img.shape[2:]).swapaxes(1, 2)
     return grid.reshape(rows * columns, height, width, *img.shape[2:])
 
 
 def downsample(img: NDArray, factor: float, interpolation: str) -> NDArray:
-    """Shrink both sides by ``factor`` >= 1, averaging areas, and enlarge to full size with ``interpolation``."""
+    """Shrink both sides by ``factor`` >= 1 by area averaging, and enlarge to full size with ``interpolation``."""
     height, width = img.shape[:2]
     small = max(1, round(width / factor)), max(1, round(height / factor))
     values = img.astype(np.float32)
-    # OpenCV interpolates at most four channels at once.
+    # OpenCV interpolates up to four channels at once.
     planes = values.reshape(height, width, -1)
     groups = [np.ascontiguousarray(planes[..., i : i + 4]) for i in range(0, planes.shape[2], 4)]
     resized = [
@@ -75,30 +75,30 @@ def downsample(img: NDArray, factor: float, interpolation: str) -> NDArray:
 
 
 def add_noise(img: NDArray, noise: NDArray) -> NDArray:
-    """Add noise, in pixel units, of the image's shape."""
+    """Add noise of the image's shape, in pixel units."""
     return as_type_of(img, img.astype(np.float32) + noise)
 
 
 def to_gray(img: NDArray, weights: NDArray) -> NDArray:
-    """Replace every channel by the weighted sum (weights (C,), in the image's channel order) of all."""
+    """Replace every channel by the weighted sum of all, with weights (C,) in the image's channel order."""
     gray = img.reshape(*img.shape[:2], -1).astype(np.float32) @ np.asarray(weights, dtype=np.float32)
     return cv2.merge([as_type_of(img, gray)] * weights.size).reshape(img.shape)
 
 
 def as_type_of(img: NDArray, values: NDArray) -> NDArray:
-    """Values in the image's type; rounded and clipped to its range if it is an integer type."""
+    """Values in the image's dtype; rounded and clipped to its range if it is an integer type."""
     values = np.asarray(values)
     if np.issubdtype(img.dtype, np.integer) and values.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
-        # Of uint8, rint makes float16, which ends at 65504.
+        # For uint8, rint returns float16, whose maximum is 65504.
         rounded = np.asarray(np.rint(values, dtype=np.result_type(values, np.float32)))
         values = np.clip(rounded, limits.min, limits.max, out=rounded)
     return values.astype(img.dtype, copy=False)
 
 
 def contiguous(img: NDArray) -> NDArray:
-    """The image in C order; itself, if it is."""
+    """The image in C order; the same array if it already is."""
     if img.strides[1] < 0 and img.dtype in (np.uint8, np.float32):
-        # A flip leaves a view, which NumPy would copy pixel by pixel, in 30 times as long.
+        # A flip leaves a view; NumPy would copy it pixel by pixel, which takes 30 times as long.
         return cv2.flip(img[:, ::-1], 1).reshape(img.shape)
     return np.ascontiguousarray(img)

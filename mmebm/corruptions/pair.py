@@ -1,4 +1,4 @@
-"""A training pair of any corruption."""
+"""Training pairs of corrupted and clean images."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -15,18 +15,18 @@ from mmebm.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CorruptedPair(BaseTransform):
-    """Replaces ``results['img']`` by ``[corrupted, clean]``, two views that ``PackInputs`` carries on.
+    """Replaces ``results['img']`` by ``[corrupted, clean]``, two views that ``PackInputs`` packs.
 
     Args:
-        corruption: Config of a transform, or of a list of them that make a chain. Any transform that changes
-            ``results['img']`` and keeps its shape will do; mixtures are mmcv's ``RandomChoice``. Albumentations' follow
-            NumPy's global state too, as ours do, unless they were given a seed.
-        strength: How far the pair's first image is on the line from the clean (0) to the corrupted one (1); of a range,
-            drawn for each image, from NumPy's global state even if the corruption has a seed. With (0, 1) the energy is
-            trained all along that line, on which it has to fall.
+        corruption: Config of a transform, or a list of configs that form a chain. Any transform that changes
+            ``results['img']`` and keeps its shape works; for mixtures use mmcv's ``RandomChoice``. Albumentations'
+            transforms follow NumPy's global state, as mmebm's do, unless they were given a seed.
+        strength: Position of the pair's first image on the line from the clean (0) to the corrupted image (1); a range
+            is drawn from per image, from NumPy's global state even if the corruption has a seed. With (0, 1) the energy
+            is trained on the whole line, along which it has to decrease towards the clean image.
 
     Raises:
-        KeyError: A transform is not registered; the message names ours.
+        KeyError: A transform is not registered; the message lists mmebm's.
         ValueError: The corruption changes the image's shape, or ``strength`` is not within 0 to 1.
     """
 
@@ -45,7 +45,7 @@ class CorruptedPair(BaseTransform):
         self.composes = unseeded_composes(self.corruption)
 
     def transform(self, results: dict) -> dict | None:
-        """Make the pair; None if the corruption gave up on the image."""
+        """Make the pair, two arrays (H, W[, C]); None if the corruption returned None."""
         clean = contiguous(results['img'])
         self._seed_composes()
         corrupted = self.corruption({**results, 'img': clean.copy()})
@@ -62,7 +62,7 @@ class CorruptedPair(BaseTransform):
 
     def _seed_composes(self) -> None:
         if self.composes:
-            # Two generators for all; `set_random_seed` would give each transform its own, and all would draw alike.
+            # Two generators for all: `set_random_seed` would give each transform its own, with the same draws.
             generator = np.random.default_rng(np.random.randint(2**32, size=2, dtype=np.uint32))
             py_random = random.Random(int(generator.integers(2**64, dtype=np.uint64)))
             for compose in self.composes:
@@ -77,14 +77,14 @@ class CorruptedPair(BaseTransform):
 
 
 def unseeded_composes(transform: Any) -> list[Any]:
-    """Albumentations' ``Compose`` within a transform, at any depth of mmcv's wrappers, unless it was given a seed.
+    """Albumentations' ``Compose`` without a seed within a transform, at any depth of mmcv's wrappers.
 
-    Since Albumentations 1.4.21 it has generators of its own, which every worker of every epoch inherits alike. Before,
-    it drew from Python's, which mmengine seeds in every worker.
+    Since Albumentations 1.4.21 it has its own generators, which are the same in every worker of every epoch. Before, it
+    drew from Python's, which mmengine seeds in every worker.
     """
     if isinstance(transform, (list, tuple)):
         return [compose for inner in transform for compose in unseeded_composes(inner)]
-    compose: Any = getattr(transform, 'aug', None)  # so mmpretrain's `Albumentations` calls it
+    compose: Any = getattr(transform, 'aug', None)  # the attribute of mmpretrain's `Albumentations`
     if hasattr(compose, 'set_random_state'):
         return [compose] if compose.seed is None else []
     return unseeded_composes(getattr(transform, 'transforms', []))

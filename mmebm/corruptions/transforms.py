@@ -20,15 +20,15 @@ Params = dict[str, Any]
 
 
 class Corruption(BaseTransform):
-    """A corruption draws its parameters first (``sample``) and then applies them (``apply``).
+    """Base class: a corruption first draws its parameters (``sample``) and then applies them (``apply``).
 
-    So it can be replayed: ``apply(img, params)`` is a pure function. As a transform it replaces ``results['img']`` and
-    adds its ``name`` to ``results['corruption']``; a chain's names are joined by ``+``.
+    ``apply(img, params)`` is pure, so it can be replayed. As a transform it replaces ``results['img']`` and adds its
+    ``name`` to ``results['corruption']``, joined by ``+`` in a chain. Invalid options and images raise ValueError.
 
     Args:
-        seed: If given, sample i of the data set is always corrupted alike, as for validation; the links of a chain draw
-            independently, even with the same seed. Otherwise the draw follows NumPy's global state, which mmengine
-            seeds in every worker.
+        seed: If given, sample i of the data set always gets the same corruption, as for validation; the transforms of a
+            chain draw independently, even with the same seed. Otherwise draws follow NumPy's global state, which
+            mmengine seeds in every worker.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Corruption(BaseTransform):
 
     @abstractmethod
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
-        """Draw the parameters for an image of this shape, (H, W[, C])."""
+        """Draw the parameters for an image of shape (H, W[, C])."""
 
     @abstractmethod
     def apply(self, img: NDArray, params: Params) -> NDArray:
-        """Corrupt an image (H, W[, C]), uint8 or floating point in pixel units; the input is left as it is."""
+        """Corrupt an image (H, W[, C]), uint8 or floating point in pixel units; the input is not changed."""
 
     def transform(self, results: dict) -> dict:
-        """Replace ``results['img']`` by its corrupted version."""
+        """Corrupt ``results['img']``; KeyError if a seed is given and ``results`` has no ``sample_idx``."""
         img = results['img']
         results['img'] = self.apply(img, self.sample(img.shape, self._generator(results)))
         results['corruption'] = '+'.join(filter(None, [results.get('corruption'), self.name]))
@@ -60,11 +60,11 @@ class Corruption(BaseTransform):
             )
         entropy = [self.seed, results['sample_idx']]
         if results.get('corruption'):
-            entropy.append(results['corruption'].count('+') + 1)  # or each link would draw what the first one drew
+            entropy.append(results['corruption'].count('+') + 1)  # or each would repeat the first one's draws
         return np.random.default_rng(entropy)
 
     def _grid(self, shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
-        """Rows and columns of patches in an image."""
+        """Rows and columns of patches in an image; ValueError if the patch size does not divide it."""
         if shape[0] % patch_size or shape[1] % patch_size:
             raise ValueError(
                 f'{type(self).__name__}: patch_size {patch_size} does not divide the image size '
@@ -73,7 +73,7 @@ class Corruption(BaseTransform):
         return shape[0] // patch_size, shape[1] // patch_size
 
     def _range(self, name: str, value: float | Sequence[float], lowest: float) -> tuple[float, float]:
-        """A number as the range from it to itself; a range as it is."""
+        """A number as the range from it to itself; a range unchanged."""
         limits = tuple(value) if isinstance(value, Sequence) else (value, value)
         are_two = len(limits) == 2 and all(isinstance(limit, Real) for limit in limits)
         requirement = f'{name} must be at least {lowest}, or a range of two such numbers, lower first'
@@ -87,14 +87,14 @@ class Corruption(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PatchMask(Corruption):
-    """Masked image modelling: hide square patches.
+    """Masked image modelling: mask square patches.
 
     Args:
-        ratio: Share of the patches that is masked, 0 to 1; the number is rounded.
+        ratio: Share of masked patches, 0 to 1; their number is rounded.
         patch_size: Side of a patch in pixels.
         layout: ``random`` patches, or ``block``: rectangles of several patches, as BEiT masks (arXiv 2106.08254).
         fill: ``mean``: the mean colour of the visible patches; ``noise``: uniform in 0 to 255; or a constant, one
-            number or one a channel, in pixel units.
+            number or one per channel, in pixel units.
         seed: See ``Corruption``.
     """
 
@@ -120,10 +120,10 @@ class PatchMask(Corruption):
         self.fill = fill
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
-        """A mask (rows, columns), True = masked, and for ``fill='noise'`` the noise."""
+        """A mask (rows, columns), True = masked, and for ``fill='noise'`` the noise (H, W[, C])."""
         channels = shape[2] if len(shape) == 3 else 1
         self._check(isinstance(self.fill, str) or np.size(self.fill) in (1, channels),
-                    f'fill must be one number or one a channel, of which the image has {channels}',
+                    f'fill must be one number or one per channel, of which the image has {channels}',
                     self.fill)  # fmt: skip
         grid = self._grid(shape, self.patch_size)
         params: Params = dict(mask=self.draw_mask(grid, round(self.ratio * grid[0] * grid[1]), rng))
@@ -141,7 +141,7 @@ class PatchMask(Corruption):
 
 
 def random_mask(grid: tuple[int, int], count: int, rng: Generator) -> NDArray[np.bool_]:
-    """A mask over the grid with ``count`` patches masked (True), drawn alike."""
+    """A mask over the grid with ``count`` patches masked (True), drawn uniformly."""
     mask = np.zeros(grid[0] * grid[1], dtype=bool)
     mask[rng.permutation(mask.size)[:count]] = True
     return mask.reshape(grid)
@@ -153,7 +153,7 @@ def block_mask(
     """A mask over the grid with exactly ``count`` patches masked (True), as a union of rectangles.
 
     Rectangles have at least ``min_area`` patches and an aspect ratio log-uniform between ``min_aspect`` and its
-    inverse (arXiv 2106.08254, algorithm 1). What the last one masks too much is unmasked again, patch by patch.
+    inverse (arXiv 2106.08254, algorithm 1). Of the last one, random patches beyond ``count`` stay visible.
     """
     mask = np.zeros(grid, dtype=bool)
     while (missing := count - np.count_nonzero(mask)) > 0:
@@ -171,12 +171,12 @@ def block_mask(
 
 @TRANSFORMS.register_module()
 class PatchShuffle(Corruption):
-    """Patch sorting: move square patches to each other's places.
+    """Patch sorting: permute square patches.
 
     Args:
         patch_size: Side of a patch in pixels.
-        share: Share of the patches that take part, 0 to 1; the number is rounded. Each of them changes its place; one
-            alone has nowhere to go.
+        share: Share of permuted patches, 0 to 1; their number is rounded. Each of them changes its position; a single
+            one stays.
         seed: See ``Corruption``.
     """
 
@@ -190,7 +190,7 @@ class PatchShuffle(Corruption):
         self.share = share
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:
-        """An order of all patches, where ``order[i]`` is the patch that comes to place i."""
+        """An order (rows * columns,) of all patches: patch ``order[i]`` moves to position i."""
         rows, columns = self._grid(shape, self.patch_size)
         order = np.arange(rows * columns)
         moved = rng.permutation(order.size)[: round(self.share * order.size)]
@@ -207,9 +207,9 @@ class Downsample(Corruption):
     """Super-resolution: shrink the image and enlarge it to full size again.
 
     Args:
-        factor: How many times smaller each side becomes, at least 1; or the range that it is drawn from, uniformly.
-        interpolation: How it is enlarged: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos`` or ``area``. It is shrunk
-            by averaging areas.
+        factor: By which each side is divided, at least 1; or the range from which it is drawn uniformly.
+        interpolation: For enlarging: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos`` or ``area``. The image is
+            shrunk by area averaging.
         seed: See ``Corruption``.
     """
 
@@ -238,7 +238,7 @@ class GaussianNoise(Corruption):
     """Denoising: add white Gaussian noise.
 
     Args:
-        sigma: Standard deviation in pixel units (of 255); or the range that it is drawn from, uniformly.
+        sigma: Standard deviation in pixel units (0 to 255); or the range from which it is drawn uniformly.
         seed: See ``Corruption``.
     """
 
@@ -260,19 +260,19 @@ class GaussianNoise(Corruption):
 
 
 def normal_noise(shape: tuple[int, ...], rng: Generator) -> NDArray[np.float32]:
-    """Standard normal noise, to a resolution of 2**-16 in probability, and so within +-4.33.
+    """Standard normal noise with a resolution of 2**-16 in probability, so within +-4.33.
 
-    NumPy's own has no such limits, but takes as long as decoding a JPEG.
+    NumPy's generator has no such limits, but takes as long as decoding a JPEG.
     """
     count = math.prod(shape)
     draws = rng.integers(2**64, size=math.ceil(count / 4), dtype=np.uint64).view(np.uint16)[:count]
-    # The table has a value for every 16 bits; 'clip' only spares the check.
+    # The table has a value for every 16-bit number; 'clip' only avoids the check.
     return normal_quantiles().take(draws.reshape(shape), mode='clip')
 
 
 @lru_cache
 def normal_quantiles() -> NDArray[np.float32]:
-    """The medians (2**16,) of as many equally likely slices of the standard normal distribution, in order."""
+    """Ascending medians (2**16,) of 2**16 equally likely slices of the standard normal distribution."""
     return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
 
 
@@ -281,9 +281,9 @@ class Grayscale(Corruption):
     """Colorization: replace every channel by the image's luma.
 
     Args:
-        weights: One a channel, in the image's channel order. If not given: those of ITU-R BT.601 for three channels in
-            mm's order, blue, green, red; the mean for any other number of channels.
-        seed: Without effect; nothing is drawn.
+        weights: One per channel, in the image's channel order. If not given: those of ITU-R BT.601 for three channels
+            in MM's order, blue, green, red; the mean for any other number of channels.
+        seed: Has no effect; nothing is drawn.
     """
 
     name = 'color'
@@ -299,7 +299,7 @@ class Grayscale(Corruption):
         weights = self.weights
         if weights is None:
             weights = self.BT601_BGR if channels == 3 else [1 / channels] * channels
-        self._check(len(weights) == channels, f'weights must be {channels} numbers, one a channel', weights)
+        self._check(len(weights) == channels, f'weights must be {channels} numbers, one per channel', weights)
         return dict(weights=np.asarray(weights, dtype=np.float32))
 
     def apply(self, img: NDArray, params: Params) -> NDArray:

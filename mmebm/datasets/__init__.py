@@ -1,4 +1,4 @@
-"""Data sets and the reading of images."""
+"""Data sets, and the loading of images."""
 
 from mmebm.datasets.image_folder import BrokenImageError, ImageFolder, LoadImage
 from mmebm.datasets.shapes import Instance, Picture, Shapes

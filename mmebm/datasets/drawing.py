@@ -1,6 +1,6 @@
-"""How the pictures of ``Shapes`` are drawn: a background, and objects with outline, texture, shading and shadow.
+"""Draws the pictures of ``Shapes``: a background, and objects with outline, texture, shading and shadow.
 
-All geometry is in unit coordinates (x to the right, y down, the image spans 0..1), so that an index shows the same
+All geometry is in unit coordinates (x to the right, y down, the image spans 0..1), so that an index gives the same
 picture at every resolution. Colours are float BGR in 0..255 until the end.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Drawing(NamedTuple):
-    """A picture, and whose every pixel is."""
+    """A picture, and the object that each pixel belongs to."""
 
     img: np.ndarray  # uint8 (H, W, 3), BGR
     owners: np.ndarray  # uint8 (H, W): 0 = background, i = the i-th object from the back, counted from 1
@@ -29,9 +29,9 @@ class _Shape(NamedTuple):
 
 
 def draw(label: int, size: int, rng: np.random.Generator) -> Drawing:
-    """Draw a picture of ``size`` pixels a side whose main object is of class ``label``."""
+    """Draw a picture of ``size`` x ``size`` pixels whose main object is of class ``label``."""
     bearing = math.radians(-90 + rng.uniform(-50, 50))
-    light = math.cos(bearing), math.sin(bearing)  # the direction towards it: above, so that a picture has a top
+    light = math.cos(bearing), math.sin(bearing)  # towards the light: above, so that pictures have an up
     canvas = _background(size, light, rng)
     owners = np.zeros((size, size), np.uint8)
     shapes = _arrange(label, rng)
@@ -66,13 +66,13 @@ def _paint(
     light: tuple[float, float],
     rng: np.random.Generator,
 ) -> None:
-    """Put one object and its shadow on the canvas (3, H, W), in place."""
+    """Paint one object and its shadow on the canvas (3, H, W), in place."""
     size, radius = len(owners), shape.radius
     rotation, own_hue, hue, own_texture, texture, saturation, value, phase = rng.random(8).tolist()
     hue = shape.label / len(_OUTLINES) + 0.06 * (hue - 0.5) if own_hue < 0.6 else hue
     texture = shape.label % len(_TEXTURES) if own_texture < 0.6 else int(texture * len(_TEXTURES))
     texture, partner = _TEXTURES[texture]
-    # Yellow is brighter than blue at the same `value`: brightness tells a part of the hue.
+    # Yellow is brighter than blue at the same `value`: brightness depends on hue.
     color = _bgr(hue, 0.65 + 0.3 * saturation, 0.75 + 0.25 * value)
     second = _bgr(hue + partner[0], (0.65 + 0.3 * saturation) * partner[1], (0.75 + 0.25 * value) * partner[2])
 
@@ -123,12 +123,12 @@ def _bgr(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _clip(array: np.ndarray) -> np.ndarray:
-    """Limit to 0..1; faster on small arrays than np.clip."""
+    """Clip to 0..1; faster on small arrays than np.clip."""
     return np.maximum(np.minimum(array, 1), 0)
 
 
 def _coverage(pixels: np.ndarray) -> np.ndarray:
-    """Return how much of a pixel lies inside an edge, 0..1, from its signed distance in pixels (negative = inside)."""
+    """Return the share of a pixel inside an edge, 0..1, from its signed distance in pixels (negative = inside)."""
     return _clip(0.5 - pixels)
 
 
@@ -138,7 +138,7 @@ def _centers(size: int) -> np.ndarray:
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Clouds of three octaves, (H, W), about -1..1."""
+    """Noise of three octaves, (H, W), about -1..1."""
     noise = np.zeros((size, size), np.float32)
     for cells, amplitude in ((3, 3.0), (7, 1.5), (16, 0.7)):
         grid = amplitude * (rng.random((cells, cells), np.float32) - 0.5)
@@ -207,7 +207,7 @@ _BACKGROUNDS = (
 )
 
 
-# --- textures: (u, v, pixels a unit, phase) -> (H, W), the share of the second colour ---------------------------------
+# --- textures: (u, v, pixels per unit, phase) -> (H, W), the share of the second colour -------------------------------
 
 
 def _plain(u: np.ndarray, v: np.ndarray, pixels: float, phase: float) -> np.ndarray:
@@ -234,7 +234,7 @@ def _circles(u: np.ndarray, v: np.ndarray, pixels: float, phase: float) -> np.nd
     return _coverage(np.sin(11 * cv2.magnitude(u, v) + 6.3 * phase) * (pixels / 11))
 
 
-# texture, and the second colour by the first: change of hue, factors of saturation and value
+# texture, and the second colour relative to the first: change of hue, factors of saturation and value
 _TEXTURES = (
     (_plain, (0.0, 1.0, 1.0)),
     (_stripes, (0.0, 0.15, 1.2)),
@@ -265,7 +265,7 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A pentagram: the points inside at least four of its five lines, so the second largest distance counts."""
+    """A pentagram: points inside at least four of its five lines, so the second largest distance counts."""
     largest = np.full_like(u, -np.inf)
     second = largest
     for k in range(5):

@@ -1,4 +1,4 @@
-"""A folder of images, read so that a broken file costs one warning and not the run."""
+"""A folder of images in which a broken file causes a warning instead of ending the run."""
 
 import struct
 from collections.abc import Sequence
@@ -17,33 +17,33 @@ from mmebm.registry import DATASETS, TRANSFORMS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 
-# What OpenCV, Pillow, libjpeg-turbo and tifffile raise on damaged data; a wrong option raises something else.
+# Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
 _DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class BrokenImageError(OSError):
-    """An image file that cannot be read, decoded, or that ends too early; the message names it."""
+    """An image file that cannot be read or decoded, or is truncated; the message names it."""
 
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """Load an image, and refuse damaged files.
+    """Load an image, and reject damaged files.
 
-    OpenCV decodes a truncated JPEG to a half-grey picture without an error, so the end marker is looked for first.
+    OpenCV decodes a truncated JPEG to a half-grey picture without an error, so the end marker is checked first.
 
-    With the default ``color_type='color'`` every file, be it 16-bit, grey, palette, RGBA or CMYK, becomes a uint8
-    array (H, W, 3) in BGR order.
+    With the default ``color_type='color'`` every file (16-bit, grey, palette, RGBA and CMYK too) becomes a uint8 array
+    (H, W, 3) in BGR order.
 
     Args:
         to_float32: Convert the image to float32.
         color_type: The flag of :func:`mmcv.imfrombytes`.
         imdecode_backend: The decoder of :func:`mmcv.imfrombytes`.
-        ignore_empty: Return None for a broken file instead of raising.
+        ignore_empty: Return None for a broken file instead of raising an error.
         backend_args: The storage backend, as in :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
-        ValueError: If ``color_type`` or ``imdecode_backend`` is unknown.
-        BrokenImageError: (when called) if the file is missing, empty, truncated or cannot be decoded.
+        ValueError: ``color_type`` or ``imdecode_backend`` is unknown.
+        BrokenImageError: (when called) The file is missing, empty, truncated or cannot be decoded.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class LoadImage(LoadImageFromFile):
 
 
 def _find_damage(content: bytes) -> str:
-    """Return what is wrong with an image file as far as its markers tell, or an empty string."""
+    """Return the damage that an image file's markers show, or an empty string."""
     if not content:
         return 'is empty'
     if content.startswith(b'\xff\xd8'):
-        # Searching backwards ends at once in a sound file, and tolerates what cameras append to it.
+        # Searching backwards ends at once in an intact file, and tolerates data that cameras append.
         start = _start_of_jpeg_scan(content)
         complete = start > 0 and content.rfind(b'\xff\xd9', start) > 0
         return '' if complete else 'is truncated (a JPEG without end marker)'
@@ -115,7 +115,7 @@ def _find_damage(content: bytes) -> str:
 def _start_of_jpeg_scan(content: bytes) -> int:
     """Return the offset of a JPEG's first scan, or -1.
 
-    The segments before it are stepped over, since an EXIF thumbnail there has an end marker of its own.
+    The segments before it are skipped, since an EXIF thumbnail there has its own end marker.
     """
     position = 2
     while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != 0xDA:
@@ -128,22 +128,22 @@ def _start_of_jpeg_scan(content: bytes) -> int:
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """All images below a folder, at any depth; ImageNet's train folder is one.
+    """All images below a folder, at any depth, such as ImageNet's train folder.
 
-    A file that :class:`LoadImage` finds broken is replaced by another image, at random. It is named once in the log,
-    at level WARNING, and counted in :attr:`num_broken`. With ``test_mode=True`` it raises BrokenImageError.
+    A file that :class:`LoadImage` finds broken is replaced by a random other image, logged once at level WARNING, and
+    counted in :attr:`num_broken`. With ``test_mode=True`` it raises BrokenImageError instead.
 
     Args:
         data_root: The folder.
-        data_prefix: A folder below ``data_root`` to restrict the search to, such as ``'train'``.
+        data_prefix: A subfolder of ``data_root`` to restrict the search to, such as ``'train'``.
         with_label: Use the first level of subfolders as the classes.
-        extensions: The endings of the files to take, in lower case; upper case files match too.
-        lazy_init: Do not list the files yet.
+        extensions: File extensions to include, in lower case; upper case files match too.
+        lazy_init: Whether to postpone listing the files to ``full_init``.
         **kwargs: The other options of :class:`mmpretrain.datasets.CustomDataset`, such as ``pipeline`` or ``ann_file``.
 
     Raises:
-        ValueError: If neither ``data_root`` nor ``data_prefix`` nor ``ann_file`` is given.
-        FileNotFoundError: If the folder is missing or holds no image.
+        ValueError: Neither ``data_root`` nor ``data_prefix`` nor ``ann_file`` is given.
+        FileNotFoundError: The folder is missing or holds no image.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class ImageFolder(CustomDataset):
 
     @property
     def num_broken(self) -> int:
-        """The number of broken files met so far by this process and its data loading workers."""
+        """The number of broken files found so far by this process and its data loading workers."""
         return int(self._broken.sum())
 
     def full_init(self) -> None:
@@ -203,7 +203,7 @@ class ImageFolder(CustomDataset):
         try:
             return super().__getitem__(idx)
         except Exception as error:
-            if type(error) is not Exception:  # mmengine raises a bare one when it has used up `max_refetch`
+            if type(error) is not Exception:  # mmengine raises a plain one after `max_refetch` tries
                 raise
             raise RuntimeError(
                 f'No usable image in {self.img_prefix!r} after {self.max_refetch + 1} tries: {self.num_broken} of '
@@ -231,10 +231,10 @@ class ImageFolder(CustomDataset):
         MMLogger.get_current_instance().warning(f'Skipped a broken image ({self.num_broken} so far): {error}')
 
     def _reset_broken(self) -> None:
-        # One flag a file, not a counter: workers start anew each epoch, and a file must not count twice. In shared
+        # One flag per file, not a counter: workers restart each epoch, and a file must not count twice. In shared
         # memory, so that the main process sees what its workers find.
         self._broken = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._broken.share_memory_()  # neither a deep copy nor an unpickled one is shared
+        self._broken.share_memory_()  # deep copies and unpickled tensors are not shared

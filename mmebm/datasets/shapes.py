@@ -1,4 +1,4 @@
-"""An embedded data set: pictures of coloured shapes, drawn from a seed, without a file or a download."""
+"""An embedded data set: pictures of coloured shapes, drawn from a seed, without files or downloads."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,9 +14,9 @@ MIN_IMAGE_SIZE = 8
 
 
 class Instance(NamedTuple):
-    """One object as far as it is visible.
+    """The visible part of one object.
 
-    ``bbox`` is (x1, y1, x2, y2) in pixels, its end exclusive; ``label`` the class, ``mask`` a bool array (H, W).
+    ``bbox`` is (x1, y1, x2, y2) in pixels, with exclusive end; ``label`` the class; ``mask`` a bool array (H, W).
     """
 
     bbox: tuple[float, float, float, float]
@@ -27,8 +27,8 @@ class Instance(NamedTuple):
 class Picture(NamedTuple):
     """One picture with its annotations.
 
-    ``img`` is uint8 (H, W, 3) in BGR order, ``gt_label`` the class of the main object, ``gt_seg_map`` uint8 (H, W)
-    with 0 = background and 1 + class elsewhere. ``instances`` run from back to front; the main object is the last.
+    ``img`` is uint8 (H, W, 3) in BGR order; ``gt_label`` the class of the main object; ``gt_seg_map`` uint8 (H, W)
+    with 0 = background and 1 + class elsewhere; ``instances`` are ordered from back to front, the main object last.
     """
 
     img: np.ndarray
@@ -39,27 +39,27 @@ class Picture(NamedTuple):
 
 @DATASETS.register_module()
 class Shapes(BaseDataset):
-    """Pictures of one large shape, up to two small ones partly behind it, and a background.
+    """Pictures of one large shape, up to two small ones partly behind it, on a background.
 
-    Hue and texture follow from the class only in part, so that the class has to be read from the outline. The class
-    of image ``i`` is ``i`` modulo the number of classes: every run of ten images holds each class once. Image ``i``
-    is a function of ``seed``, ``split``, ``i`` and ``image_size`` alone.
+    Hue and texture are only correlated with the class, which the outline determines. The class of image ``i`` is ``i``
+    modulo the number of classes: any ten consecutive images contain each class once. Image ``i`` depends on ``seed``,
+    ``split``, ``i`` and ``image_size`` only.
 
     Args:
         size: Number of images.
         image_size: Height and width in pixels, at least 8.
         split: ``'train'`` or ``'val'``; they share no image.
-        seed: Not negative. Another seed makes other pictures of the same kind.
+        seed: At least 0. Another seed gives other pictures of the same distribution.
         pipeline: Transforms. They receive ``img``, ``img_shape``, ``ori_shape``, ``gt_label``, ``sample_idx`` and
             ``subset`` (the split).
-        **kwargs: The options of :class:`mmpretrain.datasets.BaseDataset` that need no file, such as ``indices``,
+        **kwargs: The options of :class:`mmpretrain.datasets.BaseDataset` that need no files, such as ``indices``,
             ``test_mode`` and ``lazy_init``.
 
     Raises:
-        ValueError: If ``size``, ``image_size``, ``split`` or ``seed`` is out of its range.
+        ValueError: ``size``, ``image_size``, ``split`` or ``seed`` is out of range.
     """
 
-    # In the order of the alphabet, in which a data set of folders numbers its classes.
+    # In alphabetical order, as a data set of folders numbers its classes.
     METAINFO = dict(
         classes=('arrow', 'crescent', 'cross', 'disc', 'flower', 'heart', 'ring', 'square', 'star', 'triangle')
     )
@@ -85,7 +85,7 @@ class Shapes(BaseDataset):
         super().__init__(ann_file='', pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List index and class of every image; ``indices`` may pick from it."""
+        """List index and class of every image; ``indices`` may select from it."""
         return [dict(index=i, gt_label=i % len(self.METAINFO['classes'])) for i in range(self.size)]
 
     def get_data_info(self, idx: int) -> dict:
@@ -111,7 +111,7 @@ class Shapes(BaseDataset):
         return Picture(picture.img, picture.labels[-1], labels[picture.owners], visible)
 
     def extra_repr(self) -> list[str]:
-        """Return what is special about this data set, for ``repr``."""
+        """Return the options of this data set, for ``repr``."""
         return [f'Image size: \t{self.image_size}', f'Split: \t{self.split}', f'Seed: \t{self.seed}']
 
     def _draw(self, info: dict) -> Drawing:

@@ -1,4 +1,4 @@
-"""What runs around the training loop, and how learning rates decay with depth."""
+"""Hooks of the training loop, and layer-wise learning rate decay."""
 
 from mmebm.engine.hooks import (
     CleanBatchNormHook,

@@ -1,4 +1,4 @@
-"""Looking at a model in the middle of its training, without a trace."""
+"""Evaluation mode that restores modes and random states on exit."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradient; afterwards each module's mode and all random states are as before."""
+    """Context of evaluation mode without gradients; on exit, module modes and random states are restored."""
     modes = [(module, module.training) for module in model.modules()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

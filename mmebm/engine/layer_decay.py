@@ -1,4 +1,4 @@
-"""Learning rates that decay with depth, for a backbone of mmpretrain inside a model of mmseg or mmdet."""
+"""Layer-wise learning rate decay for a backbone of mmpretrain inside a model of mmseg or mmdet."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,15 +11,15 @@ from mmebm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class BackboneLayerDecay(LearningRateDecayOptimWrapperConstructor):
-    """mmpretrain's layer decay, which asks the model for a parameter's depth, asking ``model.backbone`` instead.
+    """mmpretrain's layer decay with the parameter depths of ``model.backbone`` instead of those of the model.
 
-    The constructors of mmseg and mmdet know a few backbones by their class's name, and mmpretrain's ViT is not among
-    them. Parameters outside the backbone keep the full learning rate. A parameter at depth ``d`` of ``D`` gets
-    ``lr * layer_decay_rate ** (D - 1 - d)``: in a ViT of ``L`` layers the stem has depth 0, layer ``i`` depth
-    ``i + 1``, the last norm ``L + 1 = D - 1``.
+    The constructors of mmseg and mmdet support a few backbones by class name; mmpretrain's ViT is not among them.
+    Parameters outside the backbone keep the full learning rate. A parameter at depth ``d`` of ``n`` gets
+    ``lr * layer_decay_rate ** (n - 1 - d)``: in a ViT of ``m`` layers the stem is at depth 0, layer ``i`` at depth
+    ``i + 1``, the last norm at ``m + 1 = n - 1``.
 
     Raises:
-        TypeError: The model's backbone does not tell the depth of its parameters.
+        TypeError: The model's backbone does not report the depth of its parameters.
     """
 
     def add_params(
@@ -30,7 +30,7 @@ class BackboneLayerDecay(LearningRateDecayOptimWrapperConstructor):
         get_layer_depth: Callable | None = None,
         **kwargs,
     ) -> None:
-        """Add one group a parameter; called for the model first, and then for each of its modules."""
+        """Add one group per parameter; called first for the model, then for each of its modules."""
         if get_layer_depth is None:
             if not hasattr(module.backbone, 'get_layer_depth'):
                 raise TypeError(

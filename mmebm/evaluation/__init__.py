@@ -1,4 +1,4 @@
-"""Metrics of restoration, of energy, and of frozen features."""
+"""Metrics of restorations, energies and frozen features."""
 
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features

@@ -1,4 +1,4 @@
-"""Frozen features: how to read them from a model, and how well they classify by kNN and by a linear probe."""
+"""Frozen features: extraction from a model, and classification by kNN and by a linear probe."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,20 +25,20 @@ from mmebm.registry import METRICS
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     """One feature vector per image, from the last stage of a model's backbone and without masking.
 
-    Tokens (N, L, C) are averaged, without the class token where the backbone says that it has one (mmpretrain's and
-    timm's do); maps (N, C, H, W), and under an ``EnergyHead`` also (N, H, W, C), are averaged over positions; vectors
-    (N, C) stay.
+    Tokens (N, L, D) are averaged, without extra tokens such as the class token if the backbone reports them
+    (mmpretrain's and timm's do); maps (N, D, H, W), and under an ``EnergyHead`` also (N, H, W, D), are averaged over
+    positions; vectors (N, D) are unchanged.
 
     Args:
-        model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. Whether
-            it is in training or evaluation mode is the caller's business.
-        images: Images (N, C, H, W), as the model's data preprocessor returns them.
+        model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. The
+            caller sets its training or evaluation mode.
+        images: Images (N, C, H, W), as returned by the model's data preprocessor.
 
     Returns:
-        Features (N, C), float32.
+        Features (N, D), float32.
 
     Raises:
-        TypeError: The model has no ``extract_feat``, or that returns no features of a known shape.
+        TypeError: The model has no ``extract_feat``, or it returns no features of a known shape.
     """
     model = unwrapped(model)
     features = _extract_feat(model, images)
@@ -47,12 +47,12 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     if not torch.is_floating_point(features) or features.dim() not in (2, 3, 4):
         raise TypeError(
             f'{type(model).__name__}.extract_feat returned {features.dtype} of shape {tuple(features.shape)}: '
-            'expected floating point (N, C), (N, L, C) or (N, C, H, W)'
+            'expected floating point (N, D), (N, L, D) or (N, D, H, W)'
         )
     if features.dim() == 3:
         features = features[:, _num_extra_tokens(model.backbone) :].mean(dim=1)
     elif features.dim() == 4:
-        # Only an energy head knows how wide features are, and so maps (N, H, W, C), as timm's Swin has them.
+        # Only an energy head tells the width of features, and so maps (N, H, W, D), such as those of timm's Swin.
         head = getattr(model, 'head', None)
         channels = head.in_channels[-1] if isinstance(head, EnergyHead) else features.shape[1]
         features = as_tokens(features, channels).mean(dim=1)
@@ -60,26 +60,26 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _num_extra_tokens(backbone: nn.Module) -> int:
-    """Tokens before those of the patches, as far as the backbone says."""
+    """Number of tokens before those of the patches, 0 if the backbone does not report it."""
     timm_model = getattr(backbone, 'timm_model', None)
     return getattr(backbone, 'num_extra_tokens', getattr(timm_model, 'num_prefix_tokens', 0))
 
 
 def _extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]:
-    """``model.extract_feat`` without masking: MMPretrain's models pass ``mask=None`` there themselves, but for two."""
+    """``model.extract_feat`` without masking: MMPretrain's models pass ``mask=None`` themselves, except for two."""
     if not hasattr(model, 'extract_feat'):
         raise TypeError(f'{type(model).__name__} has no extract_feat(images): frozen features are read through it')
     if isinstance(model, MFF):
-        # Its backbone hands an unmasked call on to MAE's, which masks by default.
+        # Its backbone passes an unmasked call on to MAE's, which masks by default.
         return VisionTransformer.forward(model.backbone, images)
     if isinstance(model, SparK):
-        # Its sparse layers keep the mask of the last training step in a global; every step sets it anew.
+        # Its sparse layers keep the mask of the last training step in a global, which every step sets again.
         SparseHelper._cur_active = images.new_ones(len(images), 1, 1, 1, dtype=torch.bool)
     return model.extract_feat(images)
 
 
 def labelled_features(model: nn.Module, loader: DataLoader, subset: str) -> list[dict]:
-    """This process's share of a data set as samples with ``features`` (C,), ``gt_label`` and ``subset``."""
+    """This process's share of a data set as samples with ``features`` (D,), ``gt_label`` and ``subset``."""
     samples = []
     for batch in loader:
         images, labels = _images_and_labels(model, batch)
@@ -87,8 +87,8 @@ def labelled_features(model: nn.Module, loader: DataLoader, subset: str) -> list
             dict(features=features, gt_label=label, subset=subset)
             for features, label in zip(pooled_features(model, images).cpu(), labels, strict=True)
         ]
-    # DefaultSampler deals images out in turn and repeats some at the end for equal shares. Those are dropped here,
-    # since the metrics gather bank and queries together and could drop only what the queries repeat.
+    # DefaultSampler distributes images in turn and repeats some at the end for equal shares. Those are dropped here,
+    # since the metrics gather bank and queries together and could only drop repeated queries.
     rank, world_size = get_dist_info()
     return samples[: len(range(rank, len(loader.dataset), world_size))]
 
@@ -106,7 +106,7 @@ def _images_and_labels(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
             "collate_fn=dict(type='default_collate'), and no CorruptedPair or MultiView in their pipelines"
         )
     if isinstance(model.data_preprocessor, TwoNormDataPreprocessor):
-        # It normalises a second view for the target generator.
+        # It also normalises a second view, for the target generator.
         batch = {**batch, 'inputs': [batch['inputs']] * 2}
     data = model.data_preprocessor(batch, False)
     images = data['inputs'] if isinstance(data['inputs'], Tensor) else data['inputs'][0]
@@ -125,12 +125,12 @@ def knn_top1(
     exp(cosine similarity / temperature) (Wu et al., arXiv 1805.01978).
 
     Args:
-        bank: Features (M, C), at least k of them.
-        bank_labels: Class indices (M,), from 0.
-        queries: Features (N, C).
+        bank: Features (B, D) of B >= k images.
+        bank_labels: Class indices (B,), from 0.
+        queries: Features (N, D).
         query_labels: Class indices (N,).
         k: Number of neighbours.
-        temperature: Divides the cosine similarity.
+        temperature: Divisor of the cosine similarity, > 0.
 
     Raises:
         ValueError: The bank holds fewer than k images.
@@ -158,12 +158,12 @@ def linear_top1(
     augmentation. Meant for banks of up to some ten thousand images and some hundred classes.
 
     Args:
-        bank: Features (M, C).
-        bank_labels: Class indices (M,), of at least two classes.
-        queries: Features (N, C).
+        bank: Features (B, D).
+        bank_labels: Class indices (B,), of at least two classes.
+        queries: Features (N, D).
         query_labels: Class indices (N,).
         c: Inverse strength of the L2 penalty.
-        max_iter: Most iterations of L-BFGS.
+        max_iter: Maximum number of L-BFGS iterations.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=max_iter))
     probe.fit(bank.double().numpy(), bank_labels.numpy())
@@ -173,7 +173,7 @@ def linear_top1(
 class FrozenFeatureMetric(BaseMetric):
     """Gathers labelled features: the bank (``subset='train'``) and the queries (any other ``subset``).
 
-    Samples carry ``features`` (C,), ``gt_label`` (one class index) and ``subset``.
+    Samples need ``features`` (D,), ``gt_label`` (one class index) and ``subset``.
     """
 
     default_prefix = 'frozen'
@@ -188,16 +188,16 @@ class FrozenFeatureMetric(BaseMetric):
             missing = [field for field in ('features', 'gt_label', 'subset') if field not in sample]
             if missing:
                 raise KeyError(f'{type(self).__name__} needs {missing} in each sample, which has {sorted(sample)}')
-            # A copy: a row would be pickled, for other processes, with all of its batch.
+            # A copy: a view would be pickled, for other processes, with its whole batch.
             features = sample['features'].detach().float().cpu().numpy().copy()
             label = int(torch.as_tensor(sample['gt_label']).item())
             self.results.append((features, label, sample['subset'] == 'train'))
 
     def bank_and_queries(self, results: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bank features (M, C) and labels (M,), query features (N, C) and labels (N,), on the CPU.
+        """Bank features (B, D) and labels (B,), query features (N, D) and labels (N,), on the CPU.
 
         Raises:
-            ValueError: There is no bank or there are no queries, or a feature is not finite.
+            ValueError: Bank or queries are empty, or a feature is not finite.
         """
         tensors = []
         for name, is_bank in (('bank', True), ('queries', False)):
@@ -222,9 +222,9 @@ class KNNAccuracy(FrozenFeatureMetric):
 
     Args:
         k: Number of neighbours.
-        temperature: Divides the cosine similarity.
-        collect_device: Where results of several processes meet, 'cpu' or 'gpu'.
-        prefix: In place of 'frozen'.
+        temperature: Divisor of the cosine similarity, > 0.
+        collect_device: Device for gathering the results of several processes, 'cpu' or 'gpu'.
+        prefix: Replaces 'frozen'.
     """
 
     def __init__(
@@ -245,9 +245,9 @@ class LinearProbeAccuracy(FrozenFeatureMetric):
 
     Args:
         c: Inverse strength of the L2 penalty.
-        max_iter: Most iterations of L-BFGS.
-        collect_device: Where results of several processes meet, 'cpu' or 'gpu'.
-        prefix: In place of 'frozen'.
+        max_iter: Maximum number of L-BFGS iterations.
+        collect_device: Device for gathering the results of several processes, 'cpu' or 'gpu'.
+        prefix: Replaces 'frozen'.
     """
 
     def __init__(

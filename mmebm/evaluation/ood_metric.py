@@ -1,4 +1,4 @@
-"""How well the energy tells images of the data set from foreign ones."""
+"""Out-of-distribution detection by energy: AUROC."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from mmebm.registry import METRICS
 
 @METRICS.register_module()
 class OODEnergyMetric(BaseMetric):
-    """Whether foreign images get more energy than those of the data set.
+    """Whether out-of-distribution (OOD) images have higher energy than known ones, those of the data set.
 
-    Samples carry ``energy``, a scalar, as ``EnergyClassifier`` gives it, and ``img_path``. Labels play no part.
+    Samples need ``energy``, a scalar, as predicted by ``EnergyClassifier``, and ``img_path``. Labels are not read.
 
-    Keys: ``ood_auroc``, the share of pairs of a known and a foreign image in which the foreign one has more energy
-    (a tie counts half); and the means ``foreign`` and ``known``.
+    Keys: ``ood_auroc``, the share of pairs of a known and an OOD image in which the OOD image has the higher energy (a
+    tie counts half), 0 to 1; and the mean energies ``ood`` and ``known``.
 
     Args:
-        data_root: The folder of the foreign images, as their data set names it; all other images are known.
+        data_root: The folder of the OOD images, as in their data set's config; all other images are known.
         **kwargs: As in mmengine's BaseMetric.
     """
 
@@ -32,7 +32,7 @@ class OODEnergyMetric(BaseMetric):
         self.data_root = data_root
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Takes the energies of a batch of predictions.
+        """Collects the energies of a batch of predictions.
 
         Raises:
             KeyError: A prediction has no energy or no path.
@@ -50,7 +50,7 @@ class OODEnergyMetric(BaseMetric):
         """AUROC and the mean energies.
 
         Raises:
-            ValueError: All images are foreign, or none is.
+            ValueError: All images are OOD, or none is.
         """
         energies, is_ood = (np.array(column) for column in zip(*results, strict=True))
         if is_ood.all() or not is_ood.any():

@@ -1,4 +1,4 @@
-"""How much closer to the clean image restoration brings a corrupted one."""
+"""PSNR and SSIM before and after restoration."""
 
 from abc import abstractmethod
 from collections import defaultdict
@@ -17,7 +17,7 @@ MAX_PSNR_DB = 100.0
 
 
 class CorruptionMetric(BaseMetric):
-    """Numbers measured on each image, and summarised for each corruption apart.
+    """Base class: numbers measured per image and summarised per corruption.
 
     The groups are the values of the samples' ``corruption`` (one of the ``meta_keys`` of ``PackInputs``); samples
     without it form the group ``all``. Keys of the result: ``<prefix>/<corruption>/<number>``.
@@ -27,10 +27,10 @@ class CorruptionMetric(BaseMetric):
 
     @abstractmethod
     def measure(self, sample: dict) -> dict[str, float]:
-        """The numbers of one image."""
+        """The numbers of one image, by name."""
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """The numbers of a group from its images' (one array (N,) a number): their means."""
+        """The numbers of a group from those of its N images, one array (N,) per number: their means."""
         return {key: float(values.mean()) for key, values in columns.items()}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -65,11 +65,11 @@ class RestorationMetric(CorruptionMetric):
     """PSNR and SSIM of the corrupted and of the restored image, each against the clean one.
 
     PSNR is in dB at a peak of 255, over all pixels and channels of an image, and a group's value is the mean of its
-    images' dB (not the dB of their mean error). An image that equals its clean version would count as infinite: PSNR is
-    capped at 100 dB. SSIM is the mean over windows of 11 px (Gaussian, sigma 1.5), as in Wang et al., 2004, so that
-    images need 6 px a side. Restored images are clipped to [0, 255] first.
+    images' dB (not the dB of their mean error). PSNR is capped at 100 dB, since it is infinite for an image that equals
+    its clean version. SSIM is the mean over windows of 11 px (Gaussian, sigma 1.5), as in Wang et al., 2004, so images
+    need at least 6 px per side. Restored images are clipped to [0, 255] first.
 
-    Keys: ``psnr_corrupted_db``, ``psnr_restored_db``, ``ssim_corrupted``, ``ssim_restored``. Samples carry
+    Keys: ``psnr_corrupted_db``, ``psnr_restored_db``, ``ssim_corrupted``, ``ssim_restored``. Samples need
     ``corrupted``, ``restored`` and ``clean``, each (C, H, W) in pixel units.
     """
 

@@ -1,4 +1,4 @@
-"""Takes backbones from mmebm's checkpoints to other libraries, with proof, and brings others' weights here."""
+"""Exports backbones of mmebm's checkpoints to other libraries, verified, and imports other libraries' weights."""
 
 from mmebm.interchange.export import TARGETS, Export, export
 from mmebm.interchange.importing import FORMATS, import_weights

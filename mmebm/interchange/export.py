@@ -1,4 +1,4 @@
-"""Exports a backbone, and shows that what was written computes the same features."""
+"""Exports a backbone, and verifies that the exported model computes the same features."""
 
 import shutil
 import tempfile
@@ -19,13 +19,13 @@ from mmebm.interchange.torchvision_models import Torchvision
 
 
 class Target(Protocol):
-    """Where a backbone can be taken."""
+    """A format to which a backbone can be exported."""
 
     def write(self, source: Source, folder: Path) -> None:
         """Write the backbone into a folder."""
 
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """Load what was written as its user does; the last features (N, L, C) of normalised images (N, C, H, W)."""
+        """Load the written files as a user does; the last features (N, L, D) of normalised images (N, C, H, W)."""
 
 
 TARGETS: dict[str, Target] = {
@@ -37,13 +37,13 @@ TARGETS: dict[str, Target] = {
     'mmdet': OpenMMLab('mmdet', is_dense=True),
     'onnx': Onnx(),
 }
-# A backbone from another library goes back to it by that library's own means.
+# A backbone from another library is exported to it by that library's own functions.
 NATIVE: dict[tuple[str, str], Target] = {
     ('timm', 'TIMMBackbone'): NativeTimm(),
     ('hf', 'HuggingFaceBackbone'): HuggingFaceItself(),
 }
 
-# Of features in float32, absolute.
+# Largest absolute difference of features, in float32.
 TOLERANCE = 1e-4
 
 NUM_IMAGES = 2
@@ -51,16 +51,16 @@ NUM_IMAGES = 2
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        files: That were written.
+        files: The written files.
         difference: The largest absolute difference of features.
         magnitude: The largest absolute feature.
-        image_size: (height, width) of the images that were compared.
-        left_out: Names of weights that the last features do not depend on.
-        note: What users have to know of the order of channels, which also stands in the Python file that was written,
-            if any; empty if there is nothing.
+        image_size: (height, width) in pixels of the compared images.
+        left_out: Names of weights that were not exported: the last features do not depend on them.
+        note: A note for users on the order of channels, also in the written Python file, if any; empty if none is
+            needed.
     """
 
     files: list[Path]
@@ -81,25 +81,24 @@ def export(
 ) -> Export:
     """Export the backbone of a pretraining checkpoint.
 
-    The exported files are loaded in the way that their user loads them, and run on the same random images as the
-    backbone itself.
+    The exported files are loaded as a user loads them, and run on the same random images as the backbone itself.
 
     Args:
-        checkpoint: Of a pretraining.
+        checkpoint: Path of a pretraining checkpoint.
         to: One of ``TARGETS``.
         out: A folder that does not exist or is empty.
-        config: That the checkpoint was trained with; None: the one that it names.
-        image_size: To resize position embeddings to, in pixels; None: as trained.
-        channels: ``as-loaded``: what is exported takes channels in the order of training. ``bgr``: that was BGR, and
-            what is exported takes RGB.
+        config: Config of the checkpoint's training; None: the one stored in the checkpoint.
+        image_size: Image size in pixels to resize position embeddings for; None: as trained.
+        channels: ``as-loaded``: the exported model takes channels in the order of training. ``bgr``: that was BGR, and
+            the exported model takes RGB.
 
     Raises:
         FileExistsError: ``out`` is neither new nor empty.
         FileNotFoundError: There is no such checkpoint.
         ImportError: The target's package is not installed.
         UnsupportedError: The target has no such model, or its channels cannot be reversed.
-        ValueError: The checkpoint does not fit its config, it was not trained on BGR, or the features differ by more
-            than ``TOLERANCE``. In each case nothing is written.
+        ValueError: The checkpoint does not fit its config, it was not trained on BGR as ``channels`` says, or the
+            features differ by more than ``TOLERANCE``. Nothing is written then.
     """
     out = Path(out).resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -116,10 +115,10 @@ def export(
             raise ValueError(
                 f'The features of the exported {source.kind} differ by up to {difference:.1e}, more than '
                 f'{TOLERANCE:.0e} (features of up to {magnitude:.1f}, images of {source.image_size[0]} x '
-                f'{source.image_size[1]} pixels): {to} computes something else here, and nothing was written'
+                f'{source.image_size[1]} pixels): {to} computes different features here, and nothing was written'
             )
         shutil.rmtree(folder / '__pycache__', ignore_errors=True)
-        for file in folder.glob('*.py'):  # which may name the folder
+        for file in folder.glob('*.py'):  # which may contain the folder's path
             file.write_text(file.read_text().replace(str(folder), str(out)))
         shutil.copytree(folder, out, dirs_exist_ok=True)
     left_out = [] if isinstance(target, OpenMMLab) else [*source.left_out]
@@ -127,9 +126,9 @@ def export(
 
 
 def compare(source: Source, target: Target, folder: Path) -> tuple[float, float]:
-    """The largest difference of features, and the largest feature, in float32."""
+    """Largest absolute difference of features and largest absolute feature; ValueError if shapes differ."""
     images = torch.randn(NUM_IMAGES, source.in_channels, *source.image_size, generator=torch.Generator().manual_seed(0))
     ours, theirs = source.features(images), target.features(source, folder, images)
     if ours.shape != theirs.shape:
-        raise ValueError(f'The exported model gives features {tuple(theirs.shape)} in place of {tuple(ours.shape)}')
+        raise ValueError(f'The exported model returns features {tuple(theirs.shape)} instead of {tuple(ours.shape)}')
     return (ours - theirs).abs().max().item(), ours.abs().max().item()

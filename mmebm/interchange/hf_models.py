@@ -1,4 +1,4 @@
-"""To and from HuggingFace's transformers."""
+"""Export to and import from HuggingFace's transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def vit_constructor(spec: ViTSpec) -> dict[str, Any]:
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'no class token': not spec.class_token,
             'a norm before the first block': spec.pre_norm,
             'no norm after the last block': not spec.final_norm,
@@ -131,7 +131,7 @@ def swin_constructor(spec: SwinSpec) -> dict[str, Any]:
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'padded maps that are no larger than a window': spec.small_maps,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
@@ -187,12 +187,12 @@ def resnet_constructor(spec: ResNetSpec) -> dict[str, Any]:
 
 
 def last_hidden_state(model: nn.Module, images: Tensor) -> Tensor:
-    """The last features, tokens or map."""
+    """The last features, tokens (N, L, D) or a map (N, D, H, W)."""
     return model(images).last_hidden_state
 
 
 def normalized_map(model: nn.Module, images: Tensor) -> Tensor:
-    """The last map of a ConvNeXt, each position normalised; transformers' model normalises its mean alone."""
+    """The last map (N, D, H, W) of a ConvNeXt, normalised per position; transformers normalises only its mean."""
     return model.layernorm(model(images).last_hidden_state.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -221,7 +221,7 @@ class HuggingFace(Library):
         """As in the base class."""
         from transformers import AutoConfig, AutoModel
 
-        # ViTModel alone has a pooler with weights, which nothing would train.
+        # Only ViTModel has a pooler with weights, which are never trained.
         options = dict(add_pooling_layer=False) if constructor['model_type'] == 'vit' else {}
         return AutoModel.from_config(AutoConfig.for_model(**constructor), **options)
 
@@ -236,19 +236,19 @@ class HuggingFaceItself:
     """The model of a ``HuggingFaceBackbone``."""
 
     def write(self, source: Source, folder: Path) -> None:
-        """Write it as ``save_pretrained`` does, and a ``load.py`` that loads it."""
+        """Write the model by ``save_pretrained``, and a ``load.py`` that loads it."""
         write_pretrained(source.resized.model, source, folder)
         code = 'model = AutoModel.from_pretrained(folder)\n'
         write_loader(source, folder, 'from transformers import AutoModel\n', code)
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of the model as ``load.py`` loads it."""
+        """The last features (N, L, D) of the model as ``load.py`` loads it."""
         return as_tokens(last_hidden_state(run_loader(folder), images))
 
 
 def write_pretrained(model: nn.Module, source: Source, folder: Path) -> None:
-    """Write a model, and the normalisation of its images where that is known."""
+    """Write a model, and the normalisation of its images if it is known."""
     from transformers import ViTImageProcessor
 
     model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Brings weights of other libraries into mmpretrain's backbones, to start a pretraining from them."""
+"""Imports weights of other libraries into mmpretrain's backbones, to start a pretraining from them."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from mmebm.model_building import build
 TIMM = {kind: family.names for kind, family in timm_models.FAMILIES.items()}
 HF = {kind: family.names for kind, family in hf_models.FAMILIES.items()}
 
-# The names that weights may have, by their origin and the backbone's type.
+# The naming schemes of weights, by origin and type of the backbone.
 FORMATS: dict[str, dict[str, NameMap]] = {
     'timm': TIMM,
     'hf': HF,
@@ -26,12 +26,12 @@ FORMATS: dict[str, dict[str, NameMap]] = {
     'dinov2': {'VisionTransformer': timm_models.VIT_NAMES},
 }
 
-# What need not be taken over: classifiers, decoders, poolers, mask tokens.
+# Weights that are not imported: classifiers, decoders, poolers, mask tokens.
 NOT_THE_BACKBONE = re.compile(
     r'(heads?|head_dist|fc|classifier|pooler|decoder\w*|mask_token|embeddings\.mask_token)\b.*'
 )
 
-# In front of all names, where a model is part of a larger one.
+# Prefixes of all names, if a model is part of a larger one.
 WRAPPERS = ('module.', 'vit.', 'dinov2.', 'swin.', 'convnext.', 'convnextv2.', 'resnet.', 'backbone.')
 
 
@@ -39,39 +39,39 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
     """Write weights as a checkpoint for ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
 
     Args:
-        path: Of a state dict, a checkpoint that holds one, or a ``.safetensors`` file.
-        format: One of ``FORMATS``, whose names the weights have.
-        backbone: Config of the backbone that is to start from them. Position embeddings are resized to its image size.
+        path: Path of a state dict, a checkpoint that holds one, or a ``.safetensors`` file.
+        format: One of ``FORMATS``, the naming scheme of the weights.
+        backbone: Config of the backbone to be initialised. Position embeddings are resized to its image size.
         out: The file to write.
 
     Returns:
-        Names of weights that were left out because they belong to a classifier, decoder or the like.
+        Names of weights that were not imported: those of a classifier, decoder or the like.
 
     Raises:
         FileExistsError: ``out`` exists.
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, or its weights are of another architecture.
+        ValueError: It cannot be read, the format has no such backbone, or the weights are of another architecture.
     """
     out = Path(out)
     if out.exists():
         raise FileExistsError(f'{out} exists; name a new file (--out)')
     kind = kind_of(backbone['type'])
     if kind not in FORMATS[format]:
-        raise ValueError(f'The names of {format} are known for {", ".join(FORMATS[format])}, not for a {kind}')
+        raise ValueError(f'The format {format} is known for {", ".join(FORMATS[format])}, not for a {kind}')
     state = _unwrapped(read_checkpoint(path).state)
     model = build({key: value for key, value in backbone.items() if key != 'init_cfg'} | FULL_OUTPUT[kind])
     names = FORMATS[format][kind]
     if format == 'hf' and kind == 'VisionTransformer' and READERS[kind](model).layer_scale:
         names = hf_models.DINOV2_NAMES
     expected = model.state_dict()
-    if 'pos_embed' in expected:  # may be of another length, which loading mends
+    if 'pos_embed' in expected:  # may be of another length, which loading resizes
         theirs = next((value for key, value in state.items() if re.search(r'pos(ition)?_embed\w*$', key)), None)
         expected['pos_embed'] = expected['pos_embed'] if theirs is None else theirs
     ours, unknown = names.to_ours(state, expected, str(path), f"the config's {kind}")
     foreign = [key for key in unknown if not NOT_THE_BACKBONE.fullmatch(key)]
     if foreign:
         raise ValueError(
-            f'{path} holds weights for which a {kind} has no place ({first_few(foreign)}); another --from, or '
+            f'{path} holds weights without a counterpart in a {kind} ({first_few(foreign)}); another --from, or '
             'another architecture?'
         )
     model.load_state_dict(ours)
@@ -81,7 +81,7 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
 
 
 def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state without a prefix that most of its names have."""
+    """The state without the prefix that more than half of its names have, if there is one."""
     for prefix in WRAPPERS:
         inside = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
         if 2 * len(inside) > len(state):

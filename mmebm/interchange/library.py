@@ -1,4 +1,4 @@
-"""What exports to timm, transformers and torchvision have in common."""
+"""Common parts of the exports to timm, transformers and torchvision."""
 
 import importlib.util
 import runpy
@@ -21,12 +21,12 @@ LOADER = 'load.py'
 
 @dataclass(frozen=True)
 class Family:
-    """One of mmpretrain's backbones, as another library has it.
+    """The counterpart of one of mmpretrain's backbones in another library.
 
     Attributes:
-        names: Of the weights.
-        constructor: From the backbone's spec to what the library builds the same from; refuses what it has not.
-        features: Of the library's model and images (N, C, H, W): the last features, as tokens or as a map.
+        names: Names of the weights.
+        constructor: Maps the backbone's spec to the arguments of the library's model; rejects what it does not support.
+        features: Maps the library's model and images (N, C, H, W) to the last features, as tokens or as a map.
     """
 
     names: NameMap
@@ -35,17 +35,17 @@ class Family:
 
 
 class Library(ABC):
-    """A library that has models of its own, with other names for their weights.
+    """A library with its own models, and other names for their weights.
 
     Attributes:
-        name: Of its package.
+        name: Name of its package.
     """
 
     name: str
 
     @abstractmethod
     def family(self, source: Source) -> Family:
-        """The family of a backbone.
+        """The counterpart of a backbone.
 
         Raises:
             UnsupportedError: The library has no such model.
@@ -60,7 +60,7 @@ class Library(ABC):
         """Write a model's weights and config.
 
         Returns:
-            What ``write_loader`` writes: lines of imports, and lines that set ``model``.
+            The code for ``write_loader``: lines of imports, and lines that set ``model``.
         """
 
     def write(self, source: Source, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Library(ABC):
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of the model as ``load.py`` loads it."""
+        """The last features (N, L, D) of the model as ``load.py`` loads it."""
         return as_tokens(self.family(source).features(run_loader(folder), images))
 
 
@@ -89,7 +89,7 @@ def require(target: str, packages: Sequence[str]) -> None:
     """Check that packages are installed.
 
     Raises:
-        ImportError: One is not; names all that are missing.
+        ImportError: One is not; the message lists all that are missing.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
@@ -97,7 +97,7 @@ def require(target: str, packages: Sequence[str]) -> None:
 
 
 def no_such_model(library: str, kind: str, known: dict) -> UnsupportedError:
-    """To raise for a backbone of a type that a library does not have."""
+    """The error for a backbone of a type that a library does not have."""
     return UnsupportedError(
         f'A {kind} cannot be exported to {library}, only {", ".join(known)}; mmpretrain, mmseg, mmdet and onnx take '
         'any backbone'
@@ -118,17 +118,17 @@ def run_loader(folder: Path) -> nn.Module:
 
 
 def docstring(title: str, note: str) -> str:
-    """A docstring, as Python; a note that is empty is left out."""
+    """A docstring as Python code; an empty note is left out."""
     return f'"""{title}\n\n{textwrap.fill(note, width=110)}\n"""' if note else f'"""{title}"""'
 
 
 def call_text(function: str, arguments: dict[str, Any]) -> str:
-    """A call, as Python."""
+    """A call as Python code."""
     return f'{function}({", ".join(f"{key}={value!r}" for key, value in arguments.items())})'
 
 
 def output_of(model: nn.Module, module: str, images: Tensor) -> Tensor:
-    """What a module puts out while the model processes images."""
+    """The output of a module while the model processes images (N, C, H, W)."""
     outputs = []
     handle = model.get_submodule(module).register_forward_hook(lambda *step: outputs.append(step[-1]))
     model(images)
@@ -136,8 +136,8 @@ def output_of(model: nn.Module, module: str, images: Tensor) -> Tensor:
     return outputs[-1]
 
 
-# Swin concatenates the four positions that it merges. In the last axis of norm and reduction, mmpretrain has (channel,
-# row, column), the others (column, row, channel).
+# Swin concatenates the four positions that it merges. The last axis of norm and reduction is (channel, row, column) in
+# mmpretrain and (column, row, channel) in the others.
 MERGED = Layout(
     to_theirs=lambda weight: weight.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3),
     to_ours=lambda weight: weight.unflatten(-1, (2, 2, -1)).transpose(-3, -1).flatten(-3),

@@ -1,4 +1,4 @@
-"""Names of weights in two libraries, one table for both directions."""
+"""Names of weights in two libraries: one table for both directions."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +8,7 @@ from torch import Tensor, cat
 
 from mmebm.checkpoint import check_fit
 
-# Buffers that a model computes for itself.
+# Buffers that a model computes itself.
 DERIVED = ('relative_position_index', 'attn_mask')
 
 
@@ -17,7 +17,7 @@ class Layout(NamedTuple):
 
     Attributes:
         to_theirs: From ours to theirs.
-        to_ours: From theirs to ours, exactly.
+        to_ours: The exact inverse.
     """
 
     to_theirs: Callable[[Tensor], Tensor]
@@ -32,8 +32,8 @@ class Rename(NamedTuple):
 
     Attributes:
         ours: A module or a parameter of mmpretrain's; ``{}`` stands for one component of the name.
-        theirs: The same in the other library, with as many ``{}``. Several: ours, cut into equal parts along its first
-            axis.
+        theirs: Its name in the other library, with as many ``{}``. Several names: ours, split into equal parts along
+            its first axis.
         layout: How the tensors differ.
     """
 
@@ -46,7 +46,7 @@ class NameMap:
     """Translates state dicts between mmpretrain and another library, both ways and exactly.
 
     Args:
-        renames: The table. The first line that fits a name is taken.
+        renames: The table. The first line that matches a name applies.
     """
 
     def __init__(self, renames: Iterable[tuple]):
@@ -58,11 +58,11 @@ class NameMap:
 
         Args:
             state: Our weights.
-            expected: Those of their model, for names, shapes and derived buffers.
-            model: Its name, for errors.
+            expected: Weights of their model, for names, shapes and derived buffers.
+            model: Name of their model, for errors.
 
         Raises:
-            ValueError: The result is not what their model holds.
+            ValueError: Names or shapes of the result differ from those of their model.
         """
         result = {}
         for key, weight in _trained(state).items():
@@ -73,7 +73,7 @@ class NameMap:
                     result |= zip(names, weights, strict=True)
                     break
             else:
-                result[key] = weight  # to be named as unexpected
+                result[key] = weight  # to be listed as unexpected
         return _fitted(result, expected, 'The backbone', model)
 
     def to_ours(
@@ -83,15 +83,15 @@ class NameMap:
 
         Args:
             state: Their weights.
-            expected: Those of our backbone, for names, shapes and derived buffers.
-            source: Where the weights come from, for errors.
-            model: The name of our backbone, for errors.
+            expected: Weights of our backbone, for names, shapes and derived buffers.
+            source: Origin of the weights, for errors.
+            model: Name of our backbone, for errors.
 
         Returns:
             Our weights, and the names of theirs that the table does not know, such as those of a classifier.
 
         Raises:
-            ValueError: The result is not what our backbone holds.
+            ValueError: Names or shapes of the result differ from those of our backbone.
         """
         result, unknown, parts = {}, [], {}
         for key, weight in _trained(state).items():
@@ -104,7 +104,7 @@ class NameMap:
             else:
                 unknown.append(key)
         for (name, layout, count), found in parts.items():
-            if len(found) == count:  # else the name is missing, and check_fit says so
+            if len(found) == count:  # else the name is missing, which check_fit reports
                 result[name] = layout.to_ours(cat([found[i] for i in range(count)]) if count > 1 else found[0])
         return _fitted(result, expected, source, model), unknown
 
@@ -114,14 +114,14 @@ def _trained(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translate(key: str, template: str, others: tuple[str, ...]) -> list[str]:
-    """What the templates make of a name; nothing if it does not fit the first."""
+    """A name that matches ``template``, translated to the other templates; empty if it does not match."""
     pattern = re.escape(template).replace(r'\{\}', r'(\w+)') + r'((?:\.\w+)?)'
     match = re.fullmatch(pattern, key)
     return [other.format(*match.groups()[:-1]) + match.groups()[-1] for other in others] if match else []
 
 
 def _fitted(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: str, model: str) -> dict[str, Tensor]:
-    """The weights with axes of length one as expected, and with the expected model's own derived buffers."""
+    """The weights with axes of length one as in ``expected``, and with its derived buffers."""
     for key, weight in state.items():
         if key in expected and _lengths(weight) == _lengths(expected[key]):
             state[key] = weight.reshape(expected[key].shape)

@@ -1,4 +1,4 @@
-"""To ONNX (https://onnx.ai)."""
+"""Export to ONNX (https://onnx.ai)."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
 
 
 class LastFeatures(nn.Module):
-    """A backbone without its other outputs."""
+    """A backbone that returns only its last features."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """The last features of normalised images."""
+        """The last features of normalised images (N, C, H, W)."""
         return self.backbone(images)[-1]
 
 
@@ -31,10 +31,10 @@ class Onnx:
         """Write the graph.
 
         Raises:
-            ImportError: A package that is needed is not installed.
+            ImportError: A required package is not installed.
         """
-        require('onnx', NEEDED)  # onnxruntime to compare
-        images = torch.zeros(2, source.in_channels, *source.image_size)  # a batch of 1 would be taken for fixed
+        require('onnx', NEEDED)  # onnxruntime to verify
+        images = torch.zeros(2, source.in_channels, *source.image_size)  # a batch of 1 would be treated as fixed
         torch.onnx.export(
             LastFeatures(source.resized).eval(),
             (images,),
@@ -47,7 +47,7 @@ class Onnx:
         )
 
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """The last features (N, L, C), as onnxruntime computes them."""
+        """The last features (N, L, D), computed by onnxruntime."""
         import onnxruntime
 
         session = onnxruntime.InferenceSession(folder / GRAPH, providers=['CPUExecutionProvider'])

@@ -1,4 +1,4 @@
-"""To mmpretrain, mmseg and mmdet: the backbone alone, and the lines of a config that load it."""
+"""Export to mmpretrain, mmseg and mmdet: the backbone, and the lines of a config that load it."""
 
 import copy
 import importlib
@@ -20,11 +20,11 @@ PREFIX = 'backbone.'
 
 
 class OpenMMLab:
-    """A checkpoint and a config with its ``init_cfg``.
+    """A checkpoint, and a config that loads it by ``init_cfg``.
 
     Args:
         package: ``mmpretrain``, ``mmseg`` or ``mmdet``.
-        is_dense: Whether heads of the package want a map of every stage.
+        is_dense: Whether heads of the package need a map of every stage.
     """
 
     def __init__(self, package: str, is_dense: bool):
@@ -32,7 +32,7 @@ class OpenMMLab:
         self.is_dense = is_dense
 
     def write(self, source: Source, folder: Path) -> None:
-        """Write both; the config names the checkpoint within the folder that it will have in the end."""
+        """Write both; the config names the checkpoint inside ``folder``."""
         state = source.resized.state_dict() | source.left_out
         state = {f'{PREFIX}{key}': value for key, value in state.items()}
         torch.save(dict(state_dict=state), folder / CHECKPOINT)
@@ -40,13 +40,13 @@ class OpenMMLab:
         checkpoint = str(folder / CHECKPOINT)
         init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix=PREFIX)
         model = dict(backbone=dict(_delete_=True) | backbone | dict(init_cfg=init_cfg))
-        title = f'A pretrained backbone for a config of {self.package} to have in place of its own.'
+        title = f'A pretrained backbone, to replace the one in a config of {self.package}.'
         text = docstring(title, source.note)
         (folder / FRAGMENT).write_text(f'{text}\n\nmodel = {pformat(model, width=110, sort_dicts=False)}\n')
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of the backbone, built and loaded by the config in the package's scope."""
+        """The last features (N, L, D) of the backbone, built and loaded by the config in the package's scope."""
         importlib.import_module(f'{self.package}.models')
         cfg = dict(Config.fromfile(folder / FRAGMENT).model.backbone)
         cfg.pop('_delete_')
@@ -59,7 +59,7 @@ class OpenMMLab:
 
 
 def dense_outputs(source: Source) -> dict[str, Any]:
-    """Settings with which a backbone returns four maps. Norms of earlier stages are new and are trained."""
+    """Options for a backbone to return four maps. Norms of earlier stages are new, to be trained."""
     if source.kind == 'VisionTransformer':
         depth = source.spec.depth
         return dict(out_type='featmap', out_indices=[depth * quarter // 4 - 1 for quarter in range(1, 5)])

@@ -1,4 +1,4 @@
-"""The backbone that is exported: read from a checkpoint, and built such that its last features come out whole."""
+"""The backbone to export: read from a checkpoint, and built to return its complete last features."""
 
 import copy
 import re
@@ -14,14 +14,14 @@ from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_che
 from mmebm.interchange.specs import READERS, UnsupportedError, kind_of
 from mmebm.model_building import build, complete_model_config
 
-# The scopes of the backbones that are built from what a checkpoint says about itself.
+# The scopes of the backbones that are built from the config stored in a checkpoint.
 KNOWN = {
     **dict.fromkeys(READERS, 'mmpretrain'),
     'TIMMBackbone': 'mmpretrain',
     'HuggingFaceBackbone': 'mmebm',
 }
 
-# Settings with which a backbone returns its last features with nothing pooled or left out.
+# Options for a backbone to return its last features, without pooling and complete.
 FULL_OUTPUT = {
     'VisionTransformer': dict(out_type='raw', out_indices=-1),
     'SwinTransformer': dict(out_indices=(3,)),
@@ -34,10 +34,10 @@ HAVE_IMAGE_SIZE = ('VisionTransformer', 'SwinTransformer')
 # Norms of outputs other than the last, and of pooled ones.
 OTHER_OUTPUTS = re.compile(r'norm[012]\.\w+|ln2\.\w+')
 
-# Where neither the config nor the command line says how large images are.
+# In pixels, if neither the config nor the command line gives it.
 IMAGE_SIZE = 224
 
-# What users of an exported backbone have to know of the order of channels, unless the data preprocessor made them RGB.
+# Notes for users of an exported backbone on the order of channels, unless the data preprocessor converted to RGB.
 AS_LOADED = (
     'Channels, and mean and std with them, are in the order in which the training data set loaded them (to_rgb=False): '
     'BGR where OpenCV read the images, RGB in data sets such as CIFAR10.'
@@ -53,15 +53,15 @@ class Source:
 
     Attributes:
         kind: Its type, without scope.
-        cfg: Its config as in pretraining, with its scope and without where its weights came from.
+        cfg: Its config in pretraining, with scope and without the origin of its weights.
         trained: The backbone as trained, in evaluation mode.
         resized: The same with position embeddings for ``image_size``.
-        image_size: (height, width) of what it is exported for.
-        mean: Of the training images, by which they were normalised; 0 to 255, one per channel. None: not known.
-        std: Their standard deviation, likewise.
+        image_size: (height, width) in pixels of images for the exported backbone.
+        mean: Mean by which training images were normalised; 0 to 255, one per channel. None: not known.
+        std: Likewise, the standard deviation.
         left_out: Weights of other outputs, which the last features do not depend on.
-        to_rgb: Whether the data preprocessor took images for BGR and turned them to RGB.
-        is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in the reverse of the trained order.
+        to_rgb: Whether the data preprocessor converted images from BGR to RGB.
+        is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in reverse order of training.
     """
 
     kind: str
@@ -77,24 +77,24 @@ class Source:
 
     @property
     def spec(self) -> Any:
-        """One of the classes in ``spec``."""
+        """Its spec, one of the classes in ``specs``."""
         return READERS[self.kind](self.resized)
 
     @property
     def in_channels(self) -> int:
-        """Of the images."""
+        """Channels C of the images."""
         return self.cfg.get('in_channels', 3)
 
     @property
     def note(self) -> str:
-        """What its users have to know of the order of channels; empty if there is nothing."""
+        """A note for users on the order of channels; empty if none is needed."""
         if self.is_reversed:
             return FROM_BGR
         return AS_LOADED if self.in_channels == 3 and not self.to_rgb else ''
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of normalised images (N, C, H, W), channels as in what is exported."""
+        """The last features (N, L, D) of normalised images (N, C, H, W), channels as in the exported model."""
         return as_tokens(self.trained(images.flip(1) if self.is_reversed else images)[-1])
 
 
@@ -102,14 +102,14 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     """Read a pretraining checkpoint.
 
     Args:
-        path: Of the checkpoint.
-        config: The config that it was trained with; None: the one that the checkpoint names. That one is read as data,
-            and only known backbones are built from it.
-        image_size: To resize position embeddings to; None: as trained.
+        path: Path of the checkpoint.
+        config: The config that it was trained with; None: the one stored in the checkpoint, which is read as data, and
+            from which only known backbones are built.
+        image_size: Image size in pixels to resize position embeddings for; None: as trained.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, or is not what its config says.
+        ValueError: It cannot be read, does not fit its config, or its backbone cannot be resized.
     """
     checkpoint = read_checkpoint(path)
     model = model_config(checkpoint) if config is None else _model_of(config)
@@ -129,11 +129,11 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     if kind in HAVE_IMAGE_SIZE:
         cfg = cfg | dict(img_size=size)
         resized = build(cfg | FULL_OUTPUT[kind])
-        resized.load_state_dict(trained.state_dict())  # where mmpretrain resizes position embeddings
+        resized.load_state_dict(trained.state_dict())  # here mmpretrain resizes position embeddings
     elif image_size is not None and kind not in FULL_OUTPUT:
         raise UnsupportedError(f'A {kind} cannot be resized; its own library can (leave out --image-size)')
     for backbone in (trained, resized):
-        backbone.eval()  # some of mmpretrain's do not return themselves
+        backbone.eval()  # not chained: some of mmpretrain's return None
     preprocessor = model.get('data_preprocessor') or {}
     return Source(
         kind=kind,
@@ -149,17 +149,17 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
 
 
 def from_bgr(source: Source) -> Source:
-    """A backbone that was trained on BGR images, to be exported as one that takes RGB.
+    """A backbone trained on BGR images, converted to one that takes RGB.
 
     Raises:
-        UnsupportedError: There is not one convolution that reads the images.
-        ValueError: The images are of other channels than BGR.
+        UnsupportedError: There is not exactly one convolution that reads the images.
+        ValueError: The training images were not BGR.
     """
     if source.in_channels != 3:
-        raise ValueError(f'--channels bgr: images of {source.in_channels} channels are no BGR; leave it out')
+        raise ValueError(f'--channels bgr: images of {source.in_channels} channels are not BGR; leave it out')
     if source.to_rgb:
         raise ValueError(
-            '--channels bgr: the data preprocessor has turned BGR into RGB (to_rgb=True), so that the network was not '
+            '--channels bgr: the data preprocessor has converted BGR to RGB (to_rgb=True), so the network was not '
             'trained on BGR; leave it out'
         )
     resized = copy.deepcopy(source.resized)
@@ -176,7 +176,7 @@ def from_bgr(source: Source) -> Source:
 
 
 def as_tokens(features: Tensor) -> Tensor:
-    """Features (N, L, C) of maps (N, C, H, W), or of what already are tokens."""
+    """Maps (N, D, H, W) as tokens (N, L, D); tokens are unchanged."""
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
 
 
@@ -187,7 +187,7 @@ def _model_of(config: Config) -> dict[str, Any]:
 
 
 def _backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> dict[str, Any]:
-    """The backbone's config without what would load other weights; with known types alone if it is not trusted."""
+    """The backbone's config without options that load other weights; only of a known type if it is not trusted."""
     cfg = model.get('backbone')
     if not isinstance(cfg, dict) or not isinstance(cfg.get('type'), str):
         raise ValueError(f'The config for {checkpoint.path} has no model.backbone.type')
@@ -214,7 +214,7 @@ def _refuse(checkpoint: Checkpoint) -> dict:
 
 
 def _is_harmless(cfg: Any, is_nested: bool = False) -> bool:
-    """Whether no nested type names a module, from which mmengine would import anything that is callable."""
+    """Whether no nested type names a module, from which mmengine would import any callable."""
     if isinstance(cfg, dict):
         has_module = is_nested and '.' in str(cfg.get('type', ''))
         return not has_module and all(_is_harmless(value, is_nested=True) for value in cfg.values())
@@ -222,7 +222,7 @@ def _is_harmless(cfg: Any, is_nested: bool = False) -> bool:
 
 
 def _plain(cfg: Any) -> Any:
-    """Plain dicts and lists, without the scopes that inheritance notes in them."""
+    """Plain dicts and lists, without the scopes that inheritance adds."""
     if isinstance(cfg, dict):
         return {key: _plain(value) for key, value in cfg.items() if key not in ('_scope_', '_delete_')}
     return type(cfg)(_plain(value) for value in cfg) if isinstance(cfg, (list, tuple)) else cfg

@@ -1,4 +1,4 @@
-"""What there is to know about a backbone of mmpretrain's, to build the same in another library."""
+"""Specs of mmpretrain's backbones, from which other libraries build the same network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class UnsupportedError(ValueError):
 
 @dataclass(frozen=True)
 class ViTSpec:
-    """Of ``VisionTransformer``. Sizes in pixels, images as (height, width)."""
+    """Spec of a ``VisionTransformer``. Sizes in pixels, images as (height, width)."""
 
     width: int
     depth: int
@@ -34,13 +34,13 @@ class ViTSpec:
 
     @property
     def padded(self) -> bool:
-        """Whether images are no whole number of patches."""
+        """Whether the image size is not a multiple of the patch size."""
         return any(side % self.patch for side in self.image)
 
 
 @dataclass(frozen=True)
 class SwinSpec:
-    """Of ``SwinTransformer``. ``small_maps``: in some stage no map is larger than a window, and maps are padded."""
+    """Spec of a ``SwinTransformer``. ``small_maps``: some stage has padded maps no larger than a window."""
 
     width: int
     depths: tuple[int, ...]
@@ -59,13 +59,13 @@ class SwinSpec:
 
     @property
     def padded(self) -> bool:
-        """Whether images are no whole number of patches."""
+        """Whether the image size is not a multiple of the patch size."""
         return any(side % self.patch for side in self.image)
 
 
 @dataclass(frozen=True)
 class ConvNeXtSpec:
-    """Of ``ConvNeXt``, version 1, or with ``grn`` version 2. ``linear``: pointwise convolutions are ``nn.Linear``."""
+    """Spec of a ``ConvNeXt``, V1, or V2 with ``grn``. ``linear``: pointwise convolutions are ``nn.Linear``."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -79,7 +79,7 @@ class ConvNeXtSpec:
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """Of ``ResNet``. ``width``: of the first stage's 3 x 3 convolutions."""
+    """Spec of a ``ResNet``. ``width``: channels of the first stage's 3 x 3 convolutions."""
 
     depth: int
     depths: tuple[int, ...]
@@ -91,7 +91,7 @@ class ResNetSpec:
 
 
 def vit(backbone: nn.Module) -> ViTSpec:
-    """Read a ``VisionTransformer``."""
+    """The spec of a ``VisionTransformer``."""
     arch, layer, projection = backbone.arch_settings, backbone.layers[0], backbone.patch_embed.projection
     return ViTSpec(
         width=arch['embed_dims'],
@@ -113,7 +113,7 @@ def vit(backbone: nn.Module) -> ViTSpec:
 
 
 def swin(backbone: nn.Module) -> SwinSpec:
-    """Read a ``SwinTransformer``."""
+    """The spec of a ``SwinTransformer``."""
     projection, block = backbone.patch_embed.projection, backbone.stages[0].blocks[0]
     image, window = _pair(backbone.patch_embed.init_input_size), block.attn.window_size
     smallest = min(image) / projection.stride[0] / 2 ** (len(backbone.depths) - 1)
@@ -136,7 +136,7 @@ def swin(backbone: nn.Module) -> SwinSpec:
 
 
 def convnext(backbone: nn.Module) -> ConvNeXtSpec:
-    """Read a ``ConvNeXt``."""
+    """The spec of a ``ConvNeXt``."""
     stem, block = backbone.downsample_layers[0][0], backbone.stages[0][0]
     return ConvNeXtSpec(
         depths=tuple(backbone.depths),
@@ -151,7 +151,7 @@ def convnext(backbone: nn.Module) -> ConvNeXtSpec:
 
 
 def resnet(backbone: nn.Module) -> ResNetSpec:
-    """Read a ``ResNet``."""
+    """The spec of a ``ResNet``."""
     basic = backbone.depth < 50
     return ResNetSpec(
         depth=backbone.depth,
@@ -173,25 +173,25 @@ READERS = {'VisionTransformer': vit, 'SwinTransformer': swin, 'ConvNeXt': convne
 SAME_NETWORK = {
     'SinCosViT': 'VisionTransformer',
     'PatchSubsetViT': 'VisionTransformer',
-}  # they differ in how they begin
+}  # they differ in initialisation
 
 
 def kind_of(registered_type: str) -> str:
-    """The type that a backbone has for other libraries, without scope, from the type in its config."""
+    """The type of a backbone as other libraries know it, without scope, from the type in its config."""
     name = type_name(registered_type)
     return SAME_NETWORK.get(name, name)
 
 
 def refuse(library: str, kind: str, lacking: Mapping[str, bool]) -> None:
-    """Refuse a backbone of which a library has no equal.
+    """Reject a backbone that a library does not support.
 
     Args:
-        library: Its name.
+        library: Name of the library.
         kind: Type of the backbone.
-        lacking: What the library's model cannot have or be, and whether the backbone has or is it.
+        lacking: Properties that the library's model does not support, and whether the backbone has them.
 
     Raises:
-        UnsupportedError: Any of it applies; names all.
+        UnsupportedError: The backbone has any of them; the message lists all.
     """
     found = [name for name, applies in lacking.items() if applies]
     if found:
@@ -206,6 +206,6 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _is_plain(projection: nn.Conv2d) -> bool:
-    """Whether patches are squares beside each other."""
+    """Whether patches are squares that tile the image."""
     (height, width) = projection.kernel_size
     return height == width and projection.stride == projection.kernel_size and set(projection.padding) == {0}

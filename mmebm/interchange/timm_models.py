@@ -1,4 +1,4 @@
-"""To and from timm (https://github.com/huggingface/pytorch-image-models)."""
+"""Export to and import from timm (https://github.com/huggingface/pytorch-image-models)."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from mmebm.interchange.specs import ConvNeXtSpec, ResNetSpec, SwinSpec, ViTSpec,
 
 NAME = 'timm'
 
-# Also the names of MAE's and DINOv2's own checkpoints.
+# Also the names in the original checkpoints of MAE and DINOv2.
 VIT_NAMES = NameMap(
     [
         ('cls_token', 'cls_token'),
@@ -69,7 +69,7 @@ RESNET_NAMES = NameMap(
     ]
 )
 
-# A model of timm's is a name and what differs from it.
+# timm builds a model from a name and the arguments that differ from it.
 VIT_SIZES = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large'}
 SWIN_SIZES = {(96, 18): 'small', (128, 18): 'base', (192, 18): 'large'}
 CONVNEXT_SIZES = {(96, 27): 'small', (128, 27): 'base', (192, 27): 'large'}
@@ -82,7 +82,7 @@ def vit_constructor(spec: ViTSpec) -> tuple[str, dict[str, Any]]:
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'a SwiGLU feed-forward network under a free config': not spec.plain_ffn,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-6,
         },
@@ -115,7 +115,7 @@ def swin_constructor(spec: SwinSpec) -> tuple[str, dict[str, Any]]:
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             f'norms of eps {spec.eps:g}': spec.eps != 1e-5,
         },
     )
@@ -146,7 +146,7 @@ def convnext_constructor(spec: ConvNeXtSpec) -> tuple[str, dict[str, Any]]:
         conv_mlp=not spec.linear,
         norm_eps=spec.eps,
     )
-    if not spec.layer_scale:  # timm drops arguments that are None, so the name has to say it
+    if not spec.layer_scale:  # timm drops arguments that are None, so only the name can say it
         return 'convnextv2_tiny', arguments
     return f'convnext_{CONVNEXT_SIZES.get((spec.widths[0], spec.depths[2]), "tiny")}', arguments
 
@@ -172,7 +172,7 @@ FAMILIES = {
 
 
 class Timm(Library):
-    """A folder with ``model.safetensors`` and ``config.json``, as timm reads and pushes it."""
+    """A folder with ``model.safetensors`` and ``config.json``, in timm's format for local folders and the hub."""
 
     name = NAME
 
@@ -202,7 +202,7 @@ class Timm(Library):
 
 
 class NativeTimm:
-    """The model of a ``TIMMBackbone``, as that builds it."""
+    """The timm model of a ``TIMMBackbone``."""
 
     def write(self, source: Source, folder: Path) -> None:
         """Write its weights, and a ``load.py`` that builds and loads it."""
@@ -220,6 +220,6 @@ class NativeTimm:
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:
-        """The last features (N, L, C) of the model as ``load.py`` loads it."""
+        """The last features (N, L, D) of the model as ``load.py`` loads it."""
         features = run_loader(folder)(images)
         return as_tokens(features[-1] if isinstance(features, (list, tuple)) else features)

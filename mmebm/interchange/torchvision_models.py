@@ -1,4 +1,4 @@
-"""To and from torchvision."""
+"""Export to and import from torchvision."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ NAME = 'torchvision'
 
 
 class Constructor(NamedTuple):
-    """A call of torchvision.
+    """A call that builds a model of torchvision.
 
     Attributes:
-        function: In ``torchvision.models``.
-        arguments: Of the call.
-        head: The classifier within the model, which is left out.
+        function: Function or class in ``torchvision.models``.
+        arguments: Arguments of the call.
+        head: Name of the model's classifier, which is left out.
     """
 
     function: str
@@ -84,7 +84,7 @@ CONVNEXT_NAMES = NameMap(
     ]
 )
 
-# Models that torchvision has a function for; others are built from their class.
+# Models with a function in torchvision; others are built from their class.
 VITS = {
     (16, 768, 12, 12, 3072): 'vit_b_16',
     (32, 768, 12, 12, 3072): 'vit_b_32',
@@ -106,14 +106,14 @@ CONVNEXTS = {
 
 
 def vit_constructor(spec: ViTSpec) -> Constructor:
-    """``vit_b_16`` and its like, or a ``VisionTransformer``."""
+    """Call of ``vit_b_16`` or the like, or of ``VisionTransformer``."""
     height, width = spec.image
     refuse(
         NAME,
         'vision transformer',
         {
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'layer scale': spec.layer_scale,
             'no class token': not spec.class_token,
             'a norm before the first block': spec.pre_norm,
@@ -140,14 +140,14 @@ def vit_constructor(spec: ViTSpec) -> Constructor:
 
 
 def swin_constructor(spec: SwinSpec) -> Constructor:
-    """``swin_t`` and its like, or a ``SwinTransformer``."""
+    """Call of ``swin_t`` or the like, or of ``SwinTransformer``."""
     refuse(
         NAME,
         'Swin transformer',
         {
             'absolute position embeddings': spec.absolute_positions,
             'overlapping patches': spec.overlapping,
-            f'images that are no whole number of {spec.patch}-pixel patches': spec.padded,
+            f'an image size that {spec.patch}-pixel patches do not divide': spec.padded,
             'padded maps that are no larger than a window': spec.small_maps,
             'no biases of queries, keys and values': not spec.qkv_bias,
             f'images of {spec.channels} channels': spec.channels != 3,
@@ -169,7 +169,7 @@ def swin_constructor(spec: SwinSpec) -> Constructor:
 
 
 def convnext_constructor(spec: ConvNeXtSpec) -> Constructor:
-    """``convnext_tiny`` and its like, or a ``ConvNeXt``."""
+    """Call of ``convnext_tiny`` or the like, or of ``ConvNeXt``."""
     refuse(
         NAME,
         'ConvNeXt',
@@ -188,7 +188,7 @@ def convnext_constructor(spec: ConvNeXtSpec) -> Constructor:
 
 
 def resnet_constructor(spec: ResNetSpec) -> Constructor:
-    """``resnet50`` and its like."""
+    """Call of ``resnet50`` or the like."""
     refuse(
         NAME,
         'ResNet',

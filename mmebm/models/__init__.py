@@ -1,5 +1,5 @@
-"""The algorithms, their heads and the loss; backbones from HuggingFace, those that dense prediction needs; and
-what other pretraining methods need to be compared on equal terms.
+"""The algorithms, their heads and the loss; backbones of HuggingFace and for dense prediction; and parts of other
+pretraining methods, for comparisons on equal terms.
 """
 
 from mmebm.models.backbones.huggingface_backbone import HuggingFaceBackbone

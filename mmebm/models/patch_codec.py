@@ -1,4 +1,4 @@
-"""What restoring patches predicts: contents of masked patches, and positions of position-dropped ones. No weights."""
+"""What ``PatchEBM`` predicts: contents of masked patches and positions of position-dropped ones. No weights."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from mmebm.models.patches import gather_patches, patchify
 
-# Added to the variance of a patch: a standard deviation of 0.03, two of 255 grey levels, is as good as flat.
+# Added to the variance of a patch: a standard deviation of 0.03, two of 255 grey levels, counts as flat.
 FLAT = 1e-3
 
 
 class PatchSplit(NamedTuple):
-    """What becomes of the L patches of each image: indices, row by row.
+    """The split of each image's L patches, V + P + R = L: indices of patches numbered row by row.
 
     Attributes:
-        visible: (N, V), shown as they are.
-        position_dropped: (N, P), shown without their position.
-        masked: (N, R), not shown.
+        visible: (N, V), read with position embedding.
+        position_dropped: (N, P), read without position embedding.
+        masked: (N, R), not read.
     """
 
     visible: Tensor
@@ -30,18 +30,18 @@ class PatchSplit(NamedTuple):
 
 
 class PatchCodec(nn.Module):
-    """Contents and positions of patches, and the images that they make.
+    """Encodes patches as contents and positions, and composes images from them.
 
-    The contents of a patch are its pattern, that is its pixels without their mean, divided by their standard deviation,
-    as MAE's targets (arXiv 2111.06377); and its statistics, the mean of each channel and the logarithm of the standard
+    The contents of a patch are its pattern: pixels minus their mean, divided by their standard deviation, as in MAE's
+    targets (arXiv 2111.06377); and its statistics: the mean of each channel and the logarithm of the standard
     deviation. Positions are sines and cosines of both coordinates.
 
-    What is missing of an image is one row x of values: the contents of its masked and the positions of its
-    position-dropped patches, S = R (C p p + C + 1) + P D values for patches of p pixels. x = 0 means flat patches of
-    the images' mean color.
+    The missing values of an image form one vector x: the contents of its masked and the positions of its
+    position-dropped patches, S = R (C p p + C + 1) + P D values for patches of p x p pixels. x = 0 means flat patches
+    of the images' mean color.
 
     Args:
-        grid_size: Patches of an image in a column and in a row.
+        grid_size: Rows and columns of the grid of patches.
         patch_size: Side p of a patch in pixels.
         image_channels: Channels C of the image.
         position_dims: Length D of a position, a multiple of 4.
@@ -54,7 +54,7 @@ class PatchCodec(nn.Module):
         self.image_channels = image_channels
         self.pattern_dims = image_channels * patch_size**2
         self.content_dims = self.pattern_dims + image_channels + 1
-        # The function lists positions column by column, and patches lie row by row.
+        # The function lists positions column by column, while patches are in row-major order.
         positions = build_2d_sincos_position_embedding(self.grid_size[::-1], position_dims)[0]
         self.register_buffer('positions', positions, persistent=False)  # (L, D)
 
@@ -67,7 +67,7 @@ class PatchCodec(nn.Module):
         return torch.cat([(patches - mean) / std, color, std.log()], dim=-1)
 
     def _pixels(self, contents: Tensor) -> Tensor:
-        """Patches (N, R, C p p) of such contents; the color of the pattern is not read."""
+        """Patches (N, R, C p p) of contents (N, R, C p p + C + 1); the mean of a pattern is ignored."""
         pattern, color, log_std = contents.split([self.pattern_dims, self.image_channels, 1], dim=-1)
         values = self._by_channel(log_std.exp() * pattern)
         return (values - values.mean(dim=-1, keepdim=True) + color.unsqueeze(-1)).flatten(2)
@@ -76,51 +76,51 @@ class PatchCodec(nn.Module):
         return patches.reshape(*patches.shape[:2], self.image_channels, -1)
 
     def start(self, split: PatchSplit) -> Tensor:
-        """What restoration starts from: flat patches and no positions, zeros (N, S)."""
+        """Initial values of restoration: flat patches and no positions, zeros (N, S)."""
         num_positions = split.position_dropped.shape[1] * self.positions.shape[1]
         num_values = split.masked.shape[1] * self.content_dims + num_positions
         return self.positions.new_zeros(len(split.masked), num_values)
 
     def truth(self, contents: Tensor, split: PatchSplit) -> Tensor:
-        """What is missing (N, S), given the contents (N, L, C p p + C + 1) of all patches."""
+        """True missing values (N, S), given the contents (N, L, C p p + C + 1) of all patches."""
         positions = self.positions_of(split.position_dropped)
         return torch.cat([gather_patches(contents, split.masked).flatten(1), positions.flatten(1)], dim=1)
 
     def unpack(self, missing: Tensor, split: PatchSplit) -> tuple[Tensor, Tensor]:
-        """Contents (N, R, C p p + C + 1) and positions (N, P, D) in what is missing, (N, S)."""
+        """Contents (N, R, C p p + C + 1) and positions (N, P, D) in missing values (N, S)."""
         num_contents = split.masked.shape[1] * self.content_dims
         # Not unflatten, which the compiler cannot trace here.
         contents = missing[:, :num_contents].reshape(len(missing), -1, self.content_dims)
         return contents, missing[:, num_contents:].reshape(len(missing), -1, self.positions.shape[1])
 
     def positions_of(self, indices: Tensor) -> Tensor:
-        """The positions (N, K, D) of patches (N, K)."""
+        """The positions (N, M, D) of patches with indices (N, M)."""
         return gather_patches(self.positions.expand(len(indices), -1, -1), indices)
 
     def similarity(self, positions: Tensor, grid: Tensor) -> Tensor:
-        """Products (N, P, K) of positions (N, P, D) with others, (N, D, K) or (D, K).
+        """Dot products (N, P, M) of positions (N, P, D) with others, (N, D, M) or (D, M).
 
-        All positions of the grid have the same length, so the nearest one has the largest product. It is computed in
-        the grid's precision even under autocast: half precision does not tell neighbours apart.
+        All positions of the grid have the same norm, so the nearest one has the largest product. It is computed in the
+        grid's precision even under autocast: half precision does not distinguish neighbours.
         """
         with torch.autocast(positions.device.type, enabled=False):
             return positions.to(grid.dtype) @ grid
 
     def assign(self, positions: Tensor, split: PatchSplit) -> Tensor:
-        """Indices (N, P): a cell of the grid for each position-dropped patch, each taken once, nearest to (N, P, D)."""
+        """Indices (N, P) of position-dropped patches, permuted to match restored positions (N, P, D) best in sum."""
         products = self.similarity(positions, self.positions_of(split.position_dropped).transpose(1, 2))  # (N, P, P)
         columns = [linear_sum_assignment(one, maximize=True)[1] for one in products.cpu().numpy()]
         indices = torch.as_tensor(np.stack(columns), device=split.position_dropped.device)
         return split.position_dropped.gather(1, indices)
 
     def compose(self, images: Tensor, split: PatchSplit, contents: Tensor, cells: Tensor) -> Tensor:
-        """Images (N, C, H, W) with other contents of masked patches, and position-dropped ones in other cells.
+        """Images (N, C, H, W) with other contents of masked patches, and position-dropped patches at other positions.
 
         Args:
             images: (N, C, H, W).
-            split: Which patches are which.
-            contents: (N, R, C p p + C + 1), of the masked ones.
-            cells: Indices (N, P) of where the position-dropped ones go, the same cells in another order.
+            split: The visible, position-dropped and masked patches.
+            contents: (N, R, C p p + C + 1), of the masked patches.
+            cells: Indices (N, P) of the new positions of the position-dropped patches, a permutation of their own.
         """
         patches = patchify(images, self.patch_size)
         changed = torch.cat([self._pixels(contents), gather_patches(patches, split.position_dropped)], dim=1)

@@ -1,7 +1,7 @@
-"""What other methods need to run on the plain ViT and at small images, where mmpretrain's parts ask for more.
+"""Parts of other methods for the plain ViT and small images, which mmpretrain's own parts do not support.
 
-The backbones keep the names and the meaning of the weights of mmpretrain's ``VisionTransformer`` and add ``mask_token``
-alone, so that whatever fine-tunes one method's checkpoint fine-tunes any other's. All begin as ``SinCosViT``.
+The backbones keep the names and meaning of the weights of mmpretrain's ``VisionTransformer`` and add only
+``mask_token``, so one config fine-tunes the checkpoints of all methods. All are initialised as ``SinCosViT``.
 """
 
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from mmebm.registry import MODELS
 
 @MODELS.register_module()
 class RepeatedMAE(MAE):
-    """``MAE`` with several masks of each image in a step, as ``PatchEBM`` has several views.
+    """``MAE`` with several masks per image in a step, as the views of ``PatchEBM``.
 
     Args:
-        views: How many masks.
+        views: Number of masks per image.
         **kwargs: The options of :class:`mmpretrain.models.MAE`.
     """
 
@@ -27,7 +27,7 @@ class RepeatedMAE(MAE):
         self.views = views
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
-        """MAE's loss of normalised images (N, C, H, W), the mean over all their masks."""
+        """MAE's loss of normalised images (N, C, H, W), the mean over all masks."""
         return super().loss(inputs.repeat(self.views, 1, 1, 1), data_samples, **kwargs)
 
 
@@ -40,12 +40,12 @@ class SinCosMaskFeatViT(SinCosInit, MaskFeatViT):
     """
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave the initial weights of ``VisionTransformer``: those of ``MaskFeatViT`` are for a width of 768."""
+        """Keep the initialisation of ``VisionTransformer``: that of ``MaskFeatViT`` is for a width of 768."""
 
 
 @MODELS.register_module()
 class SimMIMViT(SinCosMaskFeatViT):
-    """The plain ViT for ``SimMIM``, as its Swin: masked patches are replaced by a learned token behind the embedding.
+    """The plain ViT for ``SimMIM``, as its Swin: a learned token replaces masked patches after the patch embedding.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
@@ -59,7 +59,7 @@ class SimMIMViT(SinCosMaskFeatViT):
             mask: (N, H / p, W / p) for patches of p pixels, 1 = masked; None for the features of whole images.
 
         Returns:
-            With a mask one map (N, C, H / p, W / p), without one what ``VisionTransformer`` returns.
+            With a mask, one map (N, D, H / p, W / p); without, what ``VisionTransformer`` returns.
         """
         if mask is None:
             return super().forward(x, None)
@@ -69,7 +69,7 @@ class SimMIMViT(SinCosMaskFeatViT):
 
 @MODELS.register_module()
 class BEiTPlainViT(SinCosMaskFeatViT):
-    """The plain ViT for ``BEiT``: absolute positions, no layer scale, and no smaller weights in later blocks.
+    """The plain ViT for ``BEiT``: absolute positions, no layer scale, no rescaled weights in later blocks.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.MaskFeatViT`.
@@ -83,7 +83,7 @@ class BEiTPlainViT(SinCosMaskFeatViT):
             mask: (N, H / p, W / p) for patches of p pixels, 1 = masked; None for the features of whole images.
 
         Returns:
-            With a mask one sequence of tokens (N, 1 + L, C), the class token first; without one what
+            With a mask, one sequence of tokens (N, 1 + L, D), the class token first; without, what
             ``VisionTransformer`` returns.
         """
         if mask is None:
@@ -93,11 +93,11 @@ class BEiTPlainViT(SinCosMaskFeatViT):
 
 @MODELS.register_module()
 class HOGOfPatches(HOGGenerator):
-    """MaskFeat's histograms of oriented gradients, for patches of any size; mmpretrain's are for 14 x 14 patches.
+    """MaskFeat's histograms of oriented gradients for any patch size; mmpretrain's are for 14 x 14 patches.
 
     Args:
-        patch_size: In pixels; ``pool`` must divide it.
-        pool: Width of a cell in pixels.
+        patch_size: Side of a patch in pixels; a multiple of ``pool``.
+        pool: Side of a cell in pixels.
         **kwargs: The options of :class:`mmpretrain.models.HOGGenerator`.
 
     Raises:
@@ -111,5 +111,5 @@ class HOGOfPatches(HOGGenerator):
         self.cells = patch_size // pool
 
     def _reshape(self, hog_feat: Tensor) -> Tensor:
-        """Histograms (N, 3, bins, rows, columns) of cells as targets (N, patches, 3 * bins * cells of a patch)."""
+        """Histograms (N, 3, bins, rows, columns) of cells as targets (N, L, 3 * bins * cells per patch)."""
         return F.unfold(hog_feat.flatten(1, 2), self.cells, stride=self.cells).transpose(1, 2)

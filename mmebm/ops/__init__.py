@@ -1,1 +1,1 @@
-"""Operators for networks that are differentiated twice; torch alone."""
+"""Operators for networks that are differentiated twice; they depend on torch only."""

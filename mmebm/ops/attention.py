@@ -4,8 +4,8 @@ The fused kernels behind ``torch.nn.functional.scaled_dot_product_attention`` ha
 backend has one, but computes bfloat16 and float16 in float32, off the tensor cores. Hence two replacements here, both
 in the working precision:
 
-- ``explicit_attention``: plain operators, for every use and every way to differentiate;
-- ``recomputed_attention``: keeps no L x L matrix, for long sequences.
+- ``explicit_attention``: plain operators, for every option and every mode of differentiation;
+- ``recomputed_attention``: keeps no L x L matrix of L tokens, for long sequences.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def explicit_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention in plain operators; arguments and result as of torch's ``scaled_dot_product_attention``."""
+    """Attention in plain operators; arguments, shapes and result as in torch's ``scaled_dot_product_attention``."""
     query, key, value = _in_working_precision(query, key, value)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
@@ -55,14 +55,14 @@ def recomputed_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention that saves nothing of size L x L, in either backward pass.
+    """Attention that saves no L x L matrix for either backward pass; arguments as in ``explicit_attention``.
 
-    The forward and the first backward pass are torch's fused kernels; the second backward pass recomputes the weights,
-    some rows at a time. With a mask, dropout or grouped queries it is ``explicit_attention``.
+    The forward and the first backward pass are torch's fused kernels; the second backward pass recomputes the attention
+    weights, 128 rows at a time. With a mask, causal or not, dropout or grouped queries it is ``explicit_attention``.
 
     Raises:
-        RuntimeError: Called while compiling: the compiler would differentiate through the fused kernel as if its
-            result were constant, which gives wrong gradients and no error.
+        RuntimeError: Called while compiling: the compiler would treat the fused kernel's result as constant, which
+            gives wrong gradients without an error.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError("recomputed attention cannot be compiled; use attention='explicit' with compile=True")
@@ -76,7 +76,7 @@ def _scale(query: Tensor, scale: float | None) -> float:
 
 
 def _in_working_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What autocast does to the operands of fused attention."""
+    """Cast the operands as autocast does for fused attention."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
@@ -114,7 +114,7 @@ class _AttentionBackward(torch.autograd.Function):
 
 
 def _fused_forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, ...]:
-    """Output, and what the fused backward pass needs of it."""
+    """Output, and the state that the fused backward pass needs."""
     if query.is_cuda:
         return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True, scale=scale)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale)
@@ -150,7 +150,7 @@ def _double_backward(
 
         dP = grad_out V',  dS = scale * P (dP - rowsum(P dP)),  dq = dS K,  dk = dS' Q,  dv = P' grad_out.
 
-    So the sum is <dS, T> + <P, grad_out grad_dv'> with T = grad_dq K' + Q grad_dk', and what follows is its derivative.
+    So the sum is <dS, T> + <P, grad_out grad_dv'> with T = grad_dq K' + Q grad_dk'; the code computes its derivative.
     """
     g_out, g_query = torch.empty_like(grad_out), torch.empty_like(query)
     g_key, g_value = torch.zeros_like(key), torch.zeros_like(value)
@@ -164,7 +164,7 @@ def _double_backward(
         t_centered = t - (p * t).sum(dim=-1, keepdim=True)
         d_s = p * centered * scale
         g_dp = p * t_centered
-        # Up to a constant in each row, which the softmax's own backward pass removes.
+        # Up to a constant per row, which the backward pass of the softmax removes.
         g_p = do @ grad_dv.mT + centered * t_centered
         g_logits = p * (g_p - (p * g_p).sum(dim=-1, keepdim=True)) * scale
         g_query[rows] = g_logits @ key + d_s @ grad_dk

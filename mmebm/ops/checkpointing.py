@@ -12,9 +12,9 @@ from mmebm.ops.forward_mode import DualOperators
 
 
 def residual_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a network stacks: a transformer's layers, the residual blocks of a CNN.
+    """The repeated blocks of a network: a transformer's layers, the residual blocks of a CNN; empty if there are none.
 
-    They are the members of its innermost lists (``ModuleList`` or ``Sequential``) of composite modules of one class.
+    They are the members of the innermost ``ModuleList`` or ``Sequential`` whose members are composite and of one class.
     """
     return [block for stack in _stacks(model) for block in stack]
 
@@ -32,10 +32,10 @@ def _stacks(module: nn.Module) -> list[list[nn.Module]]:
 def block_checkpointing(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Context in which the blocks keep their inputs only, and are recomputed in the backward pass.
 
-    Blocks may be called with dual tensors of forward-mode differentiation.
+    With dual tensors of forward-mode differentiation, a block that does not return one tensor raises TypeError.
     """
     for block in blocks:
-        # On the instance, so that nothing is renamed or wrapped; removed below, so that the model can be copied.
+        # On the instance: nothing is renamed or wrapped. Removed below, so that the model can be copied.
         block.forward = partial(_checkpointed, block.forward)
     try:
         yield
@@ -50,7 +50,7 @@ def _checkpointed(forward, x: Tensor, *args, **kwargs):
         return checkpoint(forward, x, *args, use_reentrant=False, **kwargs)
 
     def dual_forward(primal: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-        # Both contexts anew: when this is recomputed, the first ones are closed.
+        # Both contexts are entered again: when this is recomputed, the first ones are closed.
         with nullcontext() if _is_dual_level_open() else fwAD.dual_level(), DualOperators():
             out = forward(fwAD.make_dual(primal, tangent), *args, **kwargs)
             if not isinstance(out, Tensor):

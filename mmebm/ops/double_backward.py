@@ -1,7 +1,7 @@
-"""What replaces torch's operators in a network that is differentiated twice.
+"""Replacements for torch's operators in a network that is differentiated twice.
 
-torch has second derivatives too, composed of many small operators. Each of those reads and writes whole activations,
-which is what an eager step spends much of its time on. The compiler fuses them by itself.
+torch composes their second derivatives of many small operators. Each of those reads and writes whole activations, which
+takes much of the time of an eager step. The compiler fuses them.
 """
 
 import math
@@ -16,12 +16,12 @@ from mmebm.ops.attention import AttentionFn, explicit_attention
 
 
 class SecondOrderOperators(TorchFunctionMode):
-    """Context for the forward pass of a network whose gradient is differentiated in turn.
+    """Context for the forward pass of a network whose gradient is differentiated again.
 
-    Modules, weights and names stay as they are; it is the operators that they call that differ.
+    Modules, weights and names are unchanged; only the operators that modules call are replaced.
 
     Args:
-        attention: In place of ``scaled_dot_product_attention``: ``explicit_attention`` or ``recomputed_attention``.
+        attention: Replaces ``scaled_dot_product_attention``: ``explicit_attention`` or ``recomputed_attention``.
     """
 
     def __init__(self, attention: AttentionFn = explicit_attention) -> None:
@@ -38,7 +38,7 @@ class SecondOrderOperators(TorchFunctionMode):
 
 
 def multi_head_attention_forward(*args, need_weights: bool = True, **kwargs) -> tuple[Tensor, Tensor | None]:
-    """As torch's function behind ``nn.MultiheadAttention``, but never by fused attention."""
+    """As torch's function behind ``nn.MultiheadAttention``, but never with fused attention."""
     output, weights = F.multi_head_attention_forward(*args, need_weights=True, **kwargs)  # type: ignore[misc]
     return output, weights if need_weights else None
 
@@ -50,7 +50,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """As torch's ``layer_norm``; in full precision and over the last dimension, with a second derivative of its own."""
+    """As torch's ``layer_norm``; with its own second derivative in full precision and over the last dimension."""
     # On a GPU, the statistics of half precision are float32.
     is_plain = len(normalized_shape) == 1 and input.dtype in (torch.float32, torch.float64)
     is_plain &= weight is not None and bias is not None and input.dtype == weight.dtype
@@ -60,16 +60,16 @@ def layer_norm(
 
 
 def gelu(input: Tensor, approximate: str = 'none') -> Tensor:
-    """As torch's ``gelu``; with a second derivative of its own for the exact form."""
+    """As torch's ``gelu``, with its own second derivative for the exact form."""
     return F.gelu(input, approximate=approximate) if approximate != 'none' else _GELU.apply(input)
 
 
 def normalization_derivative(x: Tensor, direction: Tensor, eps: float) -> Tensor:
-    """Derivative along a direction of (x - mean) / sqrt(variance + eps) over the last dimension, differentiable once.
+    """Directional derivative of (x - mean) / sqrt(variance + eps) over the last dimension, differentiable once.
 
     Args:
-        x: (..., C).
-        direction: (..., C).
+        x: (..., D).
+        direction: (..., D), as the result.
         eps: As in ``layer_norm``.
     """
     _, mean, rstd = torch.native_layer_norm(x.detach(), x.shape[-1:], None, None, eps)
@@ -77,7 +77,7 @@ def normalization_derivative(x: Tensor, direction: Tensor, eps: float) -> Tensor
 
 
 def gelu_derivative(x: Tensor, direction: Tensor) -> Tensor:
-    """Derivative along a direction of the exact ``gelu``, elementwise, differentiable once."""
+    """Directional derivative of the exact ``gelu``, elementwise, of the shape of x, differentiable once."""
     return _GELUBackward.apply(direction, x)
 
 
@@ -96,7 +96,7 @@ class _LayerNorm(torch.autograd.Function):
 class _LayerNormBackward(torch.autograd.Function):
     """The first backward pass, as a function of (grad_out, x, weight).
 
-    With n the normalised x, r its reciprocal deviation, g = weight * grad_out and means over the last dimension,
+    With n the normalised x, r the reciprocal standard deviation, g = weight * grad_out and means over the last axis,
 
         grad_x = P g,  P u = r (u - mean(u) - n mean(n u)),  grad_weight = sum(grad_out n),  grad_bias = sum(grad_out).
 

@@ -13,14 +13,14 @@ from mmebm.ops.double_backward import gelu_derivative, normalization_derivative
 class DualOperators(TorchFunctionMode):
     """Context for a forward pass on dual tensors, whose tangents are derivatives along a direction of the input.
 
-    Replaces what torch's forward mode lacks, wastes or gets wrong:
+    Replaces what is missing, inefficient or wrong in torch's forward mode:
 
     - fused attention has no forward mode;
     - in linear maps, torch also multiplies by the weights' tangents, which are zero here;
-    - the tangents of normalisations and of the softmax, differentiated in turn, give wrong gradients. For the former,
-      torch takes mean and deviation for constants; for the latter, it overwrites a tensor that it needs again, and
-      inside a checkpoint nobody notices;
-    - the tangent of GELU, differentiated in turn, is composed of operators that each keep an activation.
+    - the tangents of normalisations and of the softmax, when differentiated, give wrong gradients. For the former,
+      torch treats mean and standard deviation as constants; for the latter, it overwrites a tensor that it needs again,
+      which inside a checkpoint raises no error;
+    - the tangent of GELU, when differentiated, is composed of operators that each keep an activation.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -61,7 +61,7 @@ def _group_norm(func, input: Tensor, num_groups: int, weight=None, bias=None, ep
 
 
 def _normalization_tangent(x: Tensor, tangent: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
-    """Of a normalisation over the last dimension of the given shape, at least in float32."""
+    """Tangent of a normalisation over the last dimension of ``shape``, in at least float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return normalization_derivative(x.reshape(shape).to(dtype), tangent.reshape(shape).to(dtype), eps).view_as(x)
 
@@ -78,7 +78,7 @@ def _softmax(func, input: Tensor, dim: int, *args, **kwargs) -> Tensor:
     output = func(primal, dim, *args, **kwargs)
     if tangent is None:
         return output
-    # The Jacobian is symmetric, so that torch's backward pass, which it can differentiate, is the forward one too.
+    # The Jacobian is symmetric: torch's backward operator, which is differentiable, also gives the tangent.
     tangent = torch.ops.aten._softmax_backward_data(tangent.to(output.dtype), output, dim, output.dtype)
     return fwAD.make_dual(output, tangent)
 

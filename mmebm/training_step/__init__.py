@@ -1,4 +1,4 @@
-"""How a training step is computed: eagerly or compiled, at once or in parts, fast or in little memory."""
+"""How a training step is computed: eager or compiled, whole or in micro-batches, fast or with little memory."""
 
 from mmebm.training_step.parts import trainable
 from mmebm.training_step.step import TrainingStep

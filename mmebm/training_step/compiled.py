@@ -12,7 +12,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._functorch import config as functorch_config
 from torch._inductor.exc import CppCompileError, InvalidCxxCompiler, OperatorIssue, SubgraphLoweringException
 
-# What the compiler raises when it cannot do something; not what the compiled code itself raises.
+# Raised by the compiler for what it does not support; errors of the compiled code itself are not among them.
 COMPILER_ERRORS = (
     TorchDynamoException,
     CppCompileError,
@@ -24,9 +24,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Compiled:
-    """A function compiled as one graph with its backward pass, or, from where the compiler fails on, the function.
+    """A function compiled as one graph with its backward pass; once the compiler fails, the plain function.
 
-    What is no fault of the compiler's is raised as it is: memory or disk that is full, and the function's own errors.
+    Other errors are raised unchanged: full memory or disk, and the function's own errors.
 
     Args:
         function: What to compile.
@@ -44,7 +44,7 @@ class Compiled:
         return self._compiled not in (None, self.function)
 
     def __call__(self, *args):
-        """What the function returns; the first call compiles, and so does the first one of another batch size."""
+        """The function's result. The first call of each batch size compiles."""
         if self._compiled is self.function:
             return self.function(*args)
         try:
@@ -62,13 +62,13 @@ class Compiled:
     def _compile(self) -> Callable:
         if self._compiled is None:
             make_traceable(self.model)
-            # Static shapes: the last, smaller batch of an epoch is compiled on its own and slows down no other.
+            # Static shapes: the last, smaller batch of an epoch is compiled separately and slows down no other.
             self._compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
         return self._compiled
 
 
 def _full(error: BaseException) -> BaseException | None:
-    """Behind an error of the compiler's, one that says that memory or disk is full; None if there is none."""
+    """The error of a full memory or disk that caused a compiler error; None if there is none."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
@@ -87,8 +87,8 @@ def _full(error: BaseException) -> BaseException | None:
 def _compiler_settings() -> Iterator[None]:
     """Lets the compiler trace ``torch.autograd.grad``, and has it compile the backward pass together with the forward.
 
-    Left until ``loss.backward()``, a backward pass that does not compile would raise too late to continue without it.
-    And the graph is not split into the buckets of DistributedDataParallel, which no gradient would cross.
+    Compiled only in ``loss.backward()``, a backward pass that fails to compile would raise too late to fall back. The
+    graph is not split at the buckets of DistributedDataParallel, since no gradient would cross them.
     """
     with (
         torch._dynamo.config.patch(trace_autograd_ops=True, optimize_ddp=False),
@@ -98,7 +98,7 @@ def _compiler_settings() -> Iterator[None]:
 
 
 def make_traceable(model: nn.Module) -> None:
-    """Replace what stops the compiler: numbers of NumPy among the attributes, such as mmpretrain's drop path rates."""
+    """Replace NumPy scalars in modules' attributes, such as mmpretrain's drop path rates: the compiler rejects them."""
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, np.generic):

@@ -1,7 +1,7 @@
-"""The gradient of an energy in little memory: reverse over forward instead of reverse over reverse.
+"""The gradient of an energy with little memory: reverse over forward mode instead of reverse over reverse.
 
 With v the loss's gradient with respect to dE/dx, the gradient of the weights is that of the directional derivative
-v . dE/dx, which is a forward pass and can be recomputed block by block. It is as exact as ``energy_gradient``.
+v . dE/dx, which is a forward pass and can be recomputed block by block. The result is exact, as ``energy_gradient``'s.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,26 +18,25 @@ from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
 from mmebm.ops.forward_mode import DualOperators
 from mmebm.training_step.parts import trainable
 
-# In bfloat16 the two formulations differ by about 0.01; a wrong derivative makes 0.1 and more.
+# Relative. In bfloat16 the two formulations differ by about 0.01; a wrong derivative differs by 0.1 or more.
 TOLERANCE = 0.05
 
 
 class LowMemoryGradient:
-    """``energy_gradient`` for training, in less memory than a supervised step needs, 1.7 times as slow.
+    """``energy_gradient`` for training, with less memory than a supervised step, in 1.7 times the time.
 
-    Nothing but the images is kept until the backward pass. That one computes the directional derivative of the energy
-    along the incoming gradient, and differentiates it; both passes recompute the network block by block.
+    Only the images are kept for the backward pass. It computes the directional derivative of the energy along the
+    incoming gradient and differentiates it; both passes recompute the network block by block.
 
     Args:
         model: The network behind the energy; it must not depend on other parameters.
-
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
     def __call__(self, energy_fn: EnergyFn, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """As ``energy_gradient``; only the gradient is differentiable, with respect to the weights."""
+        """As ``energy_gradient``; only the gradient (N, C, H, W) is differentiable, with respect to the weights."""
         blocks = residual_blocks(self.model)
         if create_graph:
             return _RecomputedGradient.apply(energy_fn, blocks, x.detach(), *trainable(self.model))
@@ -46,23 +45,23 @@ class LowMemoryGradient:
     def check(self, energy_fn: EnergyFn, x: Tensor) -> None:
         """Compare the weights' gradients with those of ``energy_gradient``, along a random direction.
 
-        Forward-mode formulas of some operators are wrong when they are differentiated, and say nothing.
+        The forward-mode formulas of some operators, when differentiated, are wrong without an error.
 
         Args:
             energy_fn: As in ``energy_gradient``.
-            x: Images (N, C, H, W); a single one will do.
+            x: Images (N, C, H, W); one image is enough.
 
         Raises:
-            RuntimeError: They differ, so that the model cannot be trained in this way.
+            RuntimeError: They differ by a relative error of ``TOLERANCE`` or more: this model needs another way.
         """
-        # Of a generator of its own: a resumed run, which checks again, must draw what an uninterrupted one does.
+        # Its own generator: a resumed run, which checks again, must draw the same numbers as an uninterrupted one.
         generator = torch.Generator(x.device).manual_seed(0)
         direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         same_conditions, found = _conditions(x), []
         for gradient_fn in (energy_gradient, self):
             with same_conditions():
                 _, gradient = gradient_fn(energy_fn, x, create_graph=True)
-            # What the energy function holds already, such as features, serves both.
+            # Both share what the energy function has computed already, such as features.
             parts = torch.autograd.grad(
                 gradient, trainable(self.model), direction, allow_unused=True, retain_graph=True
             )
@@ -96,7 +95,7 @@ class _RecomputedGradient(torch.autograd.Function):
         ):
             energy = ctx.energy_fn(fwAD.make_dual(ctx.x, direction))
             slope = fwAD.unpack_dual(energy).tangent.sum()
-        # Outside the level: within it, autograd would also compute the gradients' own tangents.
+        # Outside the level: within it, autograd would also compute tangents of the gradients.
         gradients = torch.autograd.grad(slope, ctx.parameters, allow_unused=True)
         return None, None, None, *gradients
 
@@ -107,7 +106,7 @@ def _first_order(energy_fn: EnergyFn, blocks: list[nn.Module], x: Tensor) -> tup
 
 
 def _conditions(x: Tensor) -> Callable[[], AbstractContextManager[None]]:
-    """A context that has the autocast and the random numbers (of dropout and the like) that hold now."""
+    """Makes contexts with the present autocast settings and random state (for dropout and the like)."""
     device = x.device.type
     autocast: dict[str, Any] = dict(enabled=torch.is_autocast_enabled(device), dtype=torch.get_autocast_dtype(device))
     cpu_state, (devices, device_states) = torch.get_rng_state(), get_device_states(x)

@@ -1,4 +1,4 @@
-"""A loss in parts, of which only one has a graph at a time."""
+"""A loss summed over parts of a batch, with the graph of one part in memory at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -11,18 +11,18 @@ from mmebm.energy import autocasts_to
 
 Batch = TypeVar('Batch')
 
-# In float16, before the first backward pass. A power of two, so that it rounds nothing.
+# In float16, before the first backward pass. A power of two, so scaling is exact.
 FP16_LOSS_SCALE = 2.0**14
 
 
 class SumInParts:
     """Sums losses that are computed one by one, with the memory of one.
 
-    Each loss is differentiated before the next is asked for. The sum carries these gradients: its backward pass only
-    hands them over, so that whatever follows (distributed training, gradient accumulation, clipping) notices nothing.
+    Each loss is differentiated before the next is computed. The sum carries these gradients: its backward pass only
+    passes them on, so distributed training, gradient accumulation and clipping work as usual.
 
-    In float16 they are computed at the factor of the last backward pass, which is the scale of the caller's gradient
-    scaler: where they overflow, that one lowers its scale, and thereby the next one here.
+    In float16 the losses are scaled by the gradient that the last backward pass received, the scale of the caller's
+    gradient scaler: after an overflow, the scaler lowers its scale, and so the next one here.
     """
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class SumInParts:
         """The sum, a scalar.
 
         Args:
-            losses: Yields scalars, each computed when it is asked for.
-            parameters: What to differentiate with respect to.
+            losses: Yields scalars, each computed on demand.
+            parameters: Differentiated with respect to these.
         """
         total: Tensor | None = None
         gradients: list[Tensor | None] = [None] * len(parameters)
@@ -58,18 +58,18 @@ class _WithGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, factor):
-        gradients, ctx.gradients = ctx.gradients, None  # handed over, not kept
+        gradients, ctx.gradients = ctx.gradients, None  # passed on, not kept
         ctx.owner.fp16_scale = factor
         factor = factor / ctx.scale
         return None, None, None, None, *(None if g is None else g.mul_(factor) for g in gradients)
 
 
 def split(batch: Batch, size: int | None) -> Iterator[tuple[Batch, float]]:
-    """Parts of a batch, each with its share of the images.
+    """Yields parts of a batch, each with its share of the N images, above 0 to 1.
 
     Args:
-        batch: Tensors (N, ...) and None, in tuples however nested; the first one is a tensor.
-        size: Images of a part; the last one may have fewer. None: a single part.
+        batch: Nested tuples of tensors (N, ...) and None; the first leaf is a tensor.
+        size: Images per part; the last part may have fewer. None: a single part.
     """
     num_images = len(tree_leaves(batch)[0])
     for start in range(0, num_images, size or num_images):

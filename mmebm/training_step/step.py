@@ -1,4 +1,4 @@
-"""One class that computes a training batch in all ways; what is computed, the algorithm says."""
+"""Computes the loss of a training batch that the algorithm defines: compiled, in micro-batches, or with low memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,24 +21,24 @@ ATTENTIONS = {'explicit': explicit_attention, 'recomputed': recomputed_attention
 
 
 class TrainingStep:
-    """Computes the loss of a training batch. Every way to compute it gives the same gradients.
+    """Computes the loss of a training batch. All options give the same gradients.
 
     Args:
         model: The model that is trained.
-        step: One restoration step with its loss: from x_{k-1} (N, ...) and a batch, to x_k and losses by name. It
-            differentiates its energy by ``gradient_fn``. A batch is any nest of tuples of tensors (N, ...) and None.
-        num_steps: K, steps of a restoration; their losses are added.
+        step: One restoration step with its loss: maps x_{k-1} (N, ...) and a batch to x_k (N, ...) and losses by name.
+            It differentiates its energy by ``gradient_fn``. A batch is nested tuples of tensors (N, ...) and None.
+        num_steps: K, restoration steps; their losses are added.
         compile: Whether to compile the step, inner gradient included, as one graph. The first step then takes a minute
             or more; where the compiler fails, training warns and continues without it. (Not the runner's own
             ``compile``, which would differentiate a compiled module twice.)
-        micro_batch: How many images' activations exist at a time; a batch is differentiated in such parts. None: all.
+        micro_batch: Images whose activations exist at a time: a batch is differentiated in such parts. None: all.
         low_memory: Whether to recompute activations block by block instead of keeping them: at larger batches, less
-            memory than a supervised step; 1.7 times as slow.
+            memory than a supervised step; 1.7 times the time.
         attention: ``explicit``; or ``recomputed``, which saves no L x L matrix, for long sequences (not with
             ``compile`` or ``low_memory``, which need none).
 
     Raises:
-        ValueError: Unknown ``attention``, ``micro_batch`` below 1, or choices that exclude each other.
+        ValueError: Unknown ``attention``, ``micro_batch`` below 1, or options that exclude each other.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TrainingStep:
             raise ValueError(f'training_step: micro_batch must be at least 1, not {micro_batch}')
         if attention != 'explicit' and (compile or low_memory):
             other = 'compile' if compile else 'low_memory'
-            raise ValueError(f'training_step: {other}=True excludes attention={attention!r}, which it has no use for')
+            raise ValueError(f'training_step: {other}=True excludes attention={attention!r}, which it does not need')
         if compile and low_memory:
             raise ValueError(
                 'training_step: compile=True excludes low_memory=True, which the compiler would not differentiate '
@@ -74,11 +74,11 @@ class TrainingStep:
         self.sum_in_parts = SumInParts()
 
     def __call__(self, start: Tensor, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses by name, and x_K (N, ...), detached.
+        """Losses by name, scalars, and x_K (N, ...), detached.
 
         Args:
             start: x_0, (N, ...).
-            batch: What else the step takes.
+            batch: The batch of ``step``.
         """
         if self.num_steps == 1 and (self.micro_batch or len(start)) >= len(start):
             restored, losses = self._step(start.detach(), batch)
@@ -93,7 +93,7 @@ class TrainingStep:
     def _one_by_one(
         self, start: Tensor, batch: Any, totals: dict[str, Tensor], images: list[Tensor]
     ) -> Iterator[Tensor]:
-        """The loss of every part and step. What came of them is added to ``totals`` and ``images``."""
+        """The loss of every part and step. Adds values to ``totals`` and x_K to ``images``."""
         for (x, part), share in self.parts((start, batch)):
             for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):  # noqa: B007
                 for name, value in losses.items():
@@ -102,23 +102,23 @@ class TrainingStep:
             images.append(image.detach())
 
     def _step(self, x: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.step(x.requires_grad_(), batch)  # to be differentiated, x has to be an input of what is compiled
+        return self.step(x.requires_grad_(), batch)  # to be differentiated, x must be an input of the compiled function
 
     def parts(self, batch: Any) -> Iterator[tuple[Any, float]]:
-        """The parts of a batch that are computed one by one, each with its share of the images."""
+        """The micro-batches of a batch, each with its share of the images."""
         return split(batch, self.micro_batch)
 
     def recomputing(self) -> AbstractContextManager[None]:
-        """Context for what a step computes before the energy: with ``low_memory``, blocks keep their inputs only."""
+        """Context for computations of a step before the energy: with ``low_memory``, blocks keep their inputs only."""
         return block_checkpointing(residual_blocks(self.model) if self.low_memory else [])
 
     def check(self, energy_of: Callable[[Any], EnergyFn], start: Tensor, batch: Any) -> None:
-        """Make sure, on a first batch, that the gradients are exact.
+        """Check, on a first batch, that the gradients are exact.
 
         Args:
-            energy_of: From a batch to the energy of x.
+            energy_of: Maps a batch to its energy function of x.
             start: x_0, (N, ...).
-            batch: What else a step takes.
+            batch: The batch of ``step``.
 
         Raises:
             ValueError: The model has batch normalisation, and a batch is split or computed twice.

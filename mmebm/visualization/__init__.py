@@ -1,4 +1,4 @@
-"""Pictures of what a model restores and of how it learned."""
+"""Figures of restorations and of training curves."""
 
 from mmebm.visualization.figures import plot_curves, plot_restorations
 

@@ -12,12 +12,12 @@ ROWS = ('clean', 'corrupted', 'restored')
 
 
 def plot_restorations(samples: Mapping[str, Sequence[DataSample]], path: str | Path) -> None:
-    """Draw clean, corrupted and restored images, three rows for each corruption.
+    """Draw clean, corrupted and restored images, three rows per corruption.
 
     Args:
-        samples: For each corruption's name the data samples of ``EBMAlgorithm.predict``, as many for each; images with
-            three channels are RGB.
-        path: The file to write; its suffix chooses the format.
+        samples: Data samples of ``EBMAlgorithm.predict`` by corruption, the same number for each; images with three
+            channels are RGB, in pixel units.
+        path: The file to write; its suffix sets the format.
     """
     columns = max(len(group) for group in samples.values())
     figure = Figure(figsize=(1.2 * columns + 1, 3.8 * len(samples)), layout='constrained')
@@ -39,10 +39,10 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
     """Draw loss, PSNR and energies over a training run.
 
     Args:
-        history: The runner's message hub, which a checkpoint carries too. Read are ``train/loss``, what
-            ``RestorationMetric`` measured in validation, and what ``EnergyLogHook`` logged; a panel without data
-            stays empty.
-        path: The file to write; its suffix chooses the format.
+        history: The runner's message hub, also stored in checkpoints. Read are ``train/loss``, the validation results
+            of ``RestorationMetric`` (PSNR in dB) and the scalars of ``EnergyLogHook``; a panel without data stays
+            empty.
+        path: The file to write; its suffix sets the format.
     """
     figure = Figure(figsize=(14, 4.5), layout='constrained')
     loss, psnr, energy = figure.subplots(1, 3)
@@ -71,12 +71,12 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
 
 
 def scalars(history: MessageHub, name: str) -> np.ndarray:
-    """Every logged value of a scalar, in order; none if it was never logged."""
+    """All logged values of a scalar, in order; empty if it was never logged."""
     return history.get_scalar(name).data[0] if name in history.log_scalars else np.zeros(0)
 
 
 def to_picture(image) -> np.ndarray:
-    """An image (C, H, W) in pixel units as uint8 (H, W, 3), or (H, W) if it has not three channels (their mean)."""
+    """An image (C, H, W) in pixel units as uint8: (H, W, 3) if C = 3, else the mean over channels, (H, W)."""
     array = image.detach().cpu().numpy()
     array = array.transpose(1, 2, 0) if len(array) == 3 else array.mean(axis=0)
     return np.clip(np.rint(array), 0, 255).astype(np.uint8)

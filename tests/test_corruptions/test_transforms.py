@@ -328,7 +328,7 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: GaussianNoise('50'), "sigma must be at least 0, .*, not '50'"),
         (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, None))),
-         r'fill must be one number or one a channel, of which the image has 1, not \[1, 2, 3\]'),
+         r'fill must be one number or one per channel, of which the image has 1, not \[1, 2, 3\]'),
         (lambda: PatchMask(fill=(1, 2, 3))(dict(img=picture(16, 16, 1))), r'has 1, not \(1, 2, 3\)'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, 4))), r'PatchMask: fill .* has 4, not \[1, 2, 3\]'),
         (lambda: PatchMask(patch_size=16)(dict(img=picture(30))), 'patch_size 16 does not divide the image size 30x24'),

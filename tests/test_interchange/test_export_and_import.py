@@ -208,8 +208,8 @@ def test_mean_and_deviation_of_transformers_are_reversed_too(tmp_path):
 @pytest.mark.parametrize(
     ('backbone', 'to_rgb', 'message'),
     [
-        (VIT, True, r'has turned BGR into RGB \(to_rgb=True\)'),
-        (VIT | dict(in_channels=1), False, 'images of 1 channels are no BGR'),
+        (VIT, True, r'has converted BGR to RGB \(to_rgb=True\)'),
+        (VIT | dict(in_channels=1), False, 'images of 1 channels are not BGR'),
         (CONVNEXT | dict(arch=CONVNEXT['arch'] | dict(channels=[8, 3, 24, 32])), False, 'this ConvNeXt has 4 of them'),
     ],
 )
@@ -291,7 +291,7 @@ def test_register_tokens_are_not_dropped_silently(tmp_path):
     state = {'reg_token': torch.zeros(1, 4, 32)}
     run(tmp_path, VIT, 'timm')
     torch.save(state | load_file(tmp_path / 'timm' / 'model.safetensors'), tmp_path / 'theirs.pth')
-    with pytest.raises(ValueError, match=r'VisionTransformer has no place \(reg_token\)'):
+    with pytest.raises(ValueError, match=r'without a counterpart in a VisionTransformer \(reg_token\)'):
         import_weights(tmp_path / 'theirs.pth', 'timm', VIT, tmp_path / 'start.pth')
     assert not (tmp_path / 'start.pth').exists()
 

@@ -49,7 +49,7 @@ def test_a_wrong_patch_size_is_named():
         head()(torch.randn(2, 17, 4), torch.randn(2, 3, 4, 4))
     with pytest.raises(ValueError, match='6 features for 4 patches of 2 pixels'):  # a map, which has no extra tokens
         head()(torch.randn(2, 4, 2, 3), torch.randn(2, 3, 4, 4))
-    with pytest.raises(ValueError, match=r'\(4, 5\) pixels are no whole number of patches of 2'):
+    with pytest.raises(ValueError, match=r'image size \(4, 5\) is not a multiple of the patch size 2'):
         head()(torch.randn(2, 4, 2, 3), torch.randn(2, 3, 4, 5))
 
 

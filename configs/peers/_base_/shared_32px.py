@@ -1,26 +1,26 @@
-# What the methods beside this file have in common: images, augmentation, batch, schedule and the size of the backbone.
+# Shared settings of the methods in configs/peers: images, augmentation, batch, schedule and size of the backbone.
 #
 # It is one variable, since two base files may not define the same name. The images are a folder with train/ and test/,
-# in each one folder a class; the labels are read for all methods, and used by `supervised` and `finetune`.
+# each with one folder per class; labels are read for all methods, and used by `supervised` and `finetune`.
 max_epochs = 30
 loader = dict(
     batch_size=64,
     num_workers=2,
-    persistent_workers=False,  # EpochSeedHook seeds the workers anew in every epoch
+    persistent_workers=False,  # EpochSeedHook seeds the workers in every epoch
     collate_fn=dict(type='default_collate'),
 )
 shared = dict(
-    # mmpretrain's plain ViT, whose names all methods' weights have under `backbone.`, initialised as MAE's
+    # mmpretrain's plain ViT, initialised as MAE's; all methods share its weight names under `backbone.`
     vit=dict(
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=32,
         patch_size=4,
     ),
-    # A ConvNeXt of four stages whose last map has one position for 8 x 8 pixels.
+    # A ConvNeXt of four stages whose last map has one position per 8 x 8 pixels.
     convnext=dict(arch=dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]), stem_patch_size=1),
     train_loader=dict(
         **loader,
-        drop_last=True,  # all steps cost the same
+        drop_last=True,  # so that all steps have the same cost
         sampler=dict(type='DefaultSampler', shuffle=True),
     ),
     test_loader=dict(**loader, sampler=dict(type='DefaultSampler', shuffle=False)),
@@ -33,7 +33,7 @@ shared = dict(
     ],
     test_pipeline=[dict(type='mmebm.LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')],
     optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),  # without a GPU: float32
-    # Of EBM and MAE, by their own configs: for the methods whose configs have other values, meant for other backbones.
+    # Values of the configs of EBM and MAE, for methods whose own configs have values for other backbones.
     pretraining_optim_wrapper=dict(
         type='AmpOptimWrapper',
         dtype='bfloat16',

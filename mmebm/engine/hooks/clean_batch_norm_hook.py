@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation from clean images, for a network that trains on corrupted ones."""
+"""Batch normalisation statistics of clean images, for networks that are trained on corrupted ones."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,15 +16,15 @@ from mmebm.registry import HOOKS
 class CleanBatchNormHook(Hook):
     """Replace the running statistics of batch normalisation by those of clean training images.
 
-    Restoration passes corrupted images through the network, and so the running statistics become theirs. What is done
-    with the network afterwards, from a linear probe to detection with frozen statistics, passes clean ones.
+    Restoration passes corrupted images through the network, so the running statistics are theirs. Later uses of the
+    network, from a linear probe to detection with frozen statistics, pass clean images.
 
-    Each process measures its own images, and the first one's statistics are saved.
+    Each process measures its own images; the statistics of the first process are saved.
 
     Args:
-        interval: Epochs from one time to the next; the end of training is always one. The checkpoints of other epochs
-            have the corrupted images' statistics.
-        num_batches: Over how many batches, each with the same weight.
+        interval: Epochs between two measurements; the last epoch is always measured. The checkpoints of other epochs
+            hold the statistics of corrupted images.
+        num_batches: Number of batches to average over, with equal weights.
 
     Raises:
         ValueError: ``interval`` or ``num_batches`` is less than 1.
@@ -39,12 +39,12 @@ class CleanBatchNormHook(Hook):
         self.num_batches = num_batches
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Measure the statistics anew, every ``interval`` epochs and after the last one, before a checkpoint."""
+        """Measure the statistics every ``interval`` epochs and after the last one, before a checkpoint is saved."""
         if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
             model = unwrapped(runner.model)
             update_bn(self._inputs(runner, model), model)
 
     def _inputs(self, runner: Runner, model: nn.Module) -> Iterator[list[list[Tensor]]]:
         for batch in islice(runner.train_dataloader, self.num_batches):
-            # In a list, of which torch takes the first; the model's plain call is `extract_feat`, of clean images.
+            # In a list, of which torch takes the first; calling the model is `extract_feat`, of the clean images.
             yield [model.data_preprocessor(batch, True)['inputs']]

@@ -1,4 +1,4 @@
-"""Logs what the energy thinks of clean, corrupted and restored images."""
+"""Logs the mean energy of clean, corrupted and restored images."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ from mmebm.registry import HOOKS
 class EnergyLogHook(Hook):
     """Logs the mean energy of clean, corrupted and restored images of a training batch.
 
-    The clean and the restored images' energies cost two forward passes that training does not need, so they are
-    measured only now and then, on a few images and in the precision of training. They appear beside the loss as
-    ``energy_clean``, ``energy_corrupted`` and ``energy_restored``.
+    The energies of clean and restored images cost two forward passes that training does not need, so they are measured
+    at intervals, on a few images and in the precision of training. They are logged with the loss as ``energy_clean``,
+    ``energy_corrupted`` and ``energy_restored``.
 
     Args:
-        interval: In iterations of an epoch; of a shorter one, the last.
-        num_images: How many images of a batch are scored at most, the first ones. They go through the network at once,
-            whatever ``micro_batch`` and ``low_memory`` are.
+        interval: Iterations within an epoch between two measurements; in a shorter epoch, the last iteration.
+        num_images: Maximum number of images per measurement, the first ones of the batch. They are processed at once,
+            regardless of ``micro_batch`` and ``low_memory``.
 
     Raises:
         ValueError: ``num_images`` is less than 1.
@@ -42,8 +42,8 @@ class EnergyLogHook(Hook):
         data_batch: dict | Sequence | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Score images of the batch that was just trained on, with the network in evaluation mode."""
-        # When mmengine's LoggerHook logs, so that it does not show old energies.
+        """Log energies of images of the current training batch, with the network in evaluation mode."""
+        # In the same iterations as mmengine's LoggerHook, so that it does not log old energies.
         loader = runner.train_dataloader
         is_short = len(loader) < self.interval
         if not (
@@ -64,7 +64,7 @@ class EnergyLogHook(Hook):
 
 
 def first_images(data_batch: dict, num_images: int) -> dict:
-    """The first images of a collated batch, in each view if there are several, and their data samples."""
+    """The first images of a collated batch, of each view if there are several, and their data samples."""
     inputs, samples = data_batch['inputs'], data_batch['data_samples']
     first = inputs[:num_images] if isinstance(inputs, Tensor) else [view[:num_images] for view in inputs]
     return dict(inputs=first, data_samples=samples[:num_images])

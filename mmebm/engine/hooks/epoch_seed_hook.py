@@ -1,4 +1,4 @@
-"""Random numbers that depend on the epoch alone, so that a resumed run repeats the uninterrupted one."""
+"""Random numbers that depend only on seed, epoch and rank, so that a resumed run equals an uninterrupted one."""
 
 import random
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from mmebm.registry import HOOKS
 class EpochSeedHook(Hook):
     """Seed Python, NumPy and torch before each training epoch from (seed, epoch, rank).
 
-    A run resumed from the checkpoint of an epoch then draws the numbers that the uninterrupted run would have drawn.
-    With ``accumulative_counts``, the last update of an epoch is made of the batches that are left, since gradients that
-    are still open at a checkpoint would be lost.
-    It also mends two things in mmengine: its workers are seeded alike at the start of every epoch, so each epoch
-    draws the same augmentations; and a sampler whose seed is not in the config gets a new one when resumed.
+    A run resumed from the checkpoint of an epoch then draws the same numbers as the uninterrupted run.
+    With ``accumulative_counts``, the last update of an epoch uses the remaining batches, since gradients accumulated
+    but not applied at a checkpoint would be lost.
+    It also fixes two problems of mmengine: it seeds workers with the same numbers in every epoch, so each epoch draws
+    the same augmentations; and a sampler whose seed is not in the config gets a new one when resumed.
 
     Raises:
-        ValueError: If training is by iteration, or ``train_dataloader.persistent_workers`` is set.
+        ValueError: Training is by iteration, or ``train_dataloader.persistent_workers`` is set.
     """
 
     priority = 'VERY_HIGH'
@@ -40,23 +40,23 @@ class EpochSeedHook(Hook):
             )
         if dataloader.persistent_workers:
             raise ValueError(
-                'EpochSeedHook: workers that live on across epochs cannot be seeded anew: '
+                'EpochSeedHook: persistent workers cannot be seeded again in each epoch: '
                 'set `train_dataloader.persistent_workers=False` or remove the hook.'
             )
-        # Rank 0's seed: under `randomness.diff_rank_seed` each rank has its own, and only rank 0's is in checkpoints.
+        # Rank 0's seed: with `randomness.diff_rank_seed` each rank has its own, and checkpoints hold only rank 0's.
         seed = [runner.seed]
         broadcast_object_list(seed)
         self._seed = seed[0]
         self._worker_init_fn = dataloader.worker_init_fn
 
-        # The message hub travels in the checkpoint.
+        # The message hub is stored in checkpoints.
         sampler = dataloader.batch_sampler.sampler
         if hasattr(sampler, 'seed'):
             sampler.seed = runner.message_hub.get_info('sampler_seed', sampler.seed)
             runner.message_hub.update_info('sampler_seed', sampler.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process, and the workers that the data loader is about to start; count accumulated batches anew."""
+        """Seed this process and the workers about to start, and reset the count of accumulated batches."""
         entropy = (self._seed, runner.epoch, get_rank())
         _seed_all(entropy)
         runner.train_dataloader.worker_init_fn = partial(_init_worker, entropy=entropy, init_fn=self._worker_init_fn)
@@ -75,4 +75,4 @@ def _seed_all(entropy: tuple[int, ...]) -> None:
 def _init_worker(worker_id: int, entropy: tuple[int, ...], init_fn: Callable[[int], None] | None) -> None:
     if init_fn is not None:
         init_fn(worker_id)
-    _seed_all((*entropy, worker_id + 1))  # + 1: a trailing zero would not change the sequence
+    _seed_all((*entropy, worker_id + 1))  # + 1: SeedSequence ignores a trailing zero

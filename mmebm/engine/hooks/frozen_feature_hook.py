@@ -1,4 +1,4 @@
-"""Classification by frozen features, measured while a model pretrains."""
+"""Classification accuracy of frozen features during pretraining."""
 
 from collections.abc import Sequence
 
@@ -15,25 +15,25 @@ from mmebm.registry import HOOKS
 
 @HOOKS.register_module()
 class FrozenFeatureHook(Hook):
-    """Follows a pretraining by the accuracy that its frozen features reach, before, during and after it.
+    """Measures the accuracy of the frozen features before, during and after pretraining.
 
-    Works with every self-supervised model that has ``extract_feat``; none needs a predict mode, a val loop or a head.
-    Training is not disturbed: weights come out bitwise the same with and without this hook. Results go to the log, to
-    the visualizer's backends (step = epochs or iterations finished, 0 before training) and to the message hub's
-    ``frozen/`` scalars, whose histories hold them from the first to the last.
+    Works with every self-supervised model that has ``extract_feat``; no predict mode, val loop or head is needed.
+    Training is not affected: weights are bitwise the same with and without this hook. Results, in percent, go to the
+    log, the visualizer's backends (step = finished epochs or iterations, 0 before training) and the message hub's
+    ``frozen/`` scalars, which keep their whole history.
 
     Args:
         bank: Data loader, or its config, of labelled images: one clean image per sample, without augmentation, with
             ``collate_fn=dict(type='default_collate')`` and ``DefaultSampler``.
-        queries: The same, of the images to classify.
+        queries: Likewise, of the images to classify.
         evaluator: Metrics of features, as configs. None: ``mmebm.KNNAccuracy`` and ``mmebm.LinearProbeAccuracy``.
-        interval: Epochs, or iterations, from one measurement to the next; the end is always measured.
-        before_train: Whether to measure the initial weights too, for a training that starts at its beginning.
-        by_epoch: Whether ``interval`` counts epochs, or else iterations.
+        interval: Epochs, or iterations, between two measurements; the end is always measured.
+        before_train: Whether to measure the initial weights too, unless the run is resumed.
+        by_epoch: Whether ``interval`` counts epochs; otherwise iterations.
 
     Raises:
-        ValueError: ``interval`` is less than 1; or, when it measures, bank and queries have other classes, which each
-            numbers by itself.
+        ValueError: ``interval`` is less than 1; or, in a measurement, bank and queries have different classes, which
+            each of them numbers itself.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FrozenFeatureHook(Hook):
         self.by_epoch = by_epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Measures the initial weights, but not those of a resumed training."""
+        """Measures the initial weights, unless the run is resumed."""
         if self.measure_initial and runner.iter == 0:
             self._measure_and_log(runner, step=0)
 
@@ -71,12 +71,12 @@ class FrozenFeatureHook(Hook):
             self._measure_and_log(runner, step=runner.iter + 1)
 
     def measure(self, runner: Runner) -> dict[str, float]:
-        """The metrics of the model as it is, the same on every process."""
+        """The metrics of the model's present weights, by name; the same on every process."""
         evaluator = Evaluator(list(self.evaluator))
         num_samples = 0
         with evaluating(runner.model):
             for subset in self.loaders:
-                # Built once; inside, since a sampler may draw its seed.
+                # Built once; inside this context, since a sampler may draw its seed.
                 self.loaders[subset] = Runner.build_dataloader(self.loaders[subset], seed=runner.seed)
             self._check_classes()
             for subset, loader in self.loaders.items():

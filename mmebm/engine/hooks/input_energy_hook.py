@@ -1,4 +1,4 @@
-"""Logs how a pretrained energy model finds the images that another model trains on."""
+"""Logs the energy of another model's training images under a pretrained energy model."""
 
 from collections.abc import Sequence
 
@@ -17,17 +17,17 @@ from mmebm.registry import HOOKS
 
 @HOOKS.register_module()
 class InputEnergyHook(Hook):
-    """Logs the mean energy of a training batch's images, under a model that was pretrained by ``EBMAlgorithm``.
+    """Logs the mean energy of a training batch's images under a model pretrained by ``EBMAlgorithm``.
 
-    It works in every training whose batches are images, as in mmpretrain, mmseg and mmdet, and shows images that are
-    unlike those of the pretraining: a broken augmentation, another camera. Training is not disturbed: weights come out
-    bitwise the same with and without this hook. The energy appears beside the loss as ``input_energy``.
+    It works in every training on batches of images, as in mmpretrain, mmseg and mmdet, and detects images that differ
+    from those of the pretraining: a broken augmentation, another camera. Training is not affected: weights are bitwise
+    the same with and without this hook. The energy is logged with the loss as ``input_energy``.
 
     Args:
         config: The config file of the pretraining, or the name of one of mmebm's configs.
-        checkpoint: Its checkpoint.
-        interval: Iterations from one measurement to the next.
-        size: Images are resized to squares of this side in pixels, since energies of different sizes do not compare.
+        checkpoint: The checkpoint of the pretraining.
+        interval: Iterations between two measurements.
+        size: Images are resized to squares of this side in pixels, since energies at different sizes do not compare.
 
     Raises:
         ValueError: ``interval`` or ``size`` is less than 1.
@@ -48,11 +48,11 @@ class InputEnergyHook(Hook):
         Raises:
             FileNotFoundError: There is no such config or checkpoint.
             TypeError: The config's model has no energy.
-            ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's; or the config's
-                name fits several.
+            ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's; or several
+                configs have that name.
         """
         checkpoint = read_checkpoint(self.checkpoint)
-        with evaluating(runner.model):  # initial weights are drawn before those of the checkpoint replace them
+        with evaluating(runner.model):  # initial weights are drawn before the checkpoint replaces them
             self.model = get_model(find_config(self.config)).eval()
         if not hasattr(self.model, 'energy'):
             raise TypeError(
@@ -70,20 +70,20 @@ class InputEnergyHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Scores the batch that was just trained on."""
+        """Logs the energy of the current training batch."""
         if self.every_n_train_iters(runner, self.interval):
             energies = self.energies(data_batch['inputs'])
             runner.message_hub.update_scalar('train/input_energy', energies.mean().item())
 
     @torch.no_grad()
     def energies(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Energies (N,) of images (C, H, W) as data loaders give them: BGR, 0 to 255, of one size or of several.
+        """Energies (N,) of N images (C, H, W) as data loaders return them: BGR, 0 to 255, of any sizes.
 
         Raises:
             TypeError: A sample is not one image.
         """
         if not isinstance(images, (Tensor, list, tuple)) or any(image.dim() != 3 for image in images):
-            raise TypeError('InputEnergyHook needs batches of one image (C, H, W) a sample, not of several views')
+            raise TypeError('InputEnergyHook needs batches of one image (C, H, W) per sample, not of several views')
         squares = [
             interpolate(image[None].float(), (self.size, self.size), mode='bilinear', antialias=True)
             for image in images

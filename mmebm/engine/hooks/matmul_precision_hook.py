@@ -1,4 +1,4 @@
-"""TF32, or what else float32 matrix products may be computed in."""
+"""The precision of float32 matrix products, such as TF32."""
 
 from typing import Literal
 
@@ -24,6 +24,6 @@ class MatmulPrecisionHook(Hook):
         self.precision = precision
 
     def before_run(self, runner: Runner) -> None:
-        """Set it, before anything is computed or compiled."""
+        """Set the precision before anything is computed or compiled."""
         torch.set_float32_matmul_precision(self.precision)
         torch.backends.cudnn.allow_tf32 = self.precision != 'highest'

@@ -1,4 +1,4 @@
-"""Stop at the first loss or weight that is not a finite number."""
+"""Stops at the first loss or weight that is not finite."""
 
 import math
 
@@ -10,15 +10,15 @@ from mmebm.registry import HOOKS
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Stop training when a loss is nan or infinite, before anything broken is logged or saved.
+    """Stop training when a loss is NaN or infinite, before it is logged or saved.
 
     Each process checks its own losses; the one that raises ends a distributed job through its launcher. A finite loss
-    may have a gradient that is not, and another process's loss is not seen here, so that weights are checked, too,
-    whenever a checkpoint is due, which may replace a sound one.
+    may have a non-finite gradient, and losses of other processes are not seen, so weights are checked too whenever a
+    checkpoint is due, which may replace a valid one.
 
     Raises:
-        FloatingPointError: (after the iteration) with the loss, the images of the batch, the last checkpoint and
-            what to try; (when a checkpoint is due) with the weights instead.
+        FloatingPointError: (after the iteration) The message lists the loss, the images of the batch, the last
+            checkpoint and remedies; (when a checkpoint is due) the weights instead.
     """
 
     priority = 'HIGH'  # after RuntimeInfoHook, whose values it reads; before LoggerHook, EMAHook and CheckpointHook
@@ -26,8 +26,8 @@ class NonFiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Check every output whose name contains ``loss``; and the weights, where they are saved by iteration."""
-        # RuntimeInfoHook has just copied the outputs to the host; its copies cost no second synchronisation.
+        """Check every output whose name contains ``loss``; and the weights, if they are saved by iteration."""
+        # RuntimeInfoHook has just copied the outputs to the host; reading its copies needs no second synchronisation.
         names = [name for name in outputs or {} if 'loss' in name]
         values = {name: runner.message_hub.get_scalar(f'train/{name}').current() for name in names}
         broken = {name: value for name, value in values.items() if not math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""A patch embedding that is initialised to whiten patches."""
+"""Initialises a patch embedding such that it whitens patches."""
 
 import torch
 import torch.nn.functional as F
@@ -14,25 +14,25 @@ from mmebm.registry import HOOKS
 
 @HOOKS.register_module()
 class PatchWhiteningHook(Hook):
-    """Begin a training with a patch embedding that whitens patches, by the covariance of those of the first batch.
+    """Initialise the patch embedding so that it whitens patches, by the covariance of patches of the first batch.
 
-    Neighbouring pixels are much alike, so that nearly all of a patch's variance is its mean colour, and so is what a
-    random embedding tells of it. Whitened, all patterns have about the same variance, and none has to be learned first.
-    In terms of energy: half the squared length of what the embedding gives is, up to a factor and to the floor, the
-    energy of the Gaussian that fits the patches.
+    Neighbouring pixels are highly correlated, so a patch's mean colour dominates its variance and the output of a
+    random embedding. Whitened, all patterns have about the same variance, which the embedding need not learn first. In
+    terms of energy: half the squared norm of the embedding's output is, up to a factor and the floor, the energy of the
+    Gaussian fitted to the patches.
 
-    It changes initial weights alone: not the network, not a run that is resumed, nor weights that were loaded from a
-    file (``load_from``, ``Pretrained``). It works with any model whose ``backbone.patch_embed.projection`` is a
-    convolution, such as mmpretrain's ViTs in MAE, SimMIM, BEiT or a classifier. Of a
-    corrupted pair, the clean images are read, of other views the first; with several processes, the batches of all.
+    It changes only initial weights: not the architecture, not a resumed run, and no weights loaded from a file
+    (``load_from``, ``Pretrained``). It works with any model whose ``backbone.patch_embed.projection`` is a convolution,
+    such as mmpretrain's ViTs in MAE, SimMIM, BEiT or a classifier. Of a corrupted pair it reads the clean images, of
+    other views the first; with several processes, the batches of all.
 
-    What is measured before the first iteration, as ``FrozenFeatureHook``'s first point, is of the initial weights.
+    Measurements before the first iteration, such as ``FrozenFeatureHook``'s first, see the weights before whitening.
 
     Args:
-        floor: Added to all variances, those of normalised pixels: directions of less variance remain faint.
+        floor: Above 0, else ValueError; added to variances of normalised pixels: directions below it stay attenuated.
     """
 
-    priority = 'VERY_HIGH'  # before the hooks of the first iteration look at the weights
+    priority = 'VERY_HIGH'  # before other hooks of the first iteration read the weights
 
     def __init__(self, floor: float = 0.01) -> None:
         if not floor > 0:
@@ -40,7 +40,7 @@ class PatchWhiteningHook(Hook):
         self.floor = floor
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Set the embedding, before the first iteration of a run from initial weights.
+        """Set the embedding before the first iteration of a run from initial weights.
 
         Raises:
             TypeError: The backbone has no such embedding.
@@ -58,22 +58,22 @@ class PatchWhiteningHook(Hook):
                 'the hook out of custom_hooks'
             )
         images = model.data_preprocessor(data_batch, False)['inputs']  # without mixup and the like
-        clean = getattr(model, 'num_inputs', 1) - 1  # restoration's pairs are of corrupted and clean images
+        clean = getattr(model, 'num_inputs', 1) - 1  # restoration's pairs are [corrupted, clean]
         whiten(projection, images if isinstance(images, Tensor) else images[clean], self.floor)
-        runner.logger.info('The patch embedding begins with whitened patches of the first batch.')
+        runner.logger.info('The patch embedding is initialised by whitening patches of the first batch.')
 
 
 @torch.no_grad()
 def whiten(projection: nn.Conv2d, images: Tensor, floor: float) -> None:
     """Set a patch embedding W, b to W = c R (S + floor)^(-1/2) U^T and b = -W m.
 
-    m and U S U^T are mean and covariance of the patches, of which as many principal directions are kept as there are
-    channels. R, with orthonormal columns, is that of the QR decomposition of the initial weights times U. The factor c
-    leaves the mean variance of what the embedding gives as it was with the initial weights.
+    m and U S U^T are mean and covariance of the patches; at most D principal directions are kept, for D output
+    channels. R has orthonormal columns: the Q factor of the initial weights times U. The factor c keeps the mean
+    variance of the embedding's output as with the initial weights.
 
     Args:
-        projection: The convolution, with a bias or without.
-        images: Normalised images (N, C, H, W) of this process; statistics are those of all processes.
+        projection: The convolution, with or without bias.
+        images: Normalised images (N, C, H, W) of this process; statistics are over all processes.
         floor: Added to the variances S.
 
     Raises:
@@ -98,10 +98,10 @@ def whiten(projection: nn.Conv2d, images: Tensor, floor: float) -> None:
     projection.weight.copy_(weight.view_as(projection.weight))
     if projection.bias is not None:
         projection.bias.copy_(-weight @ mean)
-    for parameter in projection.parameters():  # other hardware may find directions that differ in the last digits
+    for parameter in projection.parameters():  # on other hardware, directions may differ in the last digits
         broadcast(parameter.data)
 
 
 def _variance(weight: Tensor, covariance: Tensor) -> Tensor:
-    """Summed variance of W x, given the covariance of x."""
+    """Total variance of W x, given the covariance of x."""
     return ((weight @ covariance) * weight).sum()

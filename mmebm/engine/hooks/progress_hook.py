@@ -1,4 +1,4 @@
-"""A progress bar on the terminal."""
+"""A progress bar for interactive terminals."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ REFRESH_SECONDS = 0.5
 class ProgressHook(Hook):
     """Show a bar over all training iterations: epoch, loss (mean of the last ten), images per second, time left.
 
-    Only the main process shows it, and only on a terminal; log files and pipes stay as they are.
+    Only the main process shows it, and only on a terminal; log files and pipes are not affected.
     """
 
     priority = 'LOW'
@@ -51,7 +51,7 @@ class ProgressHook(Hook):
         )
         stdout = sys.stdout
         self._progress.start()
-        # rich now prints what goes to sys.stdout above the bar, but log handlers hold the stream they were made with.
+        # rich now prints output to sys.stdout above the bar, but log handlers hold the stream they were created with.
         handlers = [
             handler
             for handler in runner.logger.handlers
@@ -66,7 +66,7 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         if self._progress is None:
             return
         refresh = time.monotonic() >= self._next_refresh
@@ -78,7 +78,7 @@ class ProgressHook(Hook):
         )
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the finished bar on the screen and give the streams back."""
+        """Leave the finished bar on the screen and restore the streams."""
         if self._progress is not None:
             self._stop()
             self._progress = None

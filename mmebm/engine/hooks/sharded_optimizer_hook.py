@@ -1,4 +1,4 @@
-"""Checkpoints of an optimiser whose state lies in parts on several processes."""
+"""Checkpoints of an optimiser whose state is sharded over several processes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +14,14 @@ from mmebm.registry import HOOKS
 class ShardedOptimizerHook(Hook):
     """Lets the runner write checkpoints of a ``ZeroRedundancyOptimizer``.
 
-    All processes have to take part in collecting its state. But mmengine's runner saves in the first process alone,
-    which asks the others and waits for ever.
+    Consolidating its state is a collective call, but mmengine's runner saves on rank 0 only and would deadlock.
 
     Raises:
-        ValueError: If the optimiser is another one.
+        ValueError: The optimiser is another one.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Let the runner collect the state before it saves."""
+        """Make the runner consolidate the state before it saves."""
         optimizer = runner.optim_wrapper.optimizer
         if not isinstance(optimizer, ZeroRedundancyOptimizer):
             raise ValueError(
@@ -35,7 +34,7 @@ class ShardedOptimizerHook(Hook):
 def _collect_and_save(optimizer: ZeroRedundancyOptimizer, save_checkpoint: Callable, *args, **kwargs) -> None:
     """``Runner.save_checkpoint``; every process calls this."""
     optimizer.consolidate_state_dict()
-    optimizer.consolidate_state_dict = lambda: None  # mmengine would do so again, in the first process alone
+    optimizer.consolidate_state_dict = lambda: None  # mmengine would do so again, on rank 0 only
     try:
         save_checkpoint(*args, **kwargs)
     finally:

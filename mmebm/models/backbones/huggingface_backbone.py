@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mmebm.registry import MODELS
 
-# Type of model and weight that the last features do not depend on: what stands in place of masked patches, and a norm
-# behind the pooling.
+# Model type and name of weights that the last features do not depend on: mask tokens, and a norm after the pooling.
 UNUSED = re.compile(r'\w+ embeddings\.mask_token|convnext(v2)? layernorm\..*')
 
 
@@ -18,11 +17,11 @@ class HuggingFaceBackbone(BaseModule):
     """A vision model of HuggingFace's ``transformers``, without the pooling after its last features.
 
     Args:
-        model_name: A name on HuggingFace's hub, or a local folder that ``save_pretrained`` wrote.
-        pretrained: Whether to load the weights of ``model_name``, and not its config alone.
-        config: In place of ``model_name``: ``model_type`` and the options of that type's config, such as
+        model_name: A model on HuggingFace's hub, or a local folder written by ``save_pretrained``.
+        pretrained: Whether to load the weights of ``model_name``, not only its config.
+        config: Instead of ``model_name``: ``model_type`` and options of that type's config, such as
             ``dict(model_type='vit', hidden_size=192)``.
-        init_cfg: As in mmengine's BaseModule. If not given, the model keeps the weights that transformers gave it.
+        init_cfg: As in mmengine's BaseModule. If not given, the model keeps its weights from transformers.
 
     Raises:
         ImportError: transformers is not installed.
@@ -55,12 +54,12 @@ class HuggingFaceBackbone(BaseModule):
         else:
             self.model = AutoModel.from_config(AutoConfig.for_model(**config))
         if hasattr(self.model, 'pooler'):
-            self.model.pooler = nn.Identity()  # its parameters could never train: the energy reads the features before
+            self.model.pooler = nn.Identity()  # would never be trained: the energy reads the features before it
         for name, parameter in self.model.named_parameters():
             if UNUSED.fullmatch(f'{self.model.config.model_type} {name}'):
-                parameter.requires_grad = False  # or distributed training would wait for its gradient
+                parameter.requires_grad = False  # otherwise distributed training would wait for its gradient
         self._is_init = init_cfg is None  # transformers has initialised the weights
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """The last features, (N, L, C) or (N, C, H, W), of normalised images (N, C, H, W)."""
+        """The last features, tokens (N, L, D) or a map (N, D, H, W), of normalised images (N, C, H, W)."""
         return (self.model(images).last_hidden_state,)

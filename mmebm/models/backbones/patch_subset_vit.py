@@ -1,4 +1,4 @@
-"""A plain vision transformer that can read a part of an image's patches."""
+"""A plain vision transformer that can read a subset of an image's patches."""
 
 import torch
 from torch import Tensor
@@ -10,16 +10,16 @@ from mmebm.registry import MODELS
 
 @MODELS.register_module()
 class PatchSubsetViT(SinCosViT):
-    """mmpretrain's VisionTransformer, which can read some patches of an image, and some of them without their position.
+    """mmpretrain's VisionTransformer that can read a subset of the patches, some of them without position embedding.
 
-    Weights have the names and the meaning of ``VisionTransformer``'s. As in MAE (arXiv 2111.06377), positions are sines
-    and cosines and stay fixed.
+    Names and meaning of the weights are ``VisionTransformer``'s. As in MAE (arXiv 2111.06377), position embeddings are
+    fixed sines and cosines.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.VisionTransformer`.
 
     Raises:
-        ValueError: Patches overlap, so that one would show a part of its neighbours.
+        ValueError: Patches overlap, so that a visible patch would show parts of its masked neighbours.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -28,7 +28,7 @@ class PatchSubsetViT(SinCosViT):
         if convolution.kernel_size != convolution.stride:
             raise ValueError(
                 f'PatchSubsetViT: patches of {convolution.kernel_size[0]} pixels, {convolution.stride[0]} apart, '
-                'overlap and show what is missing beside them; leave kernel_size out of patch_cfg'
+                'overlap and would show parts of masked neighbours; leave kernel_size out of patch_cfg'
             )
         self.pos_embed.requires_grad_(False)
 
@@ -39,12 +39,12 @@ class PatchSubsetViT(SinCosViT):
 
         Args:
             x: The images.
-            visible: Indices (N, V) of patches to read, row by row; None for whole images.
-            position_dropped: Indices (N, P) of patches to read without their position.
+            visible: Indices (N, V) of visible patches, numbered row by row; None for whole images.
+            position_dropped: Indices (N, P) of position-dropped patches, read without position embedding.
 
         Returns:
-            With indices the last features, tokens (N, extra + V + P, D) in the order of the indices behind class and
-            other extra tokens; without them what ``VisionTransformer`` returns.
+            With indices, the last features: tokens (N, extra + V + P, D), class and other extra tokens first, then in
+            the order of the indices. Without indices, what ``VisionTransformer`` returns.
         """
         if visible is None:
             return super().forward(x)

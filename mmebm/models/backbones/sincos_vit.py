@@ -1,4 +1,4 @@
-"""A plain vision transformer that knows from the start which patches are neighbours."""
+"""mmpretrain's vision transformer, initialised with MAE's sin-cos position embeddings."""
 
 from mmengine.model import initialize
 from mmpretrain.models import VisionTransformer
@@ -10,20 +10,20 @@ from mmebm.registry import MODELS
 
 
 class SinCosInit:
-    """Mixin for mmpretrain's VisionTransformer and its descendants: initialised as MAE's (arXiv 2111.06377).
+    """Mixin for mmpretrain's VisionTransformer and its subclasses: initialisation of MAE (arXiv 2111.06377).
 
-    Positions begin as sines and cosines of both coordinates, where mmpretrain draws them at random, and the embedding
-    of patches is Xavier-uniform. Nothing is frozen, and no weight gets another name or meaning.
+    Position embeddings are initialised with sines and cosines of both coordinates, where mmpretrain draws them at
+    random; the patch embedding is Xavier-uniform. Nothing is frozen; names and meaning of weights are unchanged.
     """
 
     def init_weights(self) -> None:
-        """Initialise; a backbone that loads weights (``init_cfg`` of type ``Pretrained``) keeps them."""
+        """Initialise; weights loaded by an ``init_cfg`` of type ``Pretrained`` are kept."""
         super().init_weights()
         if loading := loading_configs(self.init_cfg):
-            if not isinstance(self.init_cfg, dict):  # mmpretrain has drawn positions anew, after it has loaded a list's
+            if not isinstance(self.init_cfg, dict):  # after loading a list's, mmpretrain has drawn positions again
                 initialize(self, loading)
             return
-        # Columns before rows: the function lists positions column by column, and patches lie row by row.
+        # Columns before rows: the function lists positions column by column, while patches are in row-major order.
         positions = build_2d_sincos_position_embedding(
             self.patch_resolution[::-1], self.embed_dims, cls_token=self.cls_token is not None
         )
@@ -33,10 +33,10 @@ class SinCosInit:
 
 @MODELS.register_module()
 class SinCosViT(SinCosInit, VisionTransformer):
-    """mmpretrain's VisionTransformer, initialised as MAE's.
+    """mmpretrain's VisionTransformer with the initialisation of MAE.
 
-    Masked patches are restored from their neighbours. With positions drawn at random, attention has to find out first
-    which these are.
+    Masked patches are restored from their neighbours. With random position embeddings, attention first has to learn
+    which patches these are.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.VisionTransformer`.

@@ -1,7 +1,7 @@
-"""Backbones of stages for dense prediction, with the parameters of the pretrained ones and no others.
+"""Multi-stage backbones for dense prediction, with exactly the parameters of the pretrained backbones.
 
-Told to return several stages, mmpretrain's Swin and ConvNeXt grow a norm for each. Pretraining reads the last stage
-alone, so its checkpoints have none of the others. Here these norms are a neck, and no key of the backbone is missing.
+With several ``out_indices``, mmpretrain's Swin and ConvNeXt add a norm per stage. Pretraining reads only the last
+stage, so its checkpoints lack the other norms. Here these norms are a neck, so no key of the backbone is missing.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mmebm.registry import MODELS
 
 
 class AllStages:
-    """Makes a backbone that normalises its last stage return every stage, the others as they are."""
+    """Makes a backbone with a norm after its last stage return all stages, the others not normalised."""
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -27,7 +27,7 @@ class AllStages:
 
 @MODELS.register_module()
 class SwinStages(AllStages, SwinTransformer):
-    """Swin that returns the maps (N, C, H, W) of all stages, only the last one normalised.
+    """Swin that returns the maps (N, D, H, W) of all stages, only the last one normalised.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.SwinTransformer`, except ``out_indices``.
@@ -36,22 +36,22 @@ class SwinStages(AllStages, SwinTransformer):
 
 @MODELS.register_module()
 class ConvNeXtStages(AllStages, ConvNeXt):
-    """ConvNeXt that returns the maps (N, C, H, W) of all stages, only the last one normalised.
+    """ConvNeXt that returns the maps (N, D, H, W) of all stages, only the last one normalised.
 
     Args:
         **kwargs: The options of :class:`mmpretrain.models.ConvNeXt`, except ``out_indices``. Without
-            ``gap_before_final_norm=False`` the last stage is averaged to (N, C).
+            ``gap_before_final_norm=False`` the last stage is averaged to (N, D).
     """
 
 
 @MODELS.register_module()
 class StageNorms(BaseModule):
-    """Layer normalisation over the channels of every stage but the last, as the neck of :class:`SwinStages` and others.
+    """Neck of :class:`SwinStages` and others: layer normalisation over the channels of every stage but the last.
 
-    Together they compute what the backbone with a norm for each stage would.
+    Backbone and neck together compute the same as the backbone with a norm per stage.
 
     Args:
-        in_channels: Channels of the stages that are to be normalised, first to last but one.
+        in_channels: Width D of each stage except the last, in their order.
         eps: Added to the variance: 1e-5 in Swin, 1e-6 in ConvNeXt.
         init_cfg: As in mmengine's BaseModule.
     """
@@ -61,10 +61,10 @@ class StageNorms(BaseModule):
         self.norms = nn.ModuleList(LayerNorm2d(width, eps=eps) for width in in_channels)
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The maps (N, C, H, W) of all stages, in their order.
+        """The normalised maps (N, D, H, W) of all stages, in their order.
 
         Raises:
-            ValueError: There is not one stage more than norms.
+            ValueError: The number of stages is not that of norms plus one.
         """
         *inner, last = stages
         if len(inner) != len(self.norms):

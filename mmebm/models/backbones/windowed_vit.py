@@ -15,17 +15,17 @@ from mmebm.registry import MODELS
 class WindowedViT(VisionTransformer):
     """mmpretrain's VisionTransformer as a detection backbone, after ViTDet (arXiv 2203.16527, section 3).
 
-    It has the parameters of the pretrained network and no others, and equals it wherever one window covers the image.
-    Positions are the absolute ones, resized to the grid of each batch. A window at the right or lower border is as
-    large as what remains of the grid, so nothing is padded. Each window gets its own copy of the class token; where a
-    run of windowed blocks ends, the copies are averaged.
+    It has exactly the parameters of the pretrained network, and equals it wherever one window covers the image.
+    Position embeddings are absolute, resized to the grid of each batch. Windows at the right and lower border cover the
+    remainder of the grid, so nothing is padded. Each window gets its own copy of the class token; the copies are
+    averaged after each run of windowed blocks.
 
     Args:
         window_size: Side of a window, in patches.
-        num_global: Number of blocks that attend to the whole image. They are spread evenly, the last block among them;
-            all other blocks attend within windows.
+        num_global: Number of blocks that attend to the whole image, evenly spaced and including the last block; all
+            other blocks attend within windows.
         **kwargs: The options of VisionTransformer, without ``out_indices`` and ``out_type``. ``drop_path_rate`` drops
-            a windowed block for each window on its own.
+            windowed blocks independently for each window.
 
     Raises:
         ValueError: ``window_size`` is below 1, or ``num_global`` negative or above the number of blocks.
@@ -41,8 +41,8 @@ class WindowedViT(VisionTransformer):
         self.global_blocks = {(i + 1) * self.num_layers // num_global - 1 for i in range(num_global)}
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """The last features (N, C, H / patch, W / patch) of normalised images (N, 3, H, W)."""
-        tokens, grid = self.patch_embed(images)  # (N, L, C), in raster order
+        """The last features (N, D, H / patch, W / patch) of normalised images (N, C, H, W)."""
+        tokens, grid = self.patch_embed(images)  # (N, L, D), in raster order
         if self.cls_token is not None:
             tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         positions = resize_pos_embed(
@@ -57,12 +57,12 @@ class WindowedViT(VisionTransformer):
         return (self._format_output(tokens, grid),)
 
     def _in_windows(self, blocks: Sequence[nn.Module], tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Applies the blocks to each window and its copy of the class token as if it were an image of its own."""
+        """Applies the blocks to each window, with its copy of the class token, as to a separate image."""
         extra, patches = tokens.tensor_split([self.num_extra_tokens], dim=1)
         groups = window_indices(grid, self.window_size, tokens.device)
         outputs = []
         for index in groups:
-            windows = patches.index_select(1, index.flatten()).unflatten(1, index.shape)  # (N, windows, patches, C)
+            windows = patches.index_select(1, index.flatten()).unflatten(1, index.shape)  # (N, windows, patches, D)
             copies = extra[:, None].expand(-1, len(index), -1, -1)
             windows = torch.cat([copies, windows], dim=2)
             outputs.append(_apply(blocks, windows.flatten(0, 1)).unflatten(0, windows.shape[:2]))
@@ -74,15 +74,15 @@ class WindowedViT(VisionTransformer):
 
 
 def window_indices(grid: tuple[int, int], window_size: int, device: torch.device | None = None) -> list[Tensor]:
-    """Cuts a grid of patches into windows, from its upper left corner on.
+    """Cuts a grid of patches into windows, starting at the upper left corner.
 
     Args:
-        grid: Rows and columns.
-        window_size: Side of a window; those at the right and lower border may be smaller.
-        device: Where to put the result.
+        grid: Rows and columns of patches.
+        window_size: Side of a window in patches; those at the right and lower border may be smaller.
+        device: Device of the result.
 
     Returns:
-        For each shape of window that occurs, at most four, the raster indices (windows, patches) of its patches.
+        The raster indices (windows, patches) of the patches, one tensor per shape of window, at most four.
     """
     index = torch.arange(grid[0] * grid[1], device=device).view(grid)
     groups = []
@@ -95,7 +95,7 @@ def window_indices(grid: tuple[int, int], window_size: int, device: torch.device
 
 
 def _whole_and_rest(size: int, window_size: int) -> list[int]:
-    """The part of a side that whole windows fill, and the rest, as far as there is one."""
+    """The length of a side that whole windows fill, and the remainder; zeros are left out."""
     rest = size % window_size
     return [part for part in (size - rest, rest) if part]
 

@@ -1,4 +1,4 @@
-"""A classifier that also says how unlike its pretraining images an image is."""
+"""A classifier that also predicts the energy of its input, for out-of-distribution detection."""
 
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
@@ -11,11 +11,11 @@ from mmebm.registry import MODELS
 class EnergyClassifier(ImageClassifier):
     """An image classifier whose predictions also carry the image's ``energy``.
 
-    One forward pass of the backbone serves both heads. That needs the features on which the energy head was pretrained:
-    a frozen backbone, with the outputs that it had then. The energy head is no part of the training.
+    Both heads share one forward pass of the backbone. The energy head needs the features on which it was pretrained: a
+    frozen backbone, with the same outputs as in pretraining. The energy head itself is not trained.
 
     Args:
-        energy_head: Config of the pretraining's ``EnergyHead``. Its weights are the checkpoint's, by
+        energy_head: Config of the pretraining's ``EnergyHead``. Its weights are loaded from the checkpoint by
             ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='head.')``.
         **kwargs: As in mmpretrain's ``ImageClassifier``.
 
@@ -29,13 +29,13 @@ class EnergyClassifier(ImageClassifier):
         if trainable:
             raise ValueError(
                 f'EnergyClassifier: the backbone would train ({trainable[0]} and {len(trainable) - 1} more), and its '
-                'features then no longer fit the energy head; freeze it, as the configs in configs/linear do'
+                'features would no longer fit the energy head; freeze it, as the configs in configs/linear do'
             )
         self.energy_head = energy_head if isinstance(energy_head, nn.Module) else MODELS.build(energy_head)
         self.energy_head.requires_grad_(False)
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
-        """Classes and energies of normalised images (N, C, H, W): mmpretrain's samples, each with its ``energy``."""
+        """Predictions, each with its ``energy``, a scalar, for normalised images (N, C, H, W)."""
         feats = self.extract_feat(inputs, stage='backbone')
         pooled = self.neck(feats) if self.with_neck else feats
         data_samples = self.head.predict(pooled, data_samples, **kwargs)

@@ -1,4 +1,4 @@
-"""From a backbone's features to one energy per image."""
+"""Maps a backbone's features to one energy per image."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,25 +12,25 @@ from mmebm.registry import MODELS
 
 
 class LinearEnergy(nn.Linear):
-    """w . f. Without a bias: the gradient of the energy does not see it, so it could never train."""
+    """w . f. No bias: the gradient of the energy does not depend on it, so it would never train."""
 
     def __init__(self, in_channels: int, hidden_channels: int | None = None):
         super().__init__(in_channels, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Energies (...) of features (..., C)."""
+        """Energies (...) of features (..., D)."""
         return super().forward(features).squeeze(-1)
 
 
 class MLPEnergy(nn.Sequential):
-    """w . GELU(A f + b). GELU, since ReLU's second derivative is zero; no last bias, since it could never train."""
+    """w . GELU(A f + b). GELU, since ReLU's second derivative is zero; no last bias, since it would never train."""
 
     def __init__(self, in_channels: int, hidden_channels: int | None = None):
         hidden_channels = hidden_channels or in_channels
         super().__init__(nn.Linear(in_channels, hidden_channels), nn.GELU(), nn.Linear(hidden_channels, 1, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Energies (...) of features (..., C)."""
+        """Energies (...) of features (..., D)."""
         return super().forward(features).squeeze(-1)
 
 
@@ -41,7 +41,7 @@ class QuadraticEnergy(nn.Linear):
         super().__init__(in_channels, hidden_channels or in_channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Energies (...) of features (..., C)."""
+        """Energies (...) of features (..., D)."""
         return super().forward(features).square().sum(dim=-1) / 2
 
 
@@ -52,15 +52,15 @@ ENERGIES = {'linear': LinearEnergy, 'mlp': MLPEnergy, 'quadratic': QuadraticEner
 class EnergyHead(BaseModule):
     """Energy of an image from its features, and the loss of its restoration.
 
-    A stage's features may be a token sequence (N, L, C), a feature map (N, C, H, W) or (N, H, W, C), or a pooled
-    vector (N, C). With several stages, the last ``len(in_channels)`` of them each have an energy, and these add up.
+    A stage's features are tokens (N, L, D), a map (N, D, H, W) or (N, H, W, D), or a pooled vector (N, D). With several
+    stages, the energies of the last ``len(in_channels)`` stages are summed.
 
     Args:
-        in_channels: C of the last stage, or of the last several ones, in the order of the backbone's outputs.
+        in_channels: D of the last stage, or of the last several ones, in the order of the backbone's outputs.
         kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
             stage never train (see ``EBMAlgorithm``'s ``frozen``).
-        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; C if not given.
-        over: ``pooled``: the energy of the mean token; ``tokens``: the sum of every token's energy.
+        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not given.
+        over: ``pooled``: the energy of the mean token; ``tokens``: the sum of the tokens' energies.
         loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
         init_cfg: As in mmengine's BaseModule.
 
@@ -93,9 +93,9 @@ class EnergyHead(BaseModule):
         """Energies (N,), in at least float32, of the features of one or several stages.
 
         Args:
-            feats: Of one or several stages, in the order of the backbone's outputs.
-            images: What the features are of, (N, C, H, W); for heads that read them, which this one does not.
-            kept: Indices (N, M) of the patches that the features are of, None for all; likewise.
+            feats: Features of one or several stages, in the order of the backbone's outputs.
+            images: The images of the features, (N, C, H, W); not read here, but by other heads.
+            kept: Indices (N, M) of the patches of the features, None for all; likewise.
 
         Raises:
             ValueError: Fewer stages than ``in_channels``, or features of another width.
@@ -114,14 +114,14 @@ class EnergyHead(BaseModule):
             if self.over == 'pooled':
                 tokens = tokens.mean(dim=1, keepdim=True)
             token_energies = energy_of(tokens)
-            # The sum over many tokens is not left to half precision.
+            # Not in half precision: the sum is over many tokens.
             energy = energy + token_energies.to(torch.promote_types(token_energies.dtype, torch.float32)).sum(dim=1)
         return energy
 
     def loss(
         self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Loss of one restoration step.
+        """Loss of one restoration step, a scalar under ``loss``.
 
         Args:
             restored: x_k, (N, C, H, W).
@@ -133,12 +133,12 @@ class EnergyHead(BaseModule):
 
 
 def as_tokens(features: Tensor, channels: int) -> Tensor:
-    """Features of any of the layouts that ``EnergyHead`` takes, as tokens (N, L, C).
+    """Features in any layout that ``EnergyHead`` takes, as tokens (N, L, D), with D = ``channels``.
 
-    Where a map's height is C too, it is taken for (N, C, H, W).
+    A map whose second and last axes are both D long is read as (N, D, H, W).
 
     Raises:
-        ValueError: No axis of the features is C wide where a known layout has its channels.
+        ValueError: The features have no known layout with an axis of length D for the channels.
     """
     if features.dim() == 4 and features.shape[1] == channels:
         return features.flatten(2).transpose(1, 2)
@@ -146,5 +146,5 @@ def as_tokens(features: Tensor, channels: int) -> Tensor:
         return features.reshape(features.shape[0], -1, channels)
     raise ValueError(
         f'EnergyHead: in_channels is {channels}, but the backbone returns features of shape {tuple(features.shape)}; '
-        'expected (N, C), (N, L, C), (N, C, H, W) or (N, H, W, C)'
+        'expected (N, D), (N, L, D), (N, D, H, W) or (N, H, W, D), where D is in_channels'
     )

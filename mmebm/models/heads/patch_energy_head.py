@@ -16,26 +16,26 @@ from mmebm.registry import MODELS
 class PatchEnergyHead(BaseModule):
     """Energy of the contents x of masked patches and of the positions p of position-dropped ones.
 
-        E(x, p) = |x - P g|^2 / 2 + |p - Q g|^2 / 2 + |s - P g|^2 / 2
+        E(x, p) = |x - A g|^2 / 2 + |p - B g|^2 / 2 + |v - A g|^2 / 2
 
-    g(x, p, f) are the tokens of a narrow transformer over the backbone's features f and what is missing. Each term
-    reads the tokens of its own patches; s are the contents of the visible ones. A step of size 1 down the gradient from
-    x = p = 0 restores both. ``PatchCodec`` says what contents and positions are. That positions are worth predicting
-    was shown by MP3 (arXiv 2207.07611) and DropPos (arXiv 2309.03576), which classify them.
+    g(x, p, f) are the tokens of a narrow transformer over the backbone's features f and the missing values x and p.
+    Each term reads the tokens of its own patches; v are the contents of visible patches, A and B linear maps. One
+    gradient step of size 1 from x = p = 0 restores both. ``PatchCodec`` defines contents and positions. MP3 (arXiv
+    2207.07611) and DropPos (arXiv 2309.03576) showed that predicting positions helps; they classify them.
 
-    Missing values enter here, and the backbone reads natural patches alone: no feature serves a mask token, and only
-    this transformer is differentiated twice.
+    The backbone reads natural patches only: it processes no mask tokens, and only this transformer is differentiated
+    twice.
 
     Args:
         in_channels: Width of the backbone's last features.
-        grid_size: Patches of an image in a column and in a row.
-        patch_size: Side of a patch in pixels.
-        image_channels: Channels of the image.
-        embed_dims: Width of the transformer, a multiple of 4 and of ``num_heads``.
-        num_layers: Its depth.
-        num_heads: Its attention heads.
-        statistics_weight: Weight of the loss of statistics beside that of patterns.
-        position_weight: Weight of the loss of positions beside that of patterns.
+        grid_size: Rows and columns of the grid of patches.
+        patch_size: Side p of a patch in pixels.
+        image_channels: Channels C of the image.
+        embed_dims: Width D of the transformer, a multiple of 4 and of ``num_heads``.
+        num_layers: Depth of the transformer.
+        num_heads: Attention heads of the transformer.
+        statistics_weight: Weight of the loss of statistics, relative to that of patterns.
+        position_weight: Weight of the loss of positions, relative to that of patterns.
         init_cfg: As in mmengine's BaseModule.
     """
 
@@ -65,10 +65,10 @@ class PatchEnergyHead(BaseModule):
         self.norm = nn.LayerNorm(embed_dims, eps=1e-6)
         self.content = nn.Linear(embed_dims, self.codec.content_dims)
         self.position = nn.Linear(embed_dims, embed_dims)
-        self.logit_scale = nn.Parameter(torch.zeros(1))  # a logarithm; one element, not none
+        self.logit_scale = nn.Parameter(torch.zeros(1))  # logarithm of the scale; shape (1,), not ()
 
     def init_weights(self) -> None:
-        """Xavier-uniform weights and no biases, as MAE's decoder; small last weights, so that the energy is flat.
+        """Xavier-uniform weights and zero biases, as in MAE's decoder; small last weights, so that the energy is flat.
 
         A head that loads weights (``init_cfg`` of type ``Pretrained``) keeps them.
         """
@@ -86,10 +86,10 @@ class PatchEnergyHead(BaseModule):
         """Energies (N,), in at least float32.
 
         Args:
-            feats: The backbone's tokens (N, extra + V + P, D) of visible and position-dropped patches.
+            feats: The backbone's tokens (N, extra + V + P, in_channels) of visible and position-dropped patches.
             missing: Contents of masked and positions of position-dropped patches, (N, S), see ``PatchCodec``.
-            contents: Contents (N, L, C p p + C + 1) of all patches; those of the visible ones are read.
-            split: Which patches are which.
+            contents: Contents (N, L, C p p + C + 1) of all patches; only those of visible patches are read.
+            split: The visible, position-dropped and masked patches.
         """
         masked, positions = self.codec.unpack(missing, split)
         num_visible, num_dropped, num_masked = (indices.shape[1] for indices in split)
@@ -114,14 +114,14 @@ class PatchEnergyHead(BaseModule):
         )
 
     def loss(self, restored: Tensor, contents: Tensor, split: PatchSplit) -> dict[str, Tensor]:
-        """Mean squared errors of patterns and of statistics, and cross-entropy of positions over the grid.
+        """Mean squared errors of patterns and statistics, cross-entropy of positions over the grid, and their accuracy.
 
-        A position has the higher a probability the nearer the restored one is to it.
+        The closer the restored position is to a position of the grid, the higher is the probability of the latter.
 
         Args:
             restored: Contents of masked and positions of position-dropped patches, (N, S), see ``PatchCodec``.
             contents: True contents (N, L, C p p + C + 1) of all patches.
-            split: Which patches are which.
+            split: The visible, position-dropped and masked patches.
         """
         codec = self.codec
         masked, positions = codec.unpack(restored, split)

@@ -1,4 +1,4 @@
-"""An energy that measures how far an image is from what its features say it is."""
+"""Energy as the distance of an image from a prediction of it by its own features."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,24 @@ from mmebm.models.heads.energy_head import EnergyHead, as_tokens
 from mmebm.models.patches import gather_patches, half_squared_distance, patchify
 from mmebm.registry import MODELS
 
-MOST_EXTRA_TOKENS = 8  # a class token, one of distillation, registers; a wrong patch size leaves more
+MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens; a wrong patch size leaves more
 
 
 @MODELS.register_module()
 class ResidualEnergyHead(EnergyHead):
     """Half the squared distance between an image and a linear prediction of its pixels: E(x) = |x - P f(x)|^2 / 2.
 
-    P maps each of the last features to the pixels of its own patch. A step of size 1 down the gradient goes to P f(x),
-    but for the term in which the features themselves change with the image. Hurault, Leclaire and Papadakis (Gradient
-    Step Denoiser, arXiv 2110.03220) found that a network whose energy has this form denoises as well as one that
-    predicts the clean image directly.
+    P maps each of the last features to the pixels of its own patch. A gradient step of size 1 leads to P f(x), up to
+    the term for the change of the features with the image. Hurault, Leclaire and Papadakis (Gradient Step Denoiser,
+    arXiv 2110.03220) found that a network with an energy of this form denoises as well as one that predicts the clean
+    image directly.
 
-    ``EBMAlgorithm`` needs ``step_size=1.0`` for it: ``auto`` begins with shorter steps.
+    Use it with ``step_size=1.0`` in ``EBMAlgorithm``: ``auto`` starts with shorter steps.
 
     Args:
-        in_channels: C of the last stage.
-        patch_size: Pixels that one feature stands for, in each direction: a ViT's patch size, a CNN's total stride.
-        image_channels: Channels of the image.
+        in_channels: Width D of the last stage.
+        patch_size: Side in pixels of the square that one feature covers: a ViT's patch size, a CNN's total stride.
+        image_channels: Channels C of the image.
         loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
         init_cfg: As in mmengine's BaseModule.
     """
@@ -46,25 +46,25 @@ class ResidualEnergyHead(EnergyHead):
         """Energies (N,), in at least float32.
 
         Args:
-            feats: As in ``EnergyHead``; the last stage is read. Tokens that stand for no patch come before the others.
-            images: What the features are of, (N, C, H, W).
-            kept: Indices (N, M) of the patches that the last M tokens stand for; None for all, row by row.
+            feats: As in ``EnergyHead``; only the last stage is read. Class and other extra tokens come first.
+            images: The images of the features, (N, C, H, W).
+            kept: Indices (N, M) of the patches of the last M tokens; None for all, row by row.
 
         Raises:
-            ValueError: There are fewer or many more features than patches, the image is no whole number of patches, or
-                features are of another width.
+            ValueError: There are fewer or many more features than patches, the image size is not a multiple of the
+                patch size, or the features' width is not D.
         """
         last = feats if isinstance(feats, Tensor) else feats[-1]
         tokens = as_tokens(last, self.in_channels[-1])
         if any(size % self.patch_size for size in images.shape[-2:]):
             raise ValueError(
-                f'ResidualEnergyHead: images of {tuple(images.shape[-2:])} pixels are no whole number of patches of '
+                f'ResidualEnergyHead: the image size {tuple(images.shape[-2:])} is not a multiple of the patch size '
                 f'{self.patch_size}; train at a multiple of it'
             )
         patches = patchify(images, self.patch_size)
         if kept is not None:
             patches = gather_patches(patches, kept)
-        # A map has one feature a patch; a sequence may begin with class and register tokens.
+        # A map has one feature per patch; a sequence may start with class and register tokens.
         most_extra = MOST_EXTRA_TOKENS if last.dim() == 3 else 0
         if not 0 <= tokens.shape[1] - patches.shape[1] <= most_extra:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How far a restored image is from the clean one."""
+"""The error of restored images against clean ones."""
 
 from typing import Literal
 
@@ -18,11 +18,11 @@ class RestorationLoss(nn.Module):
         kind: The error of one value; ``smooth_l1`` has beta = 1.
         region: Average over the ``whole`` image, or over the ``corrupted`` pixels only: those where the corrupted and
             the clean image differ in any channel.
-        norm_patch_size: If given, what counts is the pattern within patches of this many pixels: each image's patches
-            lose their own mean, and both are divided by the deviation of the clean image's patch, so that every patch
-            of a deviation above 0.1 counts alike (the target normalisation of MAE, arXiv 2111.06377, for a network that
-            predicts in pixels).
-        pixel_weight: With ``norm_patch_size``, the weight of the plain error of pixels beside that of patterns; at 0,
+        norm_patch_size: If given, the error is that of patterns within patches of this side in pixels: both images'
+            patches minus their own means, divided by the standard deviation of the clean patch, so that all patches of
+            a standard deviation above 0.1 have about equal weight (the target normalisation of MAE, arXiv 2111.06377,
+            for a network that predicts pixels).
+        pixel_weight: With ``norm_patch_size``, the weight of the plain pixel error, relative to that of patterns; at 0,
             the mean colour of patches is not restored.
 
     Raises:
@@ -47,7 +47,7 @@ class RestorationLoss(nn.Module):
         self.pixel_weight = pixel_weight
 
     def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None) -> Tensor:
-        """Scalar loss, the mean over the images, of restored against clean images.
+        """Scalar loss: the mean over the images of the errors of restored against clean images.
 
         Args:
             restored: (N, C, H, W).
@@ -65,7 +65,7 @@ class RestorationLoss(nn.Module):
             where = changed if where is None else where & changed
         if where is None:
             return error.mean()
-        # A mean of each image first: a batch's loss is then the mean of its parts' losses, however it is split.
+        # First the mean per image: then a batch's loss is the mean of its parts' losses, however it is split.
         return ((error * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1)).mean()
 
     def _error(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ class RestorationLoss(nn.Module):
 
 
 def patch_statistics(images: Tensor, patch_size: int, min_deviation: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every patch over its pixels and channels, as maps of shape (N, 1, H, W).
+    """Mean and standard deviation of every patch over its pixels and channels, as maps (N, 1, H, W).
 
-    To the deviation, ``min_deviation`` is added in quadrature: a flat patch must not outweigh all others.
+    ``min_deviation`` is added to the standard deviation in quadrature, so that flat patches do not dominate.
     """
     mean = patch_mean(images, patch_size)
     variance = patch_mean(images.square(), patch_size) - mean.square()

@@ -1,4 +1,4 @@
-"""Four scales out of the one that a plain vision transformer has."""
+"""Feature pyramid from the single scale of a plain vision transformer."""
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -13,10 +13,10 @@ NORM = dict(type=LayerNorm2d, eps=1e-6)
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):
-    """The neck of ViTDet (arXiv 2203.16527, section 3): each scale is computed from the last map alone.
+    """The neck of ViTDet (arXiv 2203.16527, section 3): each scale is computed from the last map only.
 
     Args:
-        in_channels: Channels of the backbone's last map; a multiple of 4.
+        in_channels: Channels D of the backbone's last map; a multiple of 4.
         out_channels: Channels of every output.
         init_cfg: As in mmengine's BaseModule.
     """
@@ -40,9 +40,9 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps (N, out_channels, ...) at 4, 2, 1, 1/2 and 1/4 times the height and width of the last input map."""
+        """Maps (N, out_channels, ...) at 4, 2, 1, 1/2 and 1/4 times H and W of the last input map, (N, D, H, W)."""
         outputs = [level(maps[-1]) for level in self.levels]
-        return (*outputs, F.max_pool2d(outputs[-1], kernel_size=1, stride=2))  # the last one for the RPN alone
+        return (*outputs, F.max_pool2d(outputs[-1], kernel_size=1, stride=2))  # the last one for the RPN only
 
 
 def _to_output(in_channels: int, out_channels: int) -> tuple[ConvModule, ConvModule]:

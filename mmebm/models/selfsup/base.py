@@ -1,7 +1,7 @@
 """Base class of self-supervised models with a ``predict`` mode.
 
-Shapes in this folder: N images; C channels; H, W height and width in pixels; L patches (tokens) of an image; D width of
-features; K restoration steps; M kept tokens; V visible, P position-dropped and R masked patches, V + P + R = L.
+Shapes: N images; C channels of an image; H, W height and width; L patches (tokens) of an image; D width of features; K
+restoration steps; M kept tokens; V visible, P position-dropped and R masked patches, V + P + R = L.
 """
 
 from abc import abstractmethod
@@ -18,12 +18,12 @@ class BaseRestorer(BaseSelfSupervisor):
 
     Args:
         *args: As in mmpretrain's ``BaseSelfSupervisor``.
-        data_preprocessor: The same; of type ``SelfSupDataPreprocessor`` if its config has none.
+        data_preprocessor: Likewise; its type defaults to ``SelfSupDataPreprocessor``.
         **kwargs: As in mmpretrain's ``BaseSelfSupervisor``.
 
     Attributes:
-        num_inputs: Batches of images that ``loss`` takes in a list.
-        differentiates_twice: Whether training differentiates through a gradient, which some engines cannot.
+        num_inputs: Number of image batches in the list that ``loss`` takes.
+        differentiates_twice: Whether training differentiates through a gradient, which some engines do not support.
     """
 
     num_inputs: ClassVar[int]
@@ -31,7 +31,7 @@ class BaseRestorer(BaseSelfSupervisor):
 
     def __init__(self, *args, data_preprocessor: dict | nn.Module | None = None, **kwargs):
         if not isinstance(data_preprocessor, nn.Module):
-            # By its full name: mmpretrain's bare one is unknown under the default scopes of mmseg and mmdet.
+            # With its scope: mmpretrain's bare name is unknown under the default scopes of mmseg and mmdet.
             data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
         super().__init__(*args, data_preprocessor=data_preprocessor, **kwargs)
         self._is_first_batch = True  # on the host, so that only the first batch waits for the device
@@ -49,17 +49,17 @@ class BaseRestorer(BaseSelfSupervisor):
 
     @abstractmethod
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Restore normalised images (N, C, H, W) and score them."""
+        """Restore normalised images (N, C, H, W) and compute their energies."""
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo the data preprocessor's normalisation; values outside 0 to 255 are clipped."""
+        """Undo the data preprocessor's normalisation of images (..., C, H, W); clips to 0 to 255."""
         if hasattr(self.data_preprocessor, 'mean'):
             images = images * self.data_preprocessor.std + self.data_preprocessor.mean
         return images.clamp(0, 255)
 
 
 def fill(data_samples: list[DataSample] | None, fields: Mapping[str, Tensor]) -> list[DataSample]:
-    """Give each of N data samples, new ones if there are none, its part of the fields, which are (N, ...)."""
+    """Set fields, tensors (N, ...), on N data samples, one row each; without samples, create them."""
     data_samples = data_samples or [DataSample() for _ in next(iter(fields.values()))]
     for i, sample in enumerate(data_samples):
         for name, values in fields.items():

@@ -1,7 +1,7 @@
-"""What pretraining by restoration refuses on a first batch: it differentiates through a gradient.
+"""Checks on the first batch: pretraining by restoration differentiates through a gradient.
 
-Engines that shard the parameters gather and free them in hooks, which count on one backward pass a step: with two,
-weights get no gradient or never move, and mostly there is no error. ``docs/engines.md`` says what was tried.
+Engines that shard the parameters gather and free them in hooks that assume one backward pass per step: with two,
+weights get no gradient or are not updated, mostly without an error. ``docs/engines.md`` lists what was tried.
 """
 
 from torch import nn
@@ -20,12 +20,12 @@ COMPILE_INSTEAD = (
 
 
 def check_engine(model: nn.Module) -> None:
-    """Refuse a model that an engine has sharded or mmengine has compiled.
+    """Reject a model that an engine has sharded or mmengine has compiled.
 
     Raises:
-        ValueError: Says why, and what to use instead.
+        ValueError: It is one; the message names the reason and alternatives.
     """
-    if 'train_step' in vars(model):  # where mmengine puts the compiled one; of a wrapped model, in the wrapper
+    if 'train_step' in vars(model):  # mmengine's compiled one; of a wrapped model, in the wrapper
         raise ValueError(f'compile: {COMPILE_INSTEAD}')
     for module in model.modules():
         if getattr(module, '_is_fsdp_managed_module', False):  # by FSDP 1 and 2, for the compiler; no public sign
@@ -38,10 +38,10 @@ def check_engine(model: nn.Module) -> None:
 
 
 def check_twice_differentiable(model: nn.Module) -> None:
-    """Refuse layers whose double backward is missing.
+    """Reject layers without a double backward.
 
     Raises:
-        ValueError: Names the layer, why, and what to do.
+        ValueError: There is one; the message names it, the reason and the remedy.
     """
     for name, module in model.named_modules():
         if type(module).__name__ == 'SyncBatchNorm':  # torch's, and mmcv's of the same name
@@ -51,5 +51,5 @@ def check_twice_differentiable(model: nn.Module) -> None:
 
 
 def refusal(engine: str) -> str:
-    """Why an engine is refused, and what to use instead."""
+    """The message that an engine is not supported, with alternatives."""
     return f'{engine} cannot pretrain by restoration, which differentiates twice; {ALTERNATIVES}'

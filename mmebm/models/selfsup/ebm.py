@@ -1,4 +1,4 @@
-"""Energy-based pretraining: restore corrupted images by descending the energy that a backbone gives them."""
+"""Energy-based pretraining: restore corrupted images by gradient descent on an energy."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,11 +24,9 @@ from mmebm.training_step import TrainingStep
 class EBMAlgorithm(BaseRestorer):
     """Pretrains any backbone by energy-inspired restoration (arXiv 2302.01384).
 
-    The forward pass of backbone, neck and head is an image's energy; K steps down the gradient of that energy restore
-    a corrupted image; the loss compares each step's image with the clean one.
-
-    Inputs are ``[corrupted, clean]``, two views as ``mmebm.CorruptedPair`` makes them. The trained network lies under
-    ``backbone.`` in the checkpoint.
+    The forward pass of backbone, neck and head is an image's energy; K steps of gradient descent on it restore a
+    corrupted image; the loss compares each step's image with the clean one. Inputs are ``[corrupted, clean]``, the two
+    views of ``mmebm.CorruptedPair``. In the checkpoint, the trained network is under ``backbone.``.
 
     Args:
         backbone: Config of a backbone: mmpretrain's, ``mmpretrain.TIMMBackbone``, ``mmebm.HuggingFaceBackbone``, or
@@ -37,22 +35,21 @@ class EBMAlgorithm(BaseRestorer):
         neck: Config of a neck between the two.
         num_steps: K, restoration steps.
         step_size: a > 0, in normalised pixels; or ``auto``: on the first training batch, a is set such that one step
-            moves the images a tenth as far as the corruption did (in root mean square), and it is kept in the
-            checkpoint.
+            moves the images a tenth as far as the corruption did (root mean square); the checkpoint keeps it.
         learn_step_size: Whether a is trained. Its logarithm is the parameter, so that it stays positive.
         token_dropping: Restore a random part of each image and drop the other tokens before the first block, for ViTs:
             ``dict(patch_size=16, visible=0.25, corrupted=0.25)`` keeps a quarter of the sequence from the uncorrupted
-            patches and a quarter from the corrupted ones. The loss counts the kept patches. Training only.
+            patches and a quarter from the corrupted ones. The loss is over the kept patches. Training only.
         nce_weight: Weight of a second loss, by which the energy is the logit of an image being corrupted: the mean of
             log(1 + exp(E)) over clean images and of log(1 + exp(-E)) over those that a step starts from
-            (noise-contrastive estimation, Gutmann and Hyvärinen, AISTATS 2010). Restoration shapes differences of
-            energy near an image; this makes energies comparable between images. It costs a pass over the clean images,
-            and excludes ``low_memory``.
-        frozen: Names of parameters that cannot train, because the gradient of the energy does not depend on them;
-            they are frozen so that distributed training does not wait for their gradients. With a linear energy these
-            are biases that only shift the last features, such as ``backbone.ln1.bias``.
+            (noise-contrastive estimation, Gutmann and Hyvärinen, AISTATS 2010). Restoration shapes energy differences
+            near an image; NCE makes energies comparable between images. It adds a pass over the clean images and
+            excludes ``low_memory``.
+        frozen: Names of parameters that the gradient of the energy does not depend on; frozen, so that distributed
+            training does not wait for their gradients. With a linear energy these are biases that only shift the last
+            features, such as ``backbone.ln1.bias``.
         training_step: How a step is computed, with the same gradients: options of ``mmebm.training_step.TrainingStep``,
-            as ``dict(compile=True, micro_batch=64)``.
+            such as ``dict(compile=True, micro_batch=64)``.
         data_preprocessor: As in mmpretrain's self-supervised models.
         init_cfg: As in mmengine's BaseModule.
 
@@ -119,7 +116,7 @@ class EBMAlgorithm(BaseRestorer):
         return restore(self.energy, corrupted, self.step_size.detach(), self.num_steps)
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
-        """Restoration loss and its statistics for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
+        """Losses and statistics, scalars, for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
         pair = self._training_pair(*as_pair(inputs))
         if self._is_first_batch:
             self._on_first_batch(pair)
@@ -127,7 +124,7 @@ class EBMAlgorithm(BaseRestorer):
         return losses | self._statistics(pair, restored)
 
     def _step(self, images: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """X - a dE/dx and its losses, of the images x (N, C, H, W) that a restoration has come to."""
+        """x_k = x - a dE/dx, (N, C, H, W), and its losses; ``images`` are x = x_{k-1}."""
         descend = partial(restoration_step, create_graph=True, gradient_fn=self.training_step.gradient_fn)
         energy_fn = self._energy_fn(pair)
         restored, energy = descend(energy_fn, images, self.step_size)
@@ -156,7 +153,7 @@ class EBMAlgorithm(BaseRestorer):
 
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
-        check_twice_differentiable(self)  # again: by now the runner has converted what it converts
+        check_twice_differentiable(self)  # again: by now the runner has converted layers
         self.training_step.check(self._energy_fn, pair.corrupted, pair)
         if not self.step_size_is_set:
             self._calibrate(pair)
@@ -171,13 +168,13 @@ class EBMAlgorithm(BaseRestorer):
         self.step_size_is_set.fill_(True)
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        """Features of the backbone's stages, of images or of the clean ones in a pair."""
+        """Features of the backbone's stages, of images (N, C, H, W) or of the clean ones in a pair."""
         images = as_pair(inputs)[1] if isinstance(inputs, (list, tuple)) else inputs
         return self.backbone(images)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Restore images and score them.
+        """Restore images and compute their energies.
 
         Args:
             inputs: Images to restore, or ``[corrupted, clean]``; normalised, (N, C, H, W).

@@ -1,4 +1,4 @@
-"""Energy-based pretraining of a ViT on patches: restore the contents of some, and the positions of others."""
+"""Energy-based pretraining of a ViT on patches: restore masked contents and dropped positions."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class SplitImages(NamedTuple):
 
     Attributes:
         images: (N, C, H, W).
-        split: Which of their patches are visible, position-dropped and masked.
+        split: Their visible, position-dropped and masked patches.
     """
 
     images: Tensor
@@ -28,33 +28,31 @@ class SplitImages(NamedTuple):
 
 @MODELS.register_module()
 class PatchEBM(BaseRestorer):
-    """Pretrains a ViT by restoring what patches lack, down the gradient of an energy over it.
+    """Pretrains a ViT by restoring contents of masked patches and positions of position-dropped ones.
 
     Each step splits the patches of every image at random into visible, position-dropped and masked ones. The backbone
-    reads the visible ones with their positions and the position-dropped ones without. Given its features, the head
-    scores contents of the masked and positions of the position-dropped patches; one step down the gradient of that
-    energy restores both.
+    reads the visible patches with and the position-dropped ones without position embedding. Given its features, the
+    head computes the energy of masked contents and dropped positions; one gradient step on it restores both.
 
-    ``EBMAlgorithm`` restores whole images from any corruption, with any backbone, and its whole network is
-    differentiated twice. Here that is the head alone, a light decoder which is dropped after pretraining: the backbone
-    reads half of the patches, and is differentiated once.
+    ``EBMAlgorithm`` restores whole images from any corruption with any backbone, and its whole network is
+    differentiated twice. Here only the head is, a light decoder that is dropped after pretraining: the backbone reads
+    half of the patches and is differentiated once.
 
     Args:
         backbone: Config of a ``PatchSubsetViT``.
         head: Config of a ``PatchEnergyHead``.
-        visible_ratio: Share of the patches that is visible.
-        position_drop_ratio: Share of the patches that is shown without position.
-        views: How many splits of each image a step trains on. They complement one another: with the defaults, four
-            views show each patch once with and once without its position, and mask it twice. The time of a step grows
-            with them.
+        visible_ratio: Share V / L of visible patches.
+        position_drop_ratio: Share P / L of position-dropped patches; the others are masked.
+        views: Splits of each image per step. They are complementary: over four views at the default ratios, a patch is
+            once visible, once position-dropped and twice masked. The time of a step is proportional to ``views``.
         training_step: How a step is computed, with the same gradients: options of ``mmebm.training_step.TrainingStep``,
-            as ``dict(compile=True, micro_batch=64)``.
+            such as ``dict(compile=True, micro_batch=64)``.
         data_preprocessor: As in mmpretrain's self-supervised models.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: Backbone and head have different patches, a ratio is not positive, or together they leave no patch
-            to mask, or ``views`` is less than 1.
+        ValueError: Backbone and head have different patches, a ratio leaves no patch visible, position-dropped or
+            masked, or ``views`` is less than 1.
     """
 
     num_inputs = 1
@@ -108,7 +106,7 @@ class PatchEBM(BaseRestorer):
         return losses
 
     def _step(self, start: Tensor, batch: SplitImages) -> tuple[Tensor, dict[str, Tensor]]:
-        """X - dE/dx and its losses, of what is missing, x = ``start`` (N, S)."""
+        """Restored values x - dE/dx, (N, S), and their losses; ``start`` is x, the missing values."""
         contents, gradient_fn = self._contents(batch), self.training_step.gradient_fn
         energy_fn = self._energy_fn(batch, contents)
         restored, _ = restoration_step(energy_fn, start, 1.0, create_graph=True, gradient_fn=gradient_fn)
@@ -128,11 +126,11 @@ class PatchEBM(BaseRestorer):
 
         Args:
             num_images: N.
-            views: How often each image occurs: rows n, N + n, 2 N + n, ... are those of image n.
-            generator: For random numbers; torch's own one if None.
+            views: Splits per image: rows n, N + n, 2 N + n, ... are those of image n.
+            generator: For random numbers; torch's default one if None.
 
         Returns:
-            Indices of ``views`` N rows. From view to view, an image's random order of patches is rolled by L / views.
+            ``views * N`` rows of indices. From view to view, an image's random order is rolled by L / views.
         """
         positions = self.head.codec.positions
         num_patches = len(positions)
@@ -142,10 +140,10 @@ class PatchEBM(BaseRestorer):
         return PatchSplit(order[:, : self.num_visible], order[:, self.num_visible : num_shown], order[:, num_shown:])
 
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
-        """Check that inputs are one batch of images that the head's grid covers.
+        """Check that inputs are one batch of images (N, C, H, W) of the size of the head's grid.
 
         Raises:
-            ValueError: They are several views, or of another size.
+            ValueError: There are several views, or their size differs.
         """
         images = inputs if isinstance(inputs, Tensor) else inputs[0]
         size = tuple(self.head.codec.patch_size * patches for patches in self.head.codec.grid_size)
@@ -153,31 +151,31 @@ class PatchEBM(BaseRestorer):
             views = 1 if isinstance(inputs, Tensor) else len(inputs)
             raise ValueError(
                 f'PatchEBM needs one view of {size[0]} x {size[1]} pixels (grid_size times patch_size), not {views} of '
-                f'{images.shape[-2]} x {images.shape[-1]}; it corrupts images itself and takes no CorruptedPair'
+                f'{images.shape[-2]} x {images.shape[-1]}; it drops and masks patches itself, without CorruptedPair'
             )
         return images
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        """Features of whole images (N, C, H, W), as the backbone gives them."""
+        """The backbone's features of whole images (N, C, H, W)."""
         return self.backbone(self._images(inputs))
 
     @torch.no_grad()
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Corrupt images, restore them and score them.
+        """Corrupt images, restore them and compute their energies.
 
         Args:
-            inputs: Normalised images (N, C, H, W), or a list of them alone.
+            inputs: Normalised images (N, C, H, W), or a list of that one batch.
             data_samples: N samples to fill, or none.
 
         Returns:
-            N data samples with ``energies`` (2,), of flat patches without a position and of what was restored, and
-            ``clean_energy``, of the true contents and positions; and in pixel units, 0 to 255, each (C, H, W),
-            ``clean``, ``corrupted``, where masked patches have the mean color of all images and position-dropped ones
-            one another's cells of the grid, and ``restored``, where these are assigned to the cells nearest to the
-            restored positions.
+            N data samples with ``energies`` (2,), of flat patches without positions and of the restored values, and
+            ``clean_energy``, of the true contents and positions; and in pixel units, 0 to 255, each (C, H, W):
+            ``clean``; ``corrupted``, where masked patches have the mean color of all images and position-dropped ones
+            are permuted; and ``restored``, where these are assigned to the positions of the grid that match the
+            restored ones best.
         """
         images, codec = self._images(inputs), self.head.codec
-        # Every batch alike, so that two evaluations compare and training is not disturbed.
+        # The same for every batch: evaluations are comparable, and training's random state is untouched.
         split = self.draw(len(images), generator=torch.Generator(images.device).manual_seed(0))
         contents = codec.contents(images)
         energy_fn = self._energy_fn(SplitImages(images, split), contents)

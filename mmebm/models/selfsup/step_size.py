@@ -1,4 +1,4 @@
-"""The step size to start training with."""
+"""The initial step size of ``step_size='auto'``."""
 
 import math
 from collections.abc import Iterable
@@ -7,20 +7,20 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-# How far the first step of step_size='auto' goes, relative to the corruption. Small, so that training starts near the
-# identity and not by unlearning noise.
+# Length of the first step of step_size='auto', relative to the corruption. Small, so that training starts near the
+# identity instead of first having to unlearn noise.
 AUTO_REACH = 0.1
 
 
 def calibrated_log_step_size(squared_error: Tensor, gradients: Iterable[Tensor]) -> Tensor:
-    """Logarithm of a = rms(x_0 - clean) / rms(dE/dx) / 10, over all processes, a scalar.
+    """Logarithm of a = 0.1 rms(x_0 - clean) / rms(dE/dx) over all processes, a scalar.
 
     Args:
         squared_error: Sum of squared differences of the corrupted images from the clean ones, a scalar.
         gradients: dE/dx of all parts of the batch, (n, C, H, W).
 
     Raises:
-        ValueError: No image is corrupted, or the energy has no gradient.
+        ValueError: No image is corrupted, or the gradient of the energy is zero or NaN.
     """
     squared_gradient = sum(gradient.float().square().sum() for gradient in gradients)
     squares = torch.stack([squared_error, squared_gradient])

@@ -1,4 +1,4 @@
-"""Restoring an image in part: only some of its tokens go through the network."""
+"""Token dropping: only a random part of an image's tokens passes through the network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,22 @@ from mmebm.ops.checkpointing import residual_blocks
 
 
 class TokenDropping:
-    """Keeps a random part of each image's tokens, and drops the others before the network's first block.
+    """Keeps a random part of each image's tokens and drops the others before the network's first block.
 
-    For backbones whose blocks take token sequences (N, extra + L, C), with L patches in raster order behind any class
-    and register tokens, and positions added before the first block: ViT, DeiT and their like.
+    For backbones whose blocks take token sequences (N, extra + L, D), class and register tokens first, then L patches
+    in raster order, with positions added before the first block: ViT, DeiT and the like.
 
-    Every image keeps as many tokens, so that a batch remains a batch: corrupted patches up to their share, then
+    All images keep the same number of tokens, so that they can be batched: corrupted patches up to their share, then
     uncorrupted ones, then, where an image has too few of these, more corrupted ones.
 
     Args:
         backbone: The network.
         patch_size: Side of a patch in pixels.
-        visible: Uncorrupted patches to keep, as a part of L.
-        corrupted: Corrupted patches to keep and restore, as a part of L.
+        visible: Uncorrupted patches to keep, as a share of L.
+        corrupted: Corrupted patches to keep and restore, as a share of L.
 
     Raises:
-        ValueError: The parts are not above 0 and together at most 1, or the backbone has no blocks.
+        ValueError: ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1, or the backbone has no blocks.
     """
 
     def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
@@ -43,11 +43,11 @@ class TokenDropping:
         self.corrupted = corrupted
         self.kept: Tensor | None = None
         self.num_patches = 0
-        # Once, and not in each step: the compiler takes a module's hooks for constant.
+        # Once, not in each step: the compiler treats a module's hooks as constant.
         blocks[0].register_forward_pre_hook(self._drop)
 
     def choose(self, corrupted: Tensor, clean: Tensor) -> Tensor:
-        """Indices (N, M), ascending, of the patches to keep for a pair of images (N, C, H, W)."""
+        """Ascending indices (N, M) of patches to keep of images (N, C, H, W), which patches must tile (ValueError)."""
         p = self.patch_size
         if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
             raise ValueError(
@@ -66,7 +66,7 @@ class TokenDropping:
         return kept.sort(dim=1).values
 
     def pixels(self, kept: Tensor, images: Tensor) -> Tensor:
-        """The kept patches' pixels as a mask (N, H, W), True = kept."""
+        """The pixels of the kept patches (N, M) as a mask (N, H, W) of images (N, C, H, W), True = kept."""
         p = self.patch_size
         height, width = images.shape[-2] // p, images.shape[-1] // p
         mask = torch.zeros(len(kept), height * width, dtype=torch.bool, device=kept.device).scatter_(1, kept, True)
@@ -74,7 +74,7 @@ class TokenDropping:
 
     @contextmanager
     def keeping(self, kept: Tensor, images: Tensor) -> Iterator[None]:
-        """Context in which the network sees the kept patches (N, M) of images (N, C, H, W) only."""
+        """Context in which the network reads only the kept patches (N, M) of images (N, C, H, W)."""
         self.kept = kept
         self.num_patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
         try:
@@ -90,6 +90,6 @@ class TokenDropping:
         if num_extra < 0:
             raise ValueError(
                 f'token_dropping: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
-                f'(N, {self.num_patches} or more, C); tokens can be dropped in ViTs with patches of patch_size'
+                f'(N, {self.num_patches} or more, D); tokens can be dropped in ViTs with patches of patch_size'
             )
         return torch.cat([tokens[:, :num_extra], gather_patches(tokens[:, num_extra:], self.kept)], dim=1), *others

@@ -1,4 +1,4 @@
-"""Corrupted and clean images, and what of them counts."""
+"""Corrupted and clean images, and the pixels that count in the loss."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,8 +12,8 @@ class TrainingPair(NamedTuple):
     Attributes:
         corrupted: (N, C, H, W).
         clean: (N, C, H, W).
-        kept: Indices (N, M) of the patches that the network sees; None for all.
-        where: Mask (N, H, W) of their pixels, True = counts; None for all.
+        kept: Indices (N, M) of the patches that the network reads; None for all.
+        where: Mask (N, H, W) of their pixels, True = counts in the loss; None for all.
     """
 
     corrupted: Tensor
@@ -22,13 +22,13 @@ class TrainingPair(NamedTuple):
     where: Tensor | None
 
     def squared_error(self, images: Tensor) -> Tensor:
-        """Sum of squared differences of images (N, C, H, W) from the clean ones, where pixels count."""
+        """Sum of squared differences of images (N, C, H, W) from the clean ones, over pixels that count; a scalar."""
         error = (images - self.clean).square().sum(dim=1)
         return error.sum() if self.where is None else (error * self.where).sum()
 
 
 def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Check that inputs are ``[corrupted, clean]``.
+    """Check that inputs are ``[corrupted, clean]``, each (N, C, H, W).
 
     Raises:
         ValueError: They are not two batches of images of the same shape.

@@ -1,4 +1,4 @@
-"""A small tokenizer of images, for BEiT where DALL-E's weights cannot be had."""
+"""A small image tokenizer for BEiT, where DALL-E's weights are not available."""
 
 import math
 from typing import Literal
@@ -14,25 +14,25 @@ from mmebm.registry import MODELS
 
 @MODELS.register_module()
 class VQVAE(BaseModel):
-    """A discrete autoencoder: each position of a grid gets one of K tokens, and these restore the image.
+    """A discrete autoencoder: encodes each position of a grid as a token, and decodes the image from the tokens.
 
-    A VQ-VAE (van den Oord et al., arXiv 1711.00937) whose codebook follows the encoder's features by moving averages,
-    from k-means of the first batch on, as in BEiT v2 (mmpretrain's ``NormEMAVectorQuantizer``). Since most tokens fall
-    out of use while the features change, k-means is done again now and then. Processes do not share it: train in one.
+    A VQ-VAE (van den Oord et al., arXiv 1711.00937) whose codebook is initialised by k-means of the first batch and
+    follows the encoder's features by moving averages, as in BEiT v2 (mmpretrain's ``NormEMAVectorQuantizer``). Most
+    tokens fall out of use while the features change, so k-means is repeated. Processes do not share it: train in one.
 
-    BEiT calls its ``target_generator`` without a mode, which gives it how well each token fits.
+    BEiT calls its ``target_generator`` without a mode, and so gets ``fit``.
 
     Args:
-        num_embed: K, the size of the vocabulary.
-        downsampling: Width of a token in pixels, a power of two.
+        num_embed: Size of the vocabulary.
+        downsampling: Side d of a token in pixels, a power of two above 1.
         width: Channels of the convolutions.
-        embed_dims: Length of a token's vector.
-        kmeans_interval: K-means is done on every so many-th training batch.
+        embed_dims: Width D of a token's embedding.
+        kmeans_interval: Training batches from one k-means to the next.
         data_preprocessor: As in mmengine's BaseModel.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``downsampling`` is not a power of two.
+        ValueError: ``downsampling`` is not a power of two above 1.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class VQVAE(BaseModel):
         self, inputs: Tensor, data_samples: list | None = None, mode: Literal['tensor', 'loss'] = 'tensor'
     ) -> Tensor | dict[str, Tensor]:
         """``fit`` of images (N, 3, H, W), or with ``mode='loss'`` their ``loss``."""
-        with torch.autocast(inputs.device.type, enabled=False):  # lower precision would exchange near tokens
+        with torch.autocast(inputs.device.type, enabled=False):  # lower precision would swap similar tokens
             return self.loss(inputs) if mode == 'loss' else self.fit(inputs)
 
     def fit(self, images: Tensor) -> Tensor:
-        """Cosine of the features to every token's vector, (N, K, H / d, W / d); the argmax are an image's tokens."""
+        """Cosine similarity, (N, num_embed, H / d, W / d), of features and tokens; its argmax are an image's tokens."""
         features = F.normalize(self.encoder(images), dim=1)
         return torch.einsum('nchw,kc->nkhw', features, self.quantizer.embedding.weight)
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """Squared error of the restored images, and of the features against their tokens' vectors."""
+        """Mean squared errors of the decoded images (N, 3, H, W), and of the features against their tokens."""
         if self.batches % self.kmeans_interval == 0:
             self.quantizer.embedding.initted.zero_()
         self.batches += 1
