@@ -48,8 +48,12 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def unformatted(monkeypatch):
-    """mmengine formats a run's config by yapf three times, which takes longer than a small training."""
+def no_reports(monkeypatch):
+    """A runner reports its environment, for which it calls compilers, and formats its config by yapf three times.
+
+    Both take longer than a small training.
+    """
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, False))
 
 

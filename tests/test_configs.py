@@ -71,11 +71,12 @@ def test_builds_at_full_size_and_restores_patches(config):
     size = cfg.model.backbone.img_size
     model = MODELS.build(cfg.model).to('meta')
     images, draw = torch.zeros(2, 3, size, size, device='meta'), model.draw(2)
-    features, contents = model.backbone(images, draw.seen, draw.lost), model.head.contents(images)
-    assert model.head(model.head.start(draw), features, contents, draw).shape == (2,)
+    features, contents = model.backbone(images, draw.visible, draw.position_dropped), model.head.codec.contents(images)
+    assert model.head(features, model.head.codec.start(draw), contents, draw).shape == (2,)
     assert sum(indices.shape[1] for indices in draw) == (size // cfg.model.backbone.patch_size) ** 2
 
 
+@pytest.mark.slow
 def test_one_training_step_reaches_every_parameter(config, tmp_path):
     runner = Runner.from_cfg(shrink(Config.fromfile(config), str(tmp_path)))
     before = {name: p.clone() for name, p in runner.model.named_parameters()}

@@ -28,6 +28,8 @@ from torch.optim import SGD
 from mmebm.engine.hooks.patch_whitening_hook import whiten
 from mmebm.models.patch_codec import PatchSplit
 
+pytestmark = pytest.mark.slow
+
 WORLD_SIZE = 2
 STEPS = 3
 BATCH = 8

@@ -13,6 +13,7 @@ from tiny import grouped
 
 SIZE = 32
 STEP_SIZE = 3.0
+COMPILED = pytest.param(dict(compile=True), marks=pytest.mark.slow)  # one of them is among the fast tests
 DROPPING = dict(patch_size=8, visible=0.25, corrupted=0.25)
 
 # The backbone, and the width of its last features.
@@ -189,7 +190,9 @@ def forget_compiled_functions():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow if name != 'vit' else ()) for name in BACKBONES]
+)
 def test_gradients_of_the_compiled_step(name, without_code_generation):
     model = build(name, compile=True)
     found = gradients_of_step(model)
@@ -204,7 +207,7 @@ def test_gradients_of_the_compiled_step_with_code_generation(code_generation):
     assert model.training_step.step.is_compiled
 
 
-@pytest.mark.parametrize('options', [dict(), dict(low_memory=True), dict(micro_batch=3), dict(compile=True)], ids=str)
+@pytest.mark.parametrize('options', [dict(), dict(low_memory=True), dict(micro_batch=3), COMPILED], ids=str)
 def test_gradients_of_several_steps(options, without_code_generation):
     found = gradients_of_step(build('vit', num_steps=3, **options))
     assert_same_gradients(found, reference_gradients('vit', num_steps=3), 1e-5)
@@ -212,7 +215,7 @@ def test_gradients_of_several_steps(options, without_code_generation):
 
 @pytest.mark.parametrize(
     'options',
-    [dict(), dict(micro_batch=3), dict(compile=True), dict(attention='recomputed'), dict(num_steps=2)],
+    [dict(), dict(micro_batch=3), COMPILED, dict(attention='recomputed'), dict(num_steps=2)],
     ids=str,
 )
 def test_gradients_with_noise_contrastive_estimation(options, without_code_generation):
@@ -222,7 +225,7 @@ def test_gradients_with_noise_contrastive_estimation(options, without_code_gener
     assert relative_error(found, reference_gradients('vit', num_steps=options.get('num_steps', 1))) > 0.01
 
 
-@pytest.mark.parametrize('options', [dict(low_memory=True), dict(compile=True)], ids=str)
+@pytest.mark.parametrize('options', [dict(low_memory=True), COMPILED], ids=str)
 def test_the_same_paths_are_dropped(options, without_code_generation):
     found = []
     for chosen in (dict(), options):
@@ -237,7 +240,7 @@ def test_the_same_paths_are_dropped(options, without_code_generation):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     'options',
-    [dict(), dict(attention='recomputed'), dict(low_memory=True), dict(micro_batch=3), dict(compile=True)],
+    [dict(), dict(attention='recomputed'), dict(low_memory=True), dict(micro_batch=3), COMPILED],
     ids=str,
 )
 def test_gradients_in_half_precision(options, dtype, without_code_generation):
@@ -245,8 +248,9 @@ def test_gradients_in_half_precision(options, dtype, without_code_generation):
     assert relative_error(found, reference_gradients('vit')) < 2e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'options', [dict(), dict(low_memory=True), dict(micro_batch=3), dict(num_steps=2), dict(compile=True)], ids=str
+    'options', [dict(), dict(low_memory=True), dict(micro_batch=3), dict(num_steps=2), COMPILED], ids=str
 )
 @pytest.mark.parametrize('name', ['vit', 'timm-vit', 'convnext'])
 def test_gradients_of_the_residual_energy(name, options, without_code_generation):
@@ -254,6 +258,7 @@ def test_gradients_of_the_residual_energy(name, options, without_code_generation
     assert_same_gradients(found, reference_gradients(name, options.get('num_steps', 1), RESIDUAL), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'options',
     [

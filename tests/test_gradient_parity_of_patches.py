@@ -96,13 +96,13 @@ def test_reference_agrees_with_finite_differences():
 
 WAYS = [
     dict(),
-    dict(compile=True),
+    pytest.param(dict(compile=True), marks=pytest.mark.slow),
     dict(attention='recomputed'),
     dict(low_memory=True),
     dict(micro_batch=1),
     dict(micro_batch=3),
     dict(micro_batch=2, low_memory=True),
-    dict(micro_batch=2, compile=True),
+    pytest.param(dict(micro_batch=2, compile=True), marks=pytest.mark.slow),
 ]
 
 

@@ -395,6 +395,7 @@ def test_the_finder_answers_for_one_name():
 
 
 @needs_stand_in
+@pytest.mark.slow
 def test_it_is_found_once_after_however_many_imports():
     done = run(
         'import sys, importlib, mmebm\n'
@@ -409,6 +410,7 @@ def test_it_is_found_once_after_however_many_imports():
     assert done.stdout.split() == ['1', 'False', mmcv_ext.__file__], done.stderr
 
 
+@pytest.mark.slow
 def test_an_mmcv_that_has_ops_keeps_them(tmp_path):
     (tmp_path / '_ext.py').write_text('nms = "its own"')
     done = run(

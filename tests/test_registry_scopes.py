@@ -18,6 +18,8 @@ import mmebm
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+pytestmark = pytest.mark.slow
+
 scope, config = sys.argv[1:]
 registries = importlib.import_module(f'{scope}.registry')
 light = 'mmebm.environment', 'mmebm.mmcv_ext_finder'

@@ -200,6 +200,7 @@ def test_a_broken_file_is_replaced_and_named_once(tmp_path, warnings_logged):
     assert '(1 so far)' in warnings_logged[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 def test_workers_share_the_count(tmp_path, method):
     dataset = ImageFolder(data_root=_folder(tmp_path, sound=4, broken=3), pipeline=PIPELINE)

@@ -113,6 +113,7 @@ def test_the_list_of_configs():
     }
 
 
+@pytest.mark.slow
 def test_at_full_size_its_backbone_is_that_of_the_pretraining(config):
     cfg = Config.fromfile(config)
     size, classes = cfg.model.data_preprocessor.size[0], cfg.model.decode_head.num_classes
@@ -189,6 +190,7 @@ def test_one_training_step_reaches_every_parameter(config, data_root, tmp_path):
     assert (tmp_path / 'iter_1.pth').is_file()
 
 
+@pytest.mark.slow
 def test_mmengine_alone_builds_what_a_training_leaves_beside_its_checkpoints(tmp_path):
     """Of a config that inherits from ``mmseg::``, mmengine finds the base only once mmebm is imported."""
     dumped = tmp_path / 'dumped.py'

@@ -254,6 +254,7 @@ def test_learning_rates_decay_layer_by_layer(config, unfilled):
         assert group['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * rate**depth), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', [FINETUNE[1], LINEAR[5]], ids=lambda path: path.stem)
 def test_train_and_test_on_folders_of_classes(config, tiny, shapes, tmp_path, monkeypatch):
     """With data_root and the number of classes changed, as the header says, from the command line."""

@@ -48,11 +48,6 @@ class _Recorder(Hook):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True)
-def _fast_environment(monkeypatch):
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # calls compilers
-
-
 def _runner(work_dir, hooks, num_workers=0, randomness=None, **options):
     dataloader = {
         'batch_size': 4,

@@ -277,6 +277,7 @@ def batches_of_8(*methods):
     return [f'{name}.train_dataloader.{key}' for name in methods for key in ('batch_size=8', 'num_workers=0')]
 
 
+@pytest.mark.slow
 def test_from_end_to_end_and_again(shapes, tmp_path, monkeypatch, capsys):
     """Two methods, one of them with its tokenizer, on 40 images; the second call trains nothing."""
     trained, run = [], subprocess.run

@@ -39,6 +39,7 @@ def shapes(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config, expected',
     [
@@ -54,6 +55,7 @@ def test_finds_the_configs_of_a_backbone(config, expected):
     assert find_backbone(Checkpoint(Path('a.pth'), {}, meta)) == expected
 
 
+@pytest.mark.slow
 def test_finds_the_configs_of_a_backbone_however_it_is_written():
     for backbone, expected in (
         ("type='VisionTransformer', arch='b'", 'vit-b'),
@@ -68,6 +70,7 @@ def test_finds_the_configs_of_a_backbone_however_it_is_written():
         find_backbone(Checkpoint(Path('a.pth'), {}, meta))
 
 
+@pytest.mark.slow
 def test_says_which_backbones_have_configs():
     meta = dict(cfg=Config.fromfile(CONFIGS / 'ebm_vit-t_cifar10.py').pretty_text)
     with pytest.raises(ValueError, match=r'a\.pth: no shipped config.*deit-tiny.*vit-b_in1k.*--backbone'):
@@ -103,6 +106,7 @@ def test_checkpoints_are_named_by_the_user_or_by_their_folder(tmp_path, monkeypa
     }
 
 
+@pytest.mark.slow
 def test_runs_what_is_missing_and_nothing_twice(shapes, capsys):
     work_dir = shapes / 'runs'
     argv = [f'ours={shapes / "pretrained.pth"}', '--data-root', str(shapes / 'data'), '--work-dir', str(work_dir)]

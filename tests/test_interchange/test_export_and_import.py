@@ -68,6 +68,7 @@ def test_the_same_features(tmp_path, kind, to):
     assert {file.parent for file in result.files} == {tmp_path / to}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', LIBRARIES)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_variants_are_exported_or_refused(tmp_path, variant, to):

@@ -14,6 +14,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
 CONFIG = f"""

@@ -235,7 +235,7 @@ def test_the_energy_itself_passes_gradcheck():
     assert gradcheck(energy_fn(model, batch, draw), missing, fast_mode=True)
 
 
-@pytest.mark.parametrize('compile', [False, True])
+@pytest.mark.parametrize('compile', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_step_reaches_every_parameter(compile, without_code_generation):
     model = build(training_step=dict(compile=compile))
     torch.manual_seed(3)
@@ -247,6 +247,7 @@ def test_a_step_reaches_every_parameter(compile, without_code_generation):
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ['backbone.pos_embed']
 
 
+@pytest.mark.slow
 def test_compiled_and_eager_gradients_agree(without_code_generation):
     gradients = []
     for compile in (False, True):

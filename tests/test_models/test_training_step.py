@@ -193,6 +193,7 @@ def trained(model, num_images):
     return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_images', [4, 3])
 def test_a_backward_pass_that_does_not_compile_is_known_in_time(num_images, without_backward_of):
     """In the first batch, or in the last one of an epoch, which is smaller."""

@@ -200,7 +200,7 @@ def test_autocast_of_a_gpu_keeps_normalizations_in_float32():
         assert F.layer_norm(x, (8,)).dtype == torch.bfloat16
 
 
-def test_restoring_patches_reads_half_of_them_and_is_not_split(patches_cfg):
+def test_restoring_patches_reads_half_of_them(patches_cfg):
     cost = cost_of(patches_cfg)
     patches, shown = (SIDE // PATCH) ** 2, (SIDE // PATCH) ** 2 // 2 + 1
     # The backbone alone, forward and backward: half of the patches and the class token. All patches are embedded.
@@ -210,8 +210,14 @@ def test_restoring_patches_reads_half_of_them_and_is_not_split(patches_cfg):
     backbone = 2 * (2 * embedding + 3 * linear + 3 * attention)
     # The head, differentiated twice, comes to about as much beside so small a backbone.
     assert 1.8 * backbone < cost.flops_per_image < 2.1 * backbone
-    assert cost.flops_per_image < cost_of(patches_cfg, seen=0.5).flops_per_image
-    assert not cost.can_be_split
+    assert cost.flops_per_image < cost_of(patches_cfg, visible_ratio=0.5).flops_per_image
+
+
+def test_restoring_patches_can_be_split(patches_cfg):
+    patches_cfg.train_dataloader.batch_size = 64
+    whole, parts = cost_of(patches_cfg), cost_of(patches_cfg, micro_batch=8)
+    assert whole.can_be_split and parts.peak < 0.5 * whole.peak
+    assert parts.flops_per_image == whole.flops_per_image
 
 
 def test_other_methods_are_refused(cfg):
