@@ -133,6 +133,19 @@ def test_parts_report_what_the_whole_reports(options):
     torch.testing.assert_close(found[1], found[0])
 
 
+def test_the_check_of_low_memory_draws_no_random_numbers():
+    """A resumed run checks again, and must drop the paths that an uninterrupted one drops."""
+    model = build(low_memory=True)
+    for block in model.backbone.layers:
+        block.attn.out_drop.drop_prob = block.ffn.dropout_layer.drop_prob = 0.5
+    found = []
+    for is_first_batch in (True, False):
+        model._is_first_batch = is_first_batch
+        torch.manual_seed(SEED)
+        found.append(model([images()], mode='loss'))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_low_memory_keeps_no_activations_of_the_backbone():
     saved = {}
     for low_memory in (False, True):

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for failure in Bench(comparison).run_all():
             failed.append(failure)
             print(failure, file=sys.stderr)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, TypeError, ValueError, KeyError) as error:
         parser.error(str(error))
     print((comparison.work_dir / 'compare.md').read_text())
     if failed:

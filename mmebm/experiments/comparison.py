@@ -23,7 +23,7 @@ from mmebm.experiments.downstream import Run, perform, result_rows, with_weights
 from mmebm.experiments.frozen import frozen_metrics
 from mmebm.experiments.image_folders import datasets_of, evenly_spaced, find_data, find_test_folder
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds, train
-from mmebm.experiments.processes import write_config_once
+from mmebm.experiments.processes import check_same, write_config_once
 from mmebm.experiments.results import stamp, write_rows
 from mmebm.experiments.tables import AXES, RANDOM, plot, progress, table
 from mmebm.experiments.tasks import options_of
@@ -188,9 +188,12 @@ class Bench:
         cfg = self.config(method)
         if method == TOKENIZED:
             cfg.model.target_generator.init_cfg = None  # which may not be trained yet
-        write_config_once(cfg, path.with_suffix(''))
+        folder = path.with_suffix('')
+        check_same(cfg, folder)
         if not path.is_file():
-            path.write_text(json.dumps(measure(cfg)))
+            measured = measure(cfg)  # fails before anything is written, if the config is wrong
+            write_config_once(cfg, folder)
+            path.write_text(json.dumps(measured))
         return json.loads(path.read_text())
 
     def evaluate(self, training: Training) -> None:

@@ -33,12 +33,16 @@ def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
     step = step_options(cfg)
     if type_name(cfg.model) == 'PatchEBM':
-        return ('ebm-patches' if step.get('compile') else 'ebm-patches-eager',)
+        return ('ebm-patches' if step.get('compile') else f'ebm-patches{_suffix(step)}',)
     if step.get('compile'):
         return ('ebm-compiled', 'ebm-token-dropping') if cfg.model.get('token_dropping') else ('ebm-compiled',)
+    return (f'ebm{_suffix(step)}',)
+
+
+def _suffix(step: dict) -> str:
     if step.get('low_memory'):
-        return ('ebm-low-memory',)
-    return ('ebm-recomputed-attention',) if step.get('attention') == 'recomputed' else ('ebm-eager',)
+        return '-low-memory'
+    return '-recomputed-attention' if step.get('attention') == 'recomputed' else '-eager'
 
 
 def measurements(folder: Path, on_gpu: bool, precision: str) -> list[dict]:

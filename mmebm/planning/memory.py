@@ -17,6 +17,10 @@ GIB = 2**30
 USABLE_MEMORY = 0.9
 
 
+# What low_memory excludes, at the values that it goes with.
+PLAIN = dict(compile=False, attention='explicit')
+
+
 @dataclass(frozen=True)
 class Memory:
     """Peak memory of one device, in bytes, and what it is made of.
@@ -107,8 +111,9 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
         counts = math.ceil(accumulated(cfg) * batch_size / images)
         options.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
     if can_be_split and not (step.get('low_memory') or cfg.model.get('nce_weight')):
-        eager = 'model.training_step.compile=False ' if step.get('compile') else ''
-        options.append(f'{eager}model.training_step.low_memory=True: the same gradients, slower')
+        changes = {key: value for key, value in PLAIN.items() if step.get(key, value) != value} | dict(low_memory=True)
+        options.append(' '.join(f'model.training_step.{key}={value}' for key, value in changes.items()))
+        options[-1] += ': the same gradients, slower'
     if type_name(cfg.model.backbone) in ('VisionTransformer', 'SinCosViT') and not cfg.model.get('token_dropping'):
         patch_size = cfg.model.backbone.get('patch_size', 16)
         name = 'model.token_dropping'

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo import exc
 from torch._functorch import config as functorch_config
 from torch._inductor.exc import CppCompileError, InvalidCxxCompiler, OperatorIssue, SubgraphLoweringException
 
 # Raised by the compiler for what it does not support; errors of the compiled code itself are not among them.
 COMPILER_ERRORS = (
-    TorchDynamoException,
+    exc.TorchDynamoException,
+    getattr(exc, 'FailOnRecompileLimitHit', exc.TorchDynamoException),  # of another base class
     CppCompileError,
     InvalidCxxCompiler,
     OperatorIssue,
@@ -37,6 +38,9 @@ class Compiled:
         self.function = function
         self.model = model
         self._compiled: Callable | None = None
+
+    def __getstate__(self) -> dict:
+        return vars(self) | dict(_compiled=None)  # which would call the original model from a copy
 
     @property
     def is_compiled(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import get_device_states
 
 from mmebm.energy import EnergyFn, descend, energy_gradient
 from mmebm.ops.attention import explicit_attention, recomputed_attention
@@ -134,4 +135,6 @@ class TrainingStep:
                 )
         if isinstance(self.gradient_fn, LowMemoryGradient):
             (first, batch_of_one), _ = next(split((start, batch), 1))
-            self.gradient_fn.check(energy_of(batch_of_one), first)
+            # A resumed run, which checks again, must draw what an uninterrupted one does.
+            with torch.random.fork_rng(get_device_states(first)[0], device_type=first.device.type):
+                self.gradient_fn.check(energy_of(batch_of_one), first)

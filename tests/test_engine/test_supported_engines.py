@@ -18,6 +18,7 @@ from torch.optim import SGD
 from mmebm.engine import ShardedOptimizerHook
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.scripts import load_script, prepare_test, prepare_training, run_script
+from mmebm.models import EBMAlgorithm
 from mmebm.models.selfsup.checks import check_engine
 
 ALTERNATIVES = (
@@ -68,6 +69,19 @@ def test_sharding_engines_are_refused_with_the_alternatives(key, model):
     assert str(caught.value).startswith(f'{key}: ')
     assert all(alternative in str(caught.value) for alternative in ALTERNATIVES)
     check_engine_config(config(model='ImageClassifier', **REFUSED[key]))  # fine-tuning
+
+
+class SubclassOfTheUsers(EBMAlgorithm):
+    """In mmpretrain's registry, by its bare name, as users register their models."""
+
+
+@pytest.mark.parametrize('model', ['SubclassOfTheUsers', 'mmpretrain.SubclassOfTheUsers', SubclassOfTheUsers])
+def test_subclasses_are_refused_wherever_they_are_registered(model, monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'SubclassOfTheUsers', SubclassOfTheUsers)
+    strategy = dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=2))
+    with pytest.raises(ValueError, match='ZeRO-2 cannot pretrain'):
+        check_engine_config(config(model, strategy=strategy))
+    check_engine_config(config('NoSuchModel', strategy=strategy))  # which building the model reports
 
 
 def test_deepspeeds_own_config_file_is_read(tmp_path):

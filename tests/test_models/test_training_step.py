@@ -1,5 +1,6 @@
 """What a training step refuses, falls back from and reports; its gradients are in test_gradient_parity.py."""
 
+import copy
 import errno
 import warnings
 from functools import partial as bind
@@ -160,6 +161,26 @@ def test_an_error_of_ones_own_code_is_raised_as_it_is(monkeypatch):
     with warnings.catch_warnings(), pytest.raises(ValueError, match='patch_size 5 does not divide 16'):
         warnings.simplefilter('error')
         model.loss(pair())
+
+
+def test_more_shapes_than_the_compiler_allows_are_trained_eagerly(without_code_generation):
+    model = build(compile=True)
+    with pytest.warns(UserWarning, match='compile=True does not work here'):
+        for num_images in range(1, 12):
+            found = model.loss(pair(num_images))['loss']
+    torch._dynamo.reset()
+    assert not model.training_step.step.is_compiled
+    torch.testing.assert_close(found, build().loss(pair(11))['loss'])
+
+
+def test_a_copy_of_a_compiled_model_trains_its_own_weights(without_code_generation):
+    model = build(compile=True)
+    model.loss(pair())
+    copied = copy.deepcopy(model)
+    copied.loss(pair())['loss'].backward()
+    assert all(p.grad is not None for p in copied.parameters()) and all(p.grad is None for p in model.parameters())
+    assert copied.training_step.step.is_compiled
+    torch._dynamo.reset()
 
 
 def test_a_file_that_the_compiler_misses_is_its_fault(monkeypatch):

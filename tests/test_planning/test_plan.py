@@ -217,7 +217,7 @@ def test_restoring_patches_can_be_split(patches_cfg):
     patches_cfg.train_dataloader.batch_size = 64
     whole, parts = cost_of(patches_cfg), cost_of(patches_cfg, micro_batch=8)
     assert whole.can_be_split and parts.peak < 0.5 * whole.peak
-    assert parts.flops_per_image == whole.flops_per_image
+    assert parts.flops_per_image == pytest.approx(whole.flops_per_image, rel=0.01)
 
 
 def test_other_methods_are_refused(cfg):

@@ -8,7 +8,6 @@ from typing import Any
 
 import mmengine
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from mmebm.models.selfsup.checks import COMPILE_INSTEAD, refusal
 from mmebm.registry import MODELS
@@ -44,8 +43,8 @@ def differentiates_twice(cfg: Config) -> bool:
     """Whether a config's model says so by its class attribute; an unknown model does not."""
     kind = (cfg.get('model') or {}).get('type')
     if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-            kind = MODELS.get(kind)
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
+            kind = registry.get(kind)
     return getattr(kind, 'differentiates_twice', False)
 
 
