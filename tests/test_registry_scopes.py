@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BASES = {
     'mmpretrain': 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
     'mmseg': 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py',
@@ -17,8 +19,6 @@ import importlib, json, sys
 import mmebm
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-
-pytestmark = pytest.mark.slow
 
 scope, config = sys.argv[1:]
 registries = importlib.import_module(f'{scope}.registry')

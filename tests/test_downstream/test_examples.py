@@ -108,7 +108,7 @@ def note_corruptions(runner):
 
     corruption.transform = noting
     runner.model.data_preprocessor.register_forward_pre_hook(
-        lambda _, args: received.extend(np.array(image.permute(1, 2, 0)) for image in args[0]['inputs'])
+        lambda _, args: received.extend(image.permute(1, 2, 0).numpy() for image in args[0]['inputs'])
     )
     return pairs, received
 

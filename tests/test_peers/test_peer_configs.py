@@ -43,7 +43,7 @@ def load(name):
     generator = cfg.model.get('target_generator', {})
     generator.pop('init_cfg', None)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    if 'compile' in cfg.model:
+    if 'training_step' in cfg.model:
         cfg.model.training_step = dict(compile=False)
     return cfg
 
