@@ -20,6 +20,8 @@ from mmebm.datasets import Shapes
 from mmebm.launch.options import replace_data_root
 from mmebm.models.backbones.stages import ConvNeXtStages, StageNorms, SwinStages
 
+pytestmark = pytest.mark.slow  # shipped configs, of mmseg and mmdet too, are trained
+
 mmseg_registry = pytest.importorskip('mmseg.registry', exc_type=ImportError)
 
 FOLDER = Path(__file__).parents[2] / 'configs'
@@ -113,7 +115,6 @@ def test_the_list_of_configs():
     }
 
 
-@pytest.mark.slow
 def test_at_full_size_its_backbone_is_that_of_the_pretraining(config):
     cfg = Config.fromfile(config)
     size, classes = cfg.model.data_preprocessor.size[0], cfg.model.decode_head.num_classes
@@ -190,7 +191,6 @@ def test_one_training_step_reaches_every_parameter(config, data_root, tmp_path):
     assert (tmp_path / 'iter_1.pth').is_file()
 
 
-@pytest.mark.slow
 def test_mmengine_alone_builds_what_a_training_leaves_beside_its_checkpoints(tmp_path):
     """Of a config that inherits from ``mmseg::``, mmengine finds the base only once mmebm is imported."""
     dumped = tmp_path / 'dumped.py'

@@ -15,6 +15,8 @@ from mmebm.commands import make_shapes, train
 from mmebm.commands import test as evaluate
 from mmebm.launch.options import replace_data_root
 
+pytestmark = pytest.mark.slow  # shipped configs are trained
+
 FOLDER = Path(__file__).parents[2] / 'configs'
 BACKBONES = ['vit-s', 'vit-b', 'vit-l', 'swin-b', 'convnext-t', 'resnet50']
 FINETUNE = [FOLDER / f'finetune/finetune_ebm-{name}_in1k.py' for name in BACKBONES]
@@ -254,7 +256,6 @@ def test_learning_rates_decay_layer_by_layer(config, unfilled):
         assert group['lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * rate**depth), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('config', [FINETUNE[1], LINEAR[5]], ids=lambda path: path.stem)
 def test_train_and_test_on_folders_of_classes(config, tiny, shapes, tmp_path, monkeypatch):
     """With data_root and the number of classes changed, as the header says, from the command line."""

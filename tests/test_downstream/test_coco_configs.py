@@ -17,6 +17,8 @@ from mmebm.commands.make_shapes import main as make_shapes
 from mmebm.datasets import Shapes
 from mmebm.launch.options import replace_data_root
 
+pytestmark = pytest.mark.slow  # shipped configs, of mmseg and mmdet too, are trained
+
 mmdet_registry = pytest.importorskip('mmdet.registry', exc_type=ImportError)
 
 FOLDER = Path(__file__).parents[2] / 'configs'
@@ -117,7 +119,6 @@ def test_the_list_of_configs():
     }
 
 
-@pytest.mark.slow
 def test_at_full_size_its_backbone_is_that_of_the_pretraining(config):
     cfg = Config.fromfile(config)
     model = build(cfg).to('meta')  # shapes without arithmetic
@@ -181,7 +182,6 @@ def test_one_training_step_reaches_every_parameter(config, data_root, tmp_path):
     assert (tmp_path / 'iter_1.pth').is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mask-rcnn_ebm-resnet50_coco', 'mask-rcnn_ebm-convnext-t_coco'])
 def test_mmengine_alone_builds_trains_and_predicts(name, data_root, tmp_path):
     """In a process that imports mmebm by the config only: of the two, one names it nowhere else."""
@@ -212,7 +212,6 @@ def test_each_config_imports_mmebm(config):
     assert Config.fromfile(config).custom_imports == dict(imports=['mmebm'], allow_failed_imports=False)
 
 
-@pytest.mark.slow
 def test_the_command_in_the_header_trains_and_scores(data_root, tmp_path, monkeypatch, capsys):
     """The full-size pipeline and the options for other classes, with a small network."""
     monkeypatch.setenv('LOCAL_RANK', '0')

@@ -18,6 +18,8 @@ from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.launch.options import replace_data_root
 from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 
+pytestmark = pytest.mark.slow  # shipped configs are trained
+
 FOLDER = Path(__file__).parents[2] / 'configs'
 EXAMPLES = sorted((FOLDER / 'examples').glob('*.py'))
 DOCUMENTATION = FOLDER.parent / 'docs/examples.md'

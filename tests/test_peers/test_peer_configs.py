@@ -72,6 +72,7 @@ def test_header_says_what_was_run(name):
         assert field in header
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name in EVERYWHERE if 'dalle' not in name])
 def test_one_step_at_full_size(name, shapes, tmp_path):
     """As shipped, but for a batch of four; DALL-E's tokenizer alone takes half a gigabyte."""
