@@ -123,11 +123,10 @@ class EBMAlgorithm(BaseRestorer):
         losses, restored = self.training_step(pair.corrupted, pair)
         return losses | self._statistics(pair, restored)
 
-    def _step(self, images: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """x_k = x - a dE/dx, (N, C, H, W), and its losses; ``images`` are x = x_{k-1}."""
-        descend = partial(restoration_step, create_graph=True, gradient_fn=self.training_step.gradient_fn)
-        energy_fn = self._energy_fn(pair)
-        restored, energy = descend(energy_fn, images, self.step_size)
+    def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
+        """x_k = x - a dE/dx, (N, C, H, W), and its losses, of x = x_{k-1}."""
+        energy_fn, gradient_fn = self._energy_fn(pair), self.training_step.gradient_fn
+        restored, energy = restoration_step(energy_fn, x, self.step_size, create_graph=True, gradient_fn=gradient_fn)
         losses = self.head.loss(restored, pair.clean, pair.corrupted, pair.where)
         if self.nce_weight:
             nce = F.softplus(energy_fn(pair.clean)).mean() + F.softplus(-energy).mean()
