@@ -19,8 +19,8 @@ PYTEST := .venv/bin/python -m pytest tests -n auto --maxprocesses 8 --dist loadf
 test-fast: .venv/.test-ready ## run the fast tests: no processes, no shipped trainings, no code generation
 	$(PYTEST) -m 'not slow'
 
-test: .venv/.test-ready ## run all tests; ends with the slowest ones
-	$(PYTEST) --durations=20
+test: .venv/.test-ready ## run all tests; ends with what was skipped and why, and the slowest ones
+	$(PYTEST) -rs --durations=20
 
 bench: .venv/.demo-ready ## time, memory and FLOPs of a training step beside MAE, SimMIM and BEiT (half an hour on 2 cores)
 	.venv/bin/python -m benchmarks.step_time
