@@ -50,6 +50,12 @@ FORMULATIONS = {
     'token dropping': DROPPING,
     'token dropping, low memory, micro-batches': DROPPING | dict(low_memory=True, micro_batch=3),
 }
+PATCHES = {
+    'patches': dict(),
+    'patches, compiled': dict(compile=True),
+    'patches, micro-batches': dict(micro_batch=3),
+    'patches, low memory': dict(low_memory=True),
+}
 ACCUMULATED = ('default', 'micro-batches', 'low memory', 'token dropping', 'two steps')
 
 
@@ -146,7 +152,7 @@ def fsdp2(model):
     return model
 
 
-def build_patch_model():
+def build_patch_model(**options):
     """A ``PatchEBM`` whose draw is not left to chance."""
     torch.manual_seed(0)
     arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -163,6 +169,7 @@ def build_patch_model():
                     embed_dims=16,
                     num_heads=2,
                 ),
+                **grouped(options),
             )
         )
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
@@ -213,9 +220,10 @@ def one_of_two(rank, path):
         model = MMDistributedDataParallel(build_model(step_size=1.0, **FORMULATIONS[name]))
         train_accumulating(model, rank, WORLD_SIZE)
         found[f'{name}, accumulated'] = model.module.state_dict()
-    model = MMDistributedDataParallel(build_patch_model())
-    train_patches(model, rank, WORLD_SIZE)
-    found['patches'] = model.module.state_dict()
+    for name, options in PATCHES.items():
+        model = MMDistributedDataParallel(build_patch_model(**options))
+        train_patches(model, rank, WORLD_SIZE)
+        found[name] = model.module.state_dict()
     for shard in (fsdp1, fsdp2):
         found[f'predicted under {shard.__name__}'] = predict(shard(build_model(**TWO_STEPS)))
     found['whitened'] = whitened(rank, WORLD_SIZE)
@@ -252,14 +260,15 @@ def test_two_processes_train_the_same_weights_as_one(found, name):
     assert set(start) - moved == {'backbone.ln1.bias'}
 
 
-def test_two_processes_train_patches_as_one(found):
+@pytest.mark.parametrize('name', PATCHES)
+def test_two_processes_train_patches_as_one(found, name):
     model = build_patch_model()
     start = {name: value.clone() for name, value in model.state_dict().items()}
     train_patches(model)
     expected = model.state_dict()
     for weights in found:
-        torch.testing.assert_close(weights['patches'], expected, rtol=1e-5, atol=1e-6)
-    assert [name for name in start if torch.equal(start[name], expected[name])] == ['backbone.pos_embed']
+        torch.testing.assert_close(weights[name], expected, rtol=1e-5, atol=1e-6)
+    assert [key for key in start if torch.equal(start[key], expected[key])] == ['backbone.pos_embed']
 
 
 def test_it_was_compiled(found):
