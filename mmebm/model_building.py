@@ -23,6 +23,15 @@ def type_name(config: Mapping[str, Any] | str | type | None) -> str:
     return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]
 
 
+def model_class(cfg: Mapping[str, Any]) -> type | None:
+    """The class of a config's model; None if it has none, or one that is not registered."""
+    kind = (cfg.get('model') or {}).get('type')
+    if not isinstance(kind, str):
+        return kind
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
+        return registry.get(kind)
+
+
 def complete_model_config(cfg: Mapping) -> dict[str, Any]:
     """A copy of a config's ``model``, with the ``data_preprocessor`` beside it where it has none of its own."""
     return copy.deepcopy(dict(data_preprocessor=cfg.get('data_preprocessor')) | dict(cfg['model']))

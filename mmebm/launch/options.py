@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmebm.error_text import first_few
+from mmebm.launch.checks.arguments import check_arguments
 from mmebm.model_building import type_name
 
 # Data sets of mmpretrain that fetch their files into data_root, so it need not exist.
@@ -39,11 +40,12 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         options: The command line's ``--cfg-options``, by dotted key.
 
     Raises:
-        ValueError: An option would change nothing.
+        ValueError: An option would change nothing, or is no argument of the model.
     """
     roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])
+    check_arguments(cfg, options)
     cfg.merge_from_dict(options)
     replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()])
 

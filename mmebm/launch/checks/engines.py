@@ -9,8 +9,8 @@ from typing import Any
 import mmengine
 from mmengine.config import Config
 
+from mmebm.model_building import model_class
 from mmebm.models.selfsup.checks import COMPILE_INSTEAD, refusal
-from mmebm.registry import MODELS
 
 # Training strategies and model wrappers of mmengine that shard parameters or gradients.
 SHARDING = {'FSDPStrategy', 'MMFullyShardedDataParallel', 'ColossalAIStrategy'}
@@ -41,11 +41,7 @@ def check_engine_config(cfg: Config) -> None:
 
 def differentiates_twice(cfg: Config) -> bool:
     """Whether a config's model says so by its class attribute; an unknown model does not."""
-    kind = (cfg.get('model') or {}).get('type')
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
-            kind = registry.get(kind)
-    return getattr(kind, 'differentiates_twice', False)
+    return getattr(model_class(cfg), 'differentiates_twice', False)
 
 
 def _sharding(cfg: Config) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,35 @@
+"""Options that no argument of the model takes."""
+
+import pytest
+from mmengine.config import Config
+
+from mmebm.config_files import find_config
+from mmebm.launch.options import merge_options
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('model.compile', r'EBMAlgorithm has no such argument. Did you mean model.training_step.compile\?$'),
+        ('model.micro_batch', r'Did you mean model.training_step.micro_batch\?$'),
+        ('model.training_step.compiled', r'Did you mean model.training_step.compile'),
+        ('model.num_step', r'Did you mean model.num_steps'),
+        ('model.zzzzzzzzzzzzzz.a', r'--cfg-options model.zzzzzzzzzzzzzz.a: EBMAlgorithm has no such argument.'),
+    ],
+)
+def test_unknown_arguments_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        merge_options(Config.fromfile(find_config('ebm_vit-t_shapes')), {option: 1})
+
+
+def test_arguments_are_merged():
+    cfg = Config.fromfile(find_config('ebm_vit-t_shapes'))
+    options = {'model.training_step.micro_batch': 8, 'model.head.over': 'pooled', 'model.token_dropping.patch_size': 4}
+    merge_options(cfg, options)
+    assert (cfg.model.training_step.micro_batch, cfg.model.head.over) == (8, 'pooled')
+
+
+def test_other_models_are_not_checked():
+    cfg = Config.fromfile(find_config('finetune_ebm-vit-t_shapes'))
+    merge_options(cfg, {'model.anything': 1})
+    assert cfg.model.anything == 1
