@@ -45,8 +45,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])
-    check_arguments(cfg, options)
     cfg.merge_from_dict(options)
+    check_arguments(cfg, options)  # of the model that the options may have chosen
     replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()])
 
 

@@ -29,6 +29,13 @@ def test_arguments_are_merged():
     assert (cfg.model.training_step.micro_batch, cfg.model.head.over) == (8, 'pooled')
 
 
+def test_arguments_are_those_of_the_model_that_an_option_chooses():
+    cfg = Config.fromfile(find_config('ebm_vit-t_shapes'))
+    merge_options(cfg, {'model.type': 'mmebm.PatchEBM', 'model.visible_ratio': 0.5})
+    with pytest.raises(ValueError, match='model.num_steps: PatchEBM has no such argument'):
+        merge_options(cfg, {'model.num_steps': 2})
+
+
 def test_other_models_are_not_checked():
     cfg = Config.fromfile(find_config('finetune_ebm-vit-t_shapes'))
     merge_options(cfg, {'model.anything': 1})
