@@ -10,13 +10,12 @@ and three plots in ``--work-dir``; called again, it resumes. ``mmebm/experiments
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmebm.experiments.comparison import METHODS, RANDOM, Bench, Comparison, known_methods
+from mmebm.launch.command_line import OptionAction, expanded, path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog='mmebm-compare', description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add('--data', required=True, help='a folder of images, or: shapes')
+    add('--data', type=expanded, required=True, help='a folder of images, or: shapes')
     add('--methods', nargs='+', choices=[*known_methods(), RANDOM], default=METHODS, help='in this order')
     add('--backbone', default='vit-w128', help='of the configs: vit-w128, vit-w128-d12, convnext-w32')
     add('--budget', default='epochs=30', help='of each training: epochs=N, seconds=S or flops=F')
@@ -50,8 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('--points', type=int, default=4, help='evaluations of the frozen features along a run')
     add('--finetune-points', type=int, default=1, help='how many of these, the last ones, fine-tune as well')
     add('--images', type=int, help='number of training images (default: all)')
-    add('--work-dir', type=Path, default='work_dirs/compare', help='where everything goes')
-    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='METHOD.KEY=VALUE', help='of one config')
+    add('--work-dir', type=path, default='work_dirs/compare', help='where everything goes')
+    add('--cfg-options', nargs='+', action=OptionAction, default={}, metavar='METHOD.KEY=VALUE', help='of one config')
     return parser
 
 

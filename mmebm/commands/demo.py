@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmebm.experiments.demo import run_demo
+from mmebm.launch.command_line import path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,6 +16,6 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog='mmebm-demo', description=__doc__.partition(': ')[2])
     parser.add_argument('--config', default='ebm_vit-t_shapes', help='a config with the evaluators of ebm_vit-t_shapes')
-    parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='for pictures, figures and checkpoint')
+    parser.add_argument('--work-dir', type=path, default='work_dirs/demo', help='for pictures, figures and checkpoint')
     parser.add_argument('--seed', type=int, default=0, help='of initial weights, order of the images and corruptions')
     return parser

@@ -7,12 +7,10 @@ has not finished, and resumes what was interrupted.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-from mmengine.config import DictAction
 
 from mmebm.experiments.evaluation import Evaluation, print_table
 from mmebm.experiments.tasks import TASKS
+from mmebm.launch.command_line import OptionAction, expanded, path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,15 +39,16 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('checkpoints', nargs='+', metavar='[NAME=]CHECKPOINT', help='of pretraining; a name is for the table')
     add('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='which, in this order')
-    add('--data-root', default='data', help='the folder that holds imagenet, ade/ADEChallengeData2016 and coco')
+    holds = 'the folder that holds imagenet, ade/ADEChallengeData2016 and coco'
+    add('--data-root', type=expanded, default='data', help=holds)
     add('--seeds', nargs='+', type=int, default=[0], help='a training for each')
-    add('--work-dir', type=Path, default='work_dirs/evaluate', help='where runs and table go')
+    add('--work-dir', type=path, default='work_dirs/evaluate', help='where runs and table go')
     fitting = "the configs' backbone and data, as vit-b_in1k; default: what fits the first checkpoint"
     add('--backbone', type=lambda text: tuple(text.rsplit('_', 1)), help=fitting)
     add('--jobs', type=int, default=1, help='trainings at a time, for small ones on a CPU')
     add('--gpus', type=int, default=1, help='processes of a training, each with a GPU')
     options = "options of one task's config, as finetune.model.head.num_classes=10"
-    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='TASK.KEY=VALUE', help=options)
+    add('--cfg-options', nargs='+', action=OptionAction, default={}, metavar='TASK.KEY=VALUE', help=options)
     return parser
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -11,6 +10,7 @@ from mmebm.config_files import find_config
 from mmebm.interchange import TARGETS, export
 from mmebm.interchange.export import NUM_IMAGES, TOLERANCE
 from mmebm.interchange.source import AS_LOADED
+from mmebm.launch.command_line import path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,11 +44,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmebm-export', description='Take the backbone of a pretraining checkpoint to another library.'
     )
-    parser.add_argument('checkpoint', type=Path, help='of a pretraining')
+    parser.add_argument('checkpoint', type=path, help='of a pretraining')
     parser.add_argument('--to', choices=TARGETS, required=True, help='whose model to make it')
     parser.add_argument('--config', help="that it was trained with, a path or the name of one of mmebm's configs "
                         '(default: the one that the checkpoint names)')  # fmt: skip
-    parser.add_argument('--out', type=Path, metavar='FOLDER', help='new or empty (default: beside the checkpoint)')
+    parser.add_argument('--out', type=path, metavar='FOLDER', help='new or empty (default: beside the checkpoint)')
     parser.add_argument('--image-size', type=int, metavar='PIXELS', help='to resize position embeddings to')
     parser.add_argument('--channels', choices=['as-loaded', 'bgr'], default='as-loaded',
                         help='bgr: it was trained on BGR images and is to take RGB ones '

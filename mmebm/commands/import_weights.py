@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmebm.config_files import find_config
 from mmebm.interchange import FORMATS, import_weights
+from mmebm.launch.command_line import path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,8 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mmebm-import', description='Turn weights of another library into a checkpoint to start pretraining from.'
     )
-    parser.add_argument('weights', type=Path, help='a state dict, a checkpoint that holds one, or .safetensors')
+    parser.add_argument('weights', type=path, help='a state dict, a checkpoint that holds one, or .safetensors')
     parser.add_argument('--from', dest='format', choices=FORMATS, required=True, help='whose names they have')
     parser.add_argument('--config', required=True, help="of the pretraining, a path or the name of one of mmebm's")
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='to write')
+    parser.add_argument('--out', type=path, required=True, metavar='FILE', help='to write')
     return parser

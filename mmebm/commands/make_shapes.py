@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmebm.datasets.shapes_files import CLASSES, LAYOUTS, write_shapes
+from mmebm.launch.command_line import path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add('out', metavar='OUT', type=Path, help='a folder that is new or empty')
+    add('out', metavar='OUT', type=path, help='a folder that is new or empty')
     add('--layout', choices=LAYOUTS, required=True, help='the data set whose folders to imitate')
     add('--train', type=int, default=2000, metavar='N', help='number of training images')
     add('--val', type=int, default=500, metavar='N', help='number of validation images')

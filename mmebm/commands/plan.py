@@ -3,12 +3,12 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmebm.config_files import find_config
+from mmebm.launch.command_line import OptionAction, path
 from mmebm.launch.options import merge_options
 from mmebm.planning.gpus import GPUS
 from mmebm.planning.plan import MEASUREMENTS, Request, make_plan
@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('--images', type=int, metavar='N', help="length of the data set, where its name doesn't tell")
     add('--image-size', type=int, metavar='PIXELS', help="where the config doesn't tell")
     add('--images-per-second', type=float, metavar='X', help='of one device, for the hours')
-    add('--json', type=Path, metavar='FILE', help='also write the plan to a file')
+    add('--json', type=path, metavar='FILE', help='also write the plan to a file')
     results = 'the folder in which benchmarks/step_time.py has left its measurements (default: %(default)s)'
-    add('--results', type=Path, default=MEASUREMENTS, metavar='FOLDER', help=results)
-    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in training')
+    add('--results', type=path, default=MEASUREMENTS, metavar='FOLDER', help=results)
+    add('--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='as in training')
     return parser

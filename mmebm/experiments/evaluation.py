@@ -15,6 +15,7 @@ from mmebm.experiments.results import markdown_table, mean_and_std_text, write_r
 from mmebm.experiments.tasks import FROZEN, TASKS, find_backbone, task_config
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.pretrained import check_architecture
+from mmebm.launch.command_line import expanded
 from mmebm.launch.options import check_data_roots
 
 RANDOM = 'random'
@@ -103,6 +104,7 @@ def named_checkpoints(texts: Sequence[str]) -> dict[str, str]:
         if Path(text).is_file() or '=' not in text:  # a file may have ``=`` in its path
             text = f'={text}'
         name, _, path = text.partition('=')
+        path = expanded(path)
         name = name or Path(path).resolve().parent.name
         if name == RANDOM:
             raise ValueError(f'{path}: "{RANDOM}" is the name of random weights; give another one, as NAME=FILE')

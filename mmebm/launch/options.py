@@ -111,8 +111,9 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
                 option = next(
                     (key for key in cfg if key.endswith('data_root') and cfg[key] == root), f'{path}.data_root'
                 )
+                fault = 'is no folder, but a file' if Path(root).exists() else 'does not exist'
                 raise FileNotFoundError(
-                    f'The folder "{root}" ({path}.data_root) does not exist. '
+                    f'The folder "{root}" ({path}.data_root) {fault}. '
                     f"Name the data set's folder: --cfg-options {option}=FOLDER"
                 )
 

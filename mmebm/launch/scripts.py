@@ -18,6 +18,7 @@ from mmebm.config_files import find_config
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
+from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
 
 
@@ -57,6 +58,8 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
 
     def parse_with_config_name() -> Namespace:
         args = parse_args()
+        texts = {name: value for name, value in vars(args).items() if isinstance(value, str)}
+        vars(args).update({name: expanded(text) for name, text in texts.items()})  # as --work-dir=~/x
         args.config = str(find_config(args.config))
         return args
 
@@ -71,6 +74,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         return cfg
 
     script.parse_args, script.merge_args = parse_with_config_name, merge_checked
+    script.DictAction = OptionAction
     original_argv = sys.argv
     if argv is not None:
         sys.argv = [original_argv[0], *argv]
