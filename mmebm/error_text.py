@@ -11,3 +11,8 @@ def first_few(names: Iterable) -> str:
     names = [*map(str, names)]
     more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
     return ', '.join(names[:SHOWN]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one."""
+    return f'{number:,} {noun}{"" if number == 1 else "s"}'

@@ -24,7 +24,7 @@ model = dict(
 )
 
 data_root = 'data/imagenet'
-_base_.train_dataloader.dataset.metainfo = dict(classes=None)
-_base_.val_dataloader.dataset.metainfo = dict(classes=None)
-_base_.test_dataloader.dataset.metainfo = dict(classes=None)
+_base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 train_dataloader = dict(batch_size=256)  # inherited as 64, which does not fit the learning rate

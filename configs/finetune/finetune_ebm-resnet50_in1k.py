@@ -13,6 +13,6 @@ checkpoint = 'work_dirs/ebm_resnet50_in1k/epoch_100.pth'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))
 
 data_root = 'data/imagenet'
-_base_.train_dataloader.dataset.metainfo = dict(classes=None)
-_base_.val_dataloader.dataset.metainfo = dict(classes=None)
-_base_.test_dataloader.dataset.metainfo = dict(classes=None)
+_base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'

@@ -13,9 +13,9 @@ checkpoint = 'work_dirs/ebm_swin-b_in1k/epoch_100.pth'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))
 
 data_root = 'data/imagenet'
-_base_.train_dataloader.dataset.metainfo = dict(classes=None)
-_base_.val_dataloader.dataset.metainfo = dict(classes=None)
-_base_.test_dataloader.dataset.metainfo = dict(classes=None)
+_base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 # If inherited, they would get mmpretrain's scope as an argument.
 _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')

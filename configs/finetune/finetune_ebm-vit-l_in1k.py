@@ -18,6 +18,6 @@ model = dict(
 )
 
 data_root = 'data/imagenet'
-_base_.train_dataloader.dataset.metainfo = dict(classes=None)
-_base_.val_dataloader.dataset.metainfo = dict(classes=None)
-_base_.test_dataloader.dataset.metainfo = dict(classes=None)
+_base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'

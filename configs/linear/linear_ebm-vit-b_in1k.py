@@ -22,8 +22,8 @@ model = dict(
 )
 
 data_root = 'data/imagenet'
-# The classes are the folders found, not the thousand names that mmpretrain expects by default.
-_base_.train_dataloader.dataset.metainfo = dict(classes=None)
-_base_.val_dataloader.dataset.metainfo = dict(classes=None)
-_base_.test_dataloader.dataset.metainfo = dict(classes=None)
+# The classes are the folders found, whatever their number.
+_base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
+_base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate

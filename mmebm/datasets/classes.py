@@ -1,8 +1,47 @@
-"""Classes of data sets that are used together."""
+"""Classes of data sets: the folders that images lie in, and whether they are those of another data set."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from mmebm.error_text import first_few
+from mmengine.logging import MMLogger
+
+from mmebm.datasets.listing import Listing, class_names
+from mmebm.error_text import counted, first_few
+
+
+def number_classes(
+    listing: Listing, classes: Sequence[str] | None, data_set: str
+) -> tuple[dict[str, int], list[tuple[str, int]]]:
+    """Number a listing's subfolders, in the order of their names, and label its images by them.
+
+    A folder without images, which is named in the log, has a number too.
+
+    Args:
+        listing: By ``list_images(..., in_classes=True)``.
+        classes: Names of the classes as the config gives them, None if it does not.
+        data_set: What messages call the data set.
+
+    Returns:
+        The folders' numbers, and the images with theirs.
+
+    Raises:
+        ValueError: There are more folders or fewer than names.
+    """
+    folders = class_names(listing.folder)
+    if classes is not None and len(classes) != len(folders):
+        raise ValueError(
+            f'{data_set}: {listing.folder!r} has {counted(len(folders), "folder")} ({first_few(folders)}), but the '
+            f'config names {len(classes)} classes ({first_few(classes)}); correct `metainfo`, or leave it out'
+        )
+    numbers = {name: i for i, name in enumerate(folders)}
+    samples = [(image, numbers[image.partition('/')[0]]) for image in listing.images]
+    found = {number for _, number in samples}
+    empty = [name for name, number in numbers.items() if number not in found]
+    if empty:
+        MMLogger.get_current_instance().warning(
+            f'{data_set}: {len(empty)} of {counted(len(folders), "class folder")} in {listing.folder!r} without an '
+            f'image: {first_few(empty)}. They count as classes all the same.'
+        )
+    return numbers, samples
 
 
 def check_same_classes(classes: Collection[str], others: Collection[str], requirement: str) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from mmcv.image.io import imread_flags, supported_backends
 from mmcv.transforms import LoadImageFromFile
-from mmengine.fileio import get, get_file_backend
+from mmengine.fileio import LocalBackend, get, get_file_backend
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 
+from mmebm.datasets.classes import number_classes
+from mmebm.datasets.listing import EXTENSIONS, list_images
 from mmebm.registry import DATASETS, TRANSFORMS
-
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 
 # Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
 _DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
@@ -213,16 +213,26 @@ class ImageFolder(CustomDataset):
 
     def _find_samples(self) -> list:
         folder = self.img_prefix
-        if not get_file_backend(folder).isdir(folder):
-            raise FileNotFoundError(f'ImageFolder: {folder!r} is not a folder; correct `data_root` (or `data_prefix`).')
-        try:
+        backend = get_file_backend(folder)
+        if not isinstance(backend, LocalBackend):
             return super()._find_samples()
-        except RuntimeError:
+        name = type(self).__name__
+        if not backend.isdir(folder):
+            raise FileNotFoundError(f'{name}: {folder!r} is not a folder; correct `data_root` (or `data_prefix`).')
+        listing = list_images(folder, self.extensions, in_classes=self.with_label)
+        if not listing.images:
             where = 'the subfolders of (with_label=True) ' if self.with_label else ''
+            skipped = f' Skipped: {listing.faults()}.' if listing.skipped else ''
             raise FileNotFoundError(
-                f'ImageFolder: no image in {where}{folder!r}, the folder that `data_root` names; '
-                f'files ending in {", ".join(sorted(self.extensions))} are taken (option `extensions`).'
-            ) from None
+                f'{name}: no image in {where}{folder!r}, the folder that `data_root` names; files ending in '
+                f'{", ".join(sorted(self.extensions))} are taken (option `extensions`). Found: {listing}.{skipped}'
+            )
+        listing.log(name)
+        if not self.with_label:
+            return listing.images
+        self.folder_to_idx, samples = number_classes(listing, self.CLASSES, name)
+        self._metainfo['classes'] = self.CLASSES or tuple(self.folder_to_idx)
+        return samples
 
     def _report(self, idx: int, error: BrokenImageError) -> None:
         if self._broken[idx]:
