@@ -15,4 +15,5 @@ def first_few(names: Iterable) -> str:
 
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural unless it is one."""
-    return f'{number:,} {noun}{"" if number == 1 else "s"}'
+    plural = f'{noun}es' if noun.endswith('s') else f'{noun}s'
+    return f'{number:,} {noun if number == 1 else plural}'

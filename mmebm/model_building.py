@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
 from mmebm.registry import MODELS
@@ -25,11 +25,22 @@ def type_name(config: Mapping[str, Any] | str | type | None) -> str:
 
 def model_class(cfg: Mapping[str, Any]) -> type | None:
     """The class of a config's model; None if it has none, or one that is not registered."""
-    kind = (cfg.get('model') or {}).get('type')
+    return class_of(cfg.get('model'), MODELS, cfg.get('default_scope'))
+
+
+def class_of(config: Mapping[str, Any] | None, registry: Registry, scope: str | None = None) -> type | None:
+    """The class of a config's ``type``; None if it has none, or one that is not registered.
+
+    Args:
+        config: A config with a ``type``.
+        registry: Of such types.
+        scope: In which it is meant; by default mmpretrain's.
+    """
+    kind = (config or {}).get('type')
     if not isinstance(kind, str):
         return kind
-    with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmpretrain') as registry:
-        return registry.get(kind)
+    with registry.switch_scope_and_registry(scope or 'mmpretrain') as meant:
+        return meant.get(kind)
 
 
 def complete_model_config(cfg: Mapping) -> dict[str, Any]:

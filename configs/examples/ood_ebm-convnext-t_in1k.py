@@ -30,14 +30,8 @@ pipeline = _base_.val_dataloader.dataset.pipeline
 _base_.test_dataloader.dataset = dict(
     type='ConcatDataset',
     datasets=[
-        dict(
-            type='CustomDataset',
-            data_root=_base_.data_root,
-            data_prefix='val',
-            with_label=False,
-            pipeline=pipeline,
-        ),
-        dict(type='CustomDataset', data_root=ood_data_root, with_label=False, pipeline=pipeline),
+        dict(type='mmebm.ImageFolder', data_root=_base_.data_root, data_prefix='val', pipeline=pipeline),
+        dict(type='mmebm.ImageFolder', data_root=ood_data_root, pipeline=pipeline),
     ],
 )
 _base_.test_evaluator = dict(type='mmebm.OODEnergyMetric', data_root=ood_data_root)
