@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('config', help="a path, or the name of one of mmebm's configs")
     add('--gpus', type=int, default=1, metavar='N', help='how many devices, over all nodes')
     add('--gpu', choices=[*GPUS, 'cpu'], required=True, help='which device')
-    add('--images', type=int, metavar='N', help="length of the data set, where its name doesn't tell")
+    add('--images', type=int, metavar='N', help='length of the data set, where neither its folder nor its name tells')
     add('--image-size', type=int, metavar='PIXELS', help="where the config doesn't tell")
     add('--images-per-second', type=float, metavar='X', help='of one device, for the hours')
     add('--json', type=path, metavar='FILE', help='also write the plan to a file')

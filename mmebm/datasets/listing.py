@@ -22,6 +22,9 @@ SYSTEM_FOLDERS = frozenset(
     {'__MACOSX', '@eaDir', '#recycle', '@Recycle', '$RECYCLE.BIN', 'System Volume Information', 'lost+found'}
 )
 
+# How many endings are counted one by one; frames of a film may have a different one each.
+ENDINGS_SHOWN = 12
+
 
 @dataclass
 class Listing:
@@ -162,4 +165,7 @@ def _ending(path: str) -> str:
 
 def _by_ending(numbers: Counter) -> str:
     """As ``48 .jpg, 3 .png, 1 without an ending``, the most frequent first."""
-    return ', '.join(f'{number} {ending or "without an ending"}' for ending, number in numbers.most_common())
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    texts = [f'{number} {ending or "without an ending"}' for ending, number in ordered[:ENDINGS_SHOWN]]
+    others = sum(number for _, number in ordered[ENDINGS_SHOWN:])
+    return ', '.join([*texts, f'{others} others'] if others else texts)

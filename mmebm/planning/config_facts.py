@@ -1,7 +1,9 @@
 """What a training config says of precision, images, batch and learning rate."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -47,14 +49,17 @@ def image_size(cfg: Config) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def known_length(cfg: Config) -> int | None:
-    """How many images a training set has, if its name or its folder's tells."""
-    dataset = cfg.train_dataloader.dataset
+def known_length(dataset: Mapping[str, Any]) -> int | None:
+    """How many images a data set has, if its type or its folder's name tells; its files are not looked at."""
     name = type_name(dataset)
     # Not tiny-imagenet, imagenet-100 or imagenet21k.
     if name == 'ImageFolder' and any(IMAGENET.fullmatch(part) for part in Path(dataset.get('data_root', '')).parts):
         name = 'ImageNet'
-    return dataset.get('size', 10_000) if name == 'Shapes' else DATASET_SIZES.get(name)
+    images = dataset.get('size', 10_000) if name == 'Shapes' else DATASET_SIZES.get(name)
+    indices = dataset.get('indices')  # of a part of it
+    if images is None or indices is None:
+        return images
+    return min(images, indices) if isinstance(indices, int) else len(indices)
 
 
 def step_options(cfg: Config) -> dict:
@@ -81,3 +86,15 @@ def learning_rate(cfg: Config, gpus: int) -> float | None:
     """The learning rate for the total batch: the config's, scaled linearly where it says from what."""
     lr, base = cfg.optim_wrapper.optimizer.get('lr'), base_batch_size(cfg)
     return lr if lr is None or base is None else lr * total_batch(cfg, gpus) / base
+
+
+def learning_rate_source(cfg: Config, gpus: int) -> str:
+    """Where the learning rate for the total batch is from."""
+    lr, base, total = cfg.optim_wrapper.optimizer.get('lr'), base_batch_size(cfg), total_batch(cfg, gpus)
+    if lr is None:
+        return "the optimiser's default"
+    if base is None:
+        return "the config's optim_wrapper.optimizer.lr"
+    if base == total:
+        return f"the config's optim_wrapper.optimizer.lr, which is for a total batch of {base}"
+    return f"the config's optim_wrapper.optimizer.lr={lr:g} is for a total batch of {base}; times {total}/{base}"

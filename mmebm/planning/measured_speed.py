@@ -1,4 +1,4 @@
-"""What benchmarks/step_time.py has measured, and what follows from it for a step that is planned."""
+"""What benchmarks/step_time.py has measured, and what follows for a step that is planned; without it, a guess."""
 
 import json
 import math
@@ -13,6 +13,9 @@ from mmebm.model_building import type_name
 from mmebm.planning.config_facts import step_options
 from mmebm.planning.gpus import GPUS
 
+# The part of a GPU's peak that a step is guessed to reach where none was measured. Not a measurement.
+ASSUMED_EFFICIENCY = 0.3
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -22,11 +25,13 @@ class Speed:
         images_per_second: Of one device.
         source: Where the figure is from.
         efficiency: The part of the matrix rate that is reached; None if that is not known for the precision.
+        is_guess: Whether nothing was measured.
     """
 
     images_per_second: float
     source: str
     efficiency: float | None = None
+    is_guess: bool = False
 
 
 def variants_of(cfg: Config) -> tuple[str, ...]:
@@ -77,6 +82,21 @@ def measured_speed(
         source=f'{rate / 1e3:.3g} TFLOP/s as measured with {setting} on {row["device"]}',
         efficiency=rate / 1e3 / GPUS[gpu].matrix_rate if has_rate else None,
     )
+
+
+def guessed_speed(gpu: str, precision: str, gflops: float) -> Speed | None:
+    """Speed at ``ASSUMED_EFFICIENCY``; None for ``cpu``, whose peak is not known.
+
+    Args:
+        gpu: One of ``GPUS``, or ``cpu``.
+        precision: Of the step that is planned.
+        gflops: Per image of that step.
+    """
+    if gpu == 'cpu':
+        return None
+    rate = GPUS[gpu].rate(precision)
+    source = f'a guess: {ASSUMED_EFFICIENCY:.0%} of the peak in {precision}, {rate:g} TFLOP/s'
+    return Speed(ASSUMED_EFFICIENCY * rate * 1e3 / gflops, source, is_guess=True)
 
 
 def compiled_memory_ratio(rows: Sequence[dict], variant: str, gflops: float) -> float | None:

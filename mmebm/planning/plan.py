@@ -1,7 +1,8 @@
 """The plan of a pretraining run: arithmetic, memory, time and learning rate, before it is started.
 
-Neither a GPU nor data is needed. Arithmetic and memory are counted on the config's own model; speed is derived from
-what benchmarks/step_time.py has measured on such a GPU, or else not given.
+Neither a GPU nor data is needed; where the data are, images are counted. Arithmetic and memory are counted on the
+config's own model. Speed is derived from what benchmarks/step_time.py has measured on such a GPU, or else guessed from
+the GPU's peak, and marked as a guess.
 """
 
 import math
@@ -17,13 +18,21 @@ from mmebm.planning.config_facts import (
     autocast_type,
     base_batch_size,
     image_size,
-    known_length,
     learning_rate,
+    learning_rate_source,
     precision_name,
     step_options,
     total_batch,
 )
-from mmebm.planning.measured_speed import Speed, compiled_memory_ratio, measured_speed, measurements, variants_of
+from mmebm.planning.data_length import Length, length_of
+from mmebm.planning.measured_speed import (
+    Speed,
+    compiled_memory_ratio,
+    guessed_speed,
+    measured_speed,
+    measurements,
+    variants_of,
+)
 from mmebm.planning.memory import Memory, available_memory, memory_of, ways_to_fit
 from mmebm.planning.step_cost import StepCost, step_cost
 
@@ -40,9 +49,9 @@ class Request:
     Attributes:
         gpu: One of ``GPUS``, or ``cpu`` for this machine.
         gpus: How many devices, over all nodes.
-        images: Of the training set; None: as many as its name tells.
+        images: Of the training set; None: as many as its folder holds or its name tells.
         image_size: Height and width in pixels; None: as the config says.
-        images_per_second: Of one device; None: as measured.
+        images_per_second: Of one device; None: as measured, or a guess.
         results: The folder with the measurements.
     """
 
@@ -64,10 +73,12 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
 
     Raises:
         TypeError: The config's model is none of ours.
-        ValueError: The config does not say how large the images are, or the number of GPUs is not positive.
+        FileNotFoundError: The folder of the training images is here, but holds none.
+        ValueError: The config does not say how large the images are, or a number is not positive.
     """
-    if request.gpus < 1:
-        raise ValueError(f'--gpus must be at least 1, not {request.gpus}')
+    for name_of_flag, number in asdict(request).items():
+        if isinstance(number, (int, float)) and number <= 0:
+            raise ValueError(f'--{name_of_flag.replace("_", "-")} must be positive, not {number}')
     on_gpu = request.gpu != 'cpu'
     dtype = autocast_type(cfg) if on_gpu else torch.float32
     precision = precision_name(cfg, dtype, on_gpu)
@@ -80,9 +91,12 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
     ratio = compiled_memory_ratio(rows, variants[0], gflops) if step_options(cfg).get('compile') else 1.0
     memory = memory_of(cfg, cost, request.gpus, ratio or 1.0, available_memory(request.gpu))
     speed = measured_speed(rows, request.gpu, precision, variants, gflops)
+    speed = speed or guessed_speed(request.gpu, precision, gflops)
     if request.images_per_second is not None:
         speed = Speed(request.images_per_second, source=AS_GIVEN)
-    images = request.images or known_length(cfg)
+    length = Length(request.images, AS_GIVEN)
+    if request.images is None:
+        length = length_of(cfg.train_dataloader.dataset, cfg.get('default_scope'))
 
     plan = dict(
         config=name,
@@ -99,11 +113,14 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
         accumulative_counts=accumulated(cfg),
         total_batch=total_batch(cfg, request.gpus),
         learning_rate=learning_rate(cfg, request.gpus),
+        learning_rate_source=learning_rate_source(cfg, request.gpus),
         images_per_second=speed and round(speed.images_per_second * request.gpus, 1),
         efficiency=speed and speed.efficiency and round(speed.efficiency, 3),
         speed_source=speed and speed.source,
-        images=images,
-        hours=hours(cfg, images, speed, request.gpus),
+        speed_is_guess=speed and speed.is_guess,
+        images=length.images,
+        images_source=length.source,
+        hours=hours(cfg, length.images, speed, request.gpus),
     )
     is_measured = ratio is not None
     return plan, notes_on_memory(cfg, memory, cost, request.gpus, is_measured) + notes_on(cfg, plan)
@@ -120,15 +137,18 @@ def notes_on_memory(cfg: Config, memory: Memory, cost: StepCost, gpus: int, is_m
 def notes_on(cfg: Config, plan: dict) -> list[str]:
     """What a plan leaves open, and what has to be set for it."""
     notes = []
-    if plan['images_per_second'] is None:
+    if plan['images_per_second'] is None or plan['speed_is_guess']:
+        guess = ', and the hours are a guess' if plan['speed_is_guess'] else ''
         notes.append(
-            f'Speed: {plan["variant"]} in {plan["precision"]} has not been measured on {plan["device"]}: run '
+            f'Speed: {plan["variant"]} in {plan["precision"]} has not been measured on {plan["device"]}{guess}: run '
             'python -m benchmarks.step_time there, or give --images-per-second.'
         )
     elif plan['speed_source'] != AS_GIVEN:
         notes.append('Speed: of the forward and backward passes; data, optimiser and communication come on top.')
     if plan['images'] is None and 'max_iters' not in cfg.train_cfg:
-        notes.append('Hours: the config does not say how many images there are; give --images.')
+        notes.append(
+            'Hours: the data are not here, and their name does not say how many images they have; give --images.'
+        )
     lr = plan['learning_rate']
     if base_batch_size(cfg) is None:
         notes.append('Learning rate: as in the config, which has no auto_scale_lr.base_batch_size to scale it by.')

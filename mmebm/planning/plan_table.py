@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from mmebm.error_text import counted
 from mmebm.planning.memory import GIB
 
 MEMORY_PARTS = ('weights', 'gradients', 'optimizer_states', 'ddp_buckets', 'step')
@@ -41,14 +42,16 @@ def memory_figures(memory_bytes: dict[str, int]) -> dict[str, str]:
 
 
 def speed_figures(plan: dict) -> dict[str, str]:
-    """Batch, learning rate, speed and hours, by the table's first column."""
-    lr, speed, efficiency, time = (plan[key] for key in ('learning_rate', 'images_per_second', 'efficiency', 'hours'))
-    share = f'{efficiency:.0%} of the matrix rate, ' if efficiency else ''
-    of_images = f' ({plan["images"]:,} images per epoch)' if plan['images'] else ''
+    """Batch, learning rate, images, speed and hours, by the table's first column."""
+    devices, batch, steps = (plan[key] for key in ('devices', 'batch_size', 'accumulative_counts'))
+    lr, speed, images, time = (plan[key] for key in ('learning_rate', 'images_per_second', 'images', 'hours'))
+    factors = [counted(devices, 'device'), counted(batch, 'image'), *([f'{steps} accumulated'] if steps > 1 else [])]
+    share = f'{plan["efficiency"]:.0%} of the matrix rate, ' if plan['efficiency'] else ''
+    guess = ', a guess' if plan['speed_is_guess'] else ''
     return {
-        'total batch': f'{plan["devices"]} devices x {plan["batch_size"]} images x {plan["accumulative_counts"]} '
-        f'accumulated = {plan["total_batch"]}',
-        'learning rate': "the optimiser's own" if lr is None else f'{lr:g}',
+        'total batch': f'{" x ".join(factors)} = {plan["total_batch"]}',
+        'learning rate': ('' if lr is None else f'{lr:g}: ') + plan['learning_rate_source'],
+        'images per epoch': 'not known' if images is None else f'{images:,} ({plan["images_source"]})',
         'images/s': 'not measured' if speed is None else f'{speed:g} ({share}{plan["speed_source"]})',
-        'hours': 'not known' if time is None else f'{time:g}{of_images}',
+        'hours': 'not known' if time is None else f'{f"{time:g}" if time else "less than 0.01"}{guess}',
     }

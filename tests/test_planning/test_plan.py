@@ -11,8 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmebm.commands.plan import main
 from mmebm.config_files import find_config
-from mmebm.planning.config_facts import image_size, known_length, learning_rate, precision_name
-from mmebm.planning.measured_speed import compiled_memory_ratio, measured_speed
+from mmebm.planning.config_facts import (
+    image_size,
+    known_length,
+    learning_rate,
+    learning_rate_source,
+    precision_name,
+)
+from mmebm.planning.measured_speed import compiled_memory_ratio, guessed_speed, measured_speed
 from mmebm.planning.memory import GIB, Memory, memory_of, ways_to_fit
 from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
 
@@ -255,7 +261,7 @@ def test_learning_rate_without_a_rule_is_the_config_s():
 def test_images_of_the_configs(name, size, length):
     cfg = Config.fromfile(find_config(name))
     assert image_size(cfg) == size
-    assert known_length(cfg) == length
+    assert known_length(cfg.train_dataloader.dataset) == length
 
 
 @pytest.mark.parametrize(
@@ -272,7 +278,7 @@ def test_images_of_the_configs(name, size, length):
 def test_only_imagenet_1k_is_known_by_its_folder(folder, length):
     cfg = Config.fromfile(find_config('ebm_vit-b_in1k'))
     cfg.train_dataloader.dataset.data_root = folder
-    assert known_length(cfg) == length
+    assert known_length(cfg.train_dataloader.dataset) == length
 
 
 def test_image_size_is_that_of_the_last_crop(cfg):
@@ -382,10 +388,44 @@ def test_command_without_measurements(config_file, tmp_path, capsys):
     assert result['gflops_per_image'] == round(step_flops() / 1e9, 2)
     assert result['total_batch'] == 32
     assert result['learning_rate'] == 3e-3
-    assert result['images_per_second'] is result['hours'] is None
+    guess = 8 * 0.3 * 67e12 / step_flops()  # of float32, not TF32
+    assert result['images_per_second'] == pytest.approx(guess, rel=1e-6) and result['speed_is_guess']
+    assert result['hours'] == round(7 * 10_000 / guess / 3600, 2) and result['efficiency'] is None
     assert result['memory_bytes']['fits'] and result['memory_bytes']['available'] == 141 * GIB
-    printed = ' '.join(capsys.readouterr().out.split())
-    assert 'not measured' in printed and 'ebm-eager in fp32 has not been measured on h200' in printed
+    printed = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert 'ebm-eager in fp32 has not been measured on h200, and the hours are a guess: run' in printed
+    assert 'a guess: 30% of the peak in fp32, 67 TFLOP/s' in printed and 'less than 0.01, a guess' in printed
+    assert '8 devices x 4 images = 32' in printed
+
+
+def test_without_a_known_peak_there_is_no_guess(config_file, tmp_path, capsys):
+    result = plan(config_file, tmp_path, '--gpu', 'cpu', '--image-size', str(SIDE))
+    assert result['images_per_second'] is result['hours'] is None
+    printed = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert 'not measured' in printed and 'not known' in printed and '1 device x 4 images = 4' in printed
+
+
+@pytest.mark.parametrize(('precision', 'rate'), [('bf16', 989), ('fp16', 989), ('tf32', 494.5), ('fp32', 67)])
+def test_a_guess_is_a_share_of_the_peak(precision, rate):
+    speed = guessed_speed('h200', precision, gflops=100.0)
+    assert speed.images_per_second == pytest.approx(0.3 * rate * 1e3 / 100)
+    assert speed.is_guess and speed.source == f'a guess: 30% of the peak in {precision}, {rate:g} TFLOP/s'
+
+
+@pytest.mark.parametrize(
+    ('gpus', 'source'),
+    [
+        (8, "the config's optim_wrapper.optimizer.lr, which is for a total batch of 4096"),
+        (1, "the config's optim_wrapper.optimizer.lr=0.0024 is for a total batch of 4096; times 512/4096"),
+    ],
+)
+def test_where_the_learning_rate_is_from(gpus, source):
+    cfg = Config.fromfile(find_config('ebm_vit-b_in1k'))
+    assert learning_rate_source(cfg, gpus) == source
+    cfg.auto_scale_lr = None
+    assert learning_rate_source(cfg, gpus) == "the config's optim_wrapper.optimizer.lr"
+    cfg.optim_wrapper.optimizer.pop('lr')
+    assert learning_rate_source(cfg, gpus) == "the optimiser's default"
 
 
 def test_command_with_measurements(config_file, tmp_path, capsys):
@@ -419,7 +459,9 @@ def test_hours_at_a_given_speed(config_file, tmp_path):
     [
         (['ebm_vit-t_shapes', '--gpu', 'voodoo2'], "invalid choice: 'voodoo2'"),
         (['ebm_vit-x', '--gpu', 'h200'], 'No config file "ebm_vit-x"'),
-        (['ebm_vit-t_shapes', '--gpu', 'h200', '--gpus', '0'], '--gpus must be at least 1, not 0'),
+        (['ebm_vit-t_shapes', '--gpu', 'h200', '--gpus', '0'], '--gpus must be positive, not 0'),
+        (['ebm_vit-t_shapes', '--gpu', 'h200', '--images', '0'], '--images must be positive, not 0'),
+        (['ebm_vit-t_shapes', '--gpu', 'l4', '--images-per-second', '-1'], '--images-per-second must be positive'),
         (
             ['ebm_vit-t_shapes', '--gpu', 'h200', '--cfg-options', 'max_epochs=3'],
             '--cfg-options max_epochs: "max_epochs" is a variable of the config file',
