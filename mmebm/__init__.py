@@ -2,7 +2,7 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmebm import config_lookup, mmcv_ext_finder, model_hub
+from mmebm import config_lookup, mmcv_ext_finder, mmpretrain_tools, model_hub
 from mmebm.environment import check_environment
 
 __version__ = '0.1.0'
@@ -19,3 +19,4 @@ MODULE2PACKAGE['mmebm'] = 'mmebm'
 
 config_lookup.install()
 model_hub.install()
+mmpretrain_tools.install()

@@ -28,3 +28,5 @@ _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
 train_dataloader = dict(batch_size=256)  # inherited as 64, which does not fit the learning rate
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

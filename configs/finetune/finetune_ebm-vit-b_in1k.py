@@ -26,3 +26,5 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
