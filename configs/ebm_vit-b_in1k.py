@@ -83,6 +83,7 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=100)
 resume = False  # inherited as True, which would silently resume from any checkpoint in work_dir; use --resume
+default_hooks = dict(visualization=dict(type='mmebm.RestorationVisualizationHook'))
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -99,7 +99,11 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 
-default_hooks = dict(logger=dict(interval=100), checkpoint=dict(interval=1, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=100),
+    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    visualization=dict(type='mmebm.RestorationVisualizationHook'),
+)
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -8,6 +8,7 @@ Expect:   not run
 """
 
 _base_ = 'mmpretrain::spark/benchmarks/convnextv2-tiny_8xb256-coslr-300e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_convnext-t_in1k/epoch_100.pth'
 model = dict(

@@ -8,6 +8,7 @@ Expect:   not run
 """
 
 _base_ = 'mmpretrain::simmim/benchmarks/swin-base-w7_8xb256-coslr-100e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_swin-b_in1k/epoch_100.pth'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))

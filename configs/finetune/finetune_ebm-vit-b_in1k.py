@@ -14,6 +14,7 @@ the features are the mean of the normalised tokens, so that the final norm is th
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_vit-b_in1k/epoch_100.pth'
 model = dict(

@@ -10,6 +10,7 @@ This inherits mmpretrain's own MAE fine-tuning; see finetune_ebm-vit-b_in1k.py f
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-large-p16_8xb128-coslr-50e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_vit-l_in1k/epoch_100.pth'
 model = dict(

@@ -14,6 +14,7 @@ It probes the mean of the patch tokens, as mmebm.FrozenFeatureHook does, instead
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_vit-b_in1k/epoch_100.pth'
 model = dict(
