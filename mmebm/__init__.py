@@ -12,8 +12,8 @@ check_environment()
 # Before anything imports mmcv.ops, so that mmdet's models need no compiled ops.
 mmcv_ext_finder.install()
 
-# mmengine maps `mmseg` to the distribution `mmsegmentation`, which is now called `onedl-mmsegmentation`, and does not know
-# `mmebm`.
+# For configs that inherit from `mmseg::...`: mmengine maps `mmseg` to the distribution `mmsegmentation`, which is now
+# called `onedl-mmsegmentation`. It does not know `mmebm`.
 MODULE2PACKAGE['mmseg'] = 'mmseg'
 MODULE2PACKAGE['mmebm'] = 'mmebm'
 

@@ -1,8 +1,8 @@
 """Lets mmengine find mmebm's configs: ``_base_ = 'mmebm::NAME'`` and ``mmengine.hub.get_config('mmebm::NAME')``.
 
-mmengine's own look-up wants a folder in the name, which the pretraining configs do not have, and a ``.mim`` folder in the
-package, which a checkout that is not installed does not have. And it would read what is inherited in the scope
-``mmebm``, where mmpretrain's types are unknown: our configs name ours in full, and are read as if inherited by path.
+mmengine's own look-up wants a folder in the name, which the pretraining configs do not have, and a ``.mim`` folder in
+the package, which a checkout that is not installed does not have. It would also read what is inherited in the scope
+``mmebm``, where mmpretrain's types are unknown; here it is read as if inherited by its path.
 """
 
 import ast
@@ -47,8 +47,8 @@ def _install_python_style() -> None:
             if module.split('.')[0] == 'mmebm':
                 raise ConfigParsingError(
                     f'`from {module} import ...`: the configs of mmebm are text configs, from which a Python-style '
-                    "config (`with read_base()`) cannot inherit. Inherit in a text config: `_base_ = 'mmebm::NAME.py'`, "
-                    f'where NAME.py is a file below {config_folder()}, such as ebm_vit-b_in1k.py'
+                    "config (`with read_base()`) cannot inherit. Write a text config: `_base_ = 'mmebm::NAME.py'`, where "
+                    f'NAME.py is a file below {config_folder()}, such as ebm_vit-b_in1k.py'
                 )
         return modules
 

@@ -12,8 +12,8 @@ def install() -> None:
 
 
 def _mend(module: ModuleType) -> None:
-    # The script passes no renderer, which matplotlib has wanted since 3.6 and reads for axes with a locator alone, as those
-    # of the script are not. In place, since the script holds the function before it imports mmebm.
+    # The script passes no renderer, which matplotlib wants and reads only for axes with a locator; the script's have none.
+    # In place, since the script holds the function before a config imports mmebm.
     parameters = list(inspect.signature(module.adjust_bbox).parameters.values())
     if [parameter.name for parameter in parameters] == ['fig', 'bbox_inches', 'renderer', 'fixed_dpi']:
         module.adjust_bbox.__defaults__ = (None, None)

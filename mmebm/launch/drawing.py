@@ -44,8 +44,8 @@ def check_tta(cfg: Config) -> None:
     is_classifier = cfg.get('default_scope') not in ('mmseg', 'mmdet')
     if not is_classifier or (model is not None and issubclass(model, BaseSelfSupervisor)):
         raise ValueError(
-            f'--tta averages the class scores of a classifier over flipped images; {type_name(cfg.model)} predicts none, '
-            'and the config has no tta_model of its own. Leave --tta out'
+            f'--tta averages the class scores of a classifier over flipped images; {type_name(cfg.model)} predicts '
+            'none, and the config has no tta_model of its own. Leave --tta out'
         )
     if 'pipeline' not in ((cfg.get('test_dataloader') or {}).get('dataset') or {}):
         raise ValueError(

@@ -101,6 +101,8 @@ class FrozenFeatureHook(Hook):
         metrics = self.measure(runner)
         for name, value in metrics.items():
             runner.message_hub.update_scalar(name, value)  # not val/..., which each validation would log again
-        runner.visualizer.add_scalars(metrics, step=step, file_path=f'{runner.timestamp}.json')
+        # In scalars.json and a file of its own, not in that of training and validation: mmpretrain's analyze_logs
+        # expects the same keys in all its lines without a learning rate.
+        runner.visualizer.add_scalars(metrics, step=step, file_path='frozen.json')
         values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
         runner.logger.info(f'Frozen features after {step} {"epochs" if self.by_epoch else "iterations"}  {values}')

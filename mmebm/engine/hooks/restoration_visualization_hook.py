@@ -17,9 +17,9 @@ from mmebm.visualization.figures import ROWS, to_picture
 class RestorationVisualizationHook(VisualizationHook):
     """mmpretrain's ``VisualizationHook`` for models that predict images: clean, corrupted and restored, side by side.
 
-    ``tools/test.py --show-dir FOLDER`` writes one picture per image, ``NUMBER_FILE.png``, where NUMBER counts the images of
-    the test, and ``--show`` opens a window. The arguments are those of mmpretrain's hook: ``enable``, ``interval``,
-    ``show`` and ``out_dir``. Of several processes, the first one draws its images.
+    ``tools/test.py --show-dir FOLDER`` writes one picture per image, ``NUMBER_FILE_STEP.png``, where NUMBER counts the
+    images of the test, and ``--show`` opens a window. The arguments are those of mmpretrain's hook: ``enable``,
+    ``interval``, ``show`` and ``out_dir``. Of several processes, the first one draws its images.
     """
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -28,7 +28,9 @@ class RestorationVisualizationHook(VisualizationHook):
 
     before_test_epoch = before_val_epoch
 
-    def _draw_samples(self, batch_idx: int, data_batch: dict, data_samples: Sequence[DataSample], step: int = 0) -> None:
+    def _draw_samples(
+        self, batch_idx: int, data_batch: dict, data_samples: Sequence[DataSample], step: int = 0
+    ) -> None:
         if not self.enable:
             return
         for sample in data_samples:
