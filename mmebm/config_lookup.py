@@ -47,8 +47,8 @@ def _install_python_style() -> None:
             if module.split('.')[0] == 'mmebm':
                 raise ConfigParsingError(
                     f'`from {module} import ...`: the configs of mmebm are text configs, from which a Python-style '
-                    "config (`with read_base()`) cannot inherit. Write a text config: `_base_ = 'mmebm::NAME.py'`, where "
-                    f'NAME.py is a file below {config_folder()}, such as ebm_vit-b_in1k.py'
+                    "config (`with read_base()`) cannot inherit. Write a text config: `_base_ = 'mmebm::NAME.py'`, "
+                    f'where NAME.py is a file below {config_folder()}, such as ebm_vit-b_in1k.py'
                 )
         return modules
 

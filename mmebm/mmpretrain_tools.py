@@ -12,8 +12,8 @@ def install() -> None:
 
 
 def _mend(module: ModuleType) -> None:
-    # The script passes no renderer, which matplotlib wants and reads only for axes with a locator; the script's have none.
-    # In place, since the script holds the function before a config imports mmebm.
+    # The script passes no renderer, which matplotlib wants, but reads for axes with a locator alone; the script's have
+    # none. In place, since the script holds the function before a config imports mmebm.
     parameters = list(inspect.signature(module.adjust_bbox).parameters.values())
     if [parameter.name for parameter in parameters] == ['fig', 'bbox_inches', 'renderer', 'fixed_dpi']:
         module.adjust_bbox.__defaults__ = (None, None)

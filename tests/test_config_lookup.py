@@ -30,10 +30,9 @@ def test_inherited_by_name_as_by_path(name):
 
 
 def test_from_the_hub():
+    expected = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py').to_dict()
     for name in ('ebm_vit-t_folder.py', 'ebm_vit-t_folder', 'configs/ebm_vit-t_folder.py'):
-        assert (
-            get_config(f'mmebm::{name}').to_dict() == Config.fromfile(config_folder() / 'ebm_vit-t_folder.py').to_dict()
-        )
+        assert get_config(f'mmebm::{name}').to_dict() == expected
 
 
 def test_parts_of_names():

@@ -37,17 +37,8 @@ def test_the_visualizer_has_only_arguments_of_its_own(path):
 
 @pytest.mark.parametrize('mode', ['original', 'concat'])
 def test_browse_dataset(run, tmp_path, mode):
-    run(
-        'visualization/browse_dataset',
-        find_config('ebm_vit-t_shapes'),
-        '--not-show',
-        '-n',
-        1,
-        '-m',
-        mode,
-        '-o',
-        tmp_path,
-    )
+    config = find_config('ebm_vit-t_shapes')
+    run('visualization/browse_dataset', config, '--not-show', '-n', 1, '-m', mode, '-o', tmp_path)
     picture = np.asarray(Image.open(tmp_path / '0.jpg'))
     assert picture.shape[2] == 3 and picture.std() > 10
 
