@@ -83,8 +83,11 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=100)
 resume = False  # inherited as True, which would silently resume from any checkpoint in work_dir; use --resume
+default_hooks = dict(visualization=dict(type='mmebm.RestorationVisualizationHook'))
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.EnergyLogHook', interval=100),
 ]
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -99,7 +99,11 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 
-default_hooks = dict(logger=dict(interval=100), checkpoint=dict(interval=1, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=100),
+    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    visualization=dict(type='mmebm.RestorationVisualizationHook'),
+)
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
@@ -119,3 +123,5 @@ custom_hooks = [
     ),
 ]
 randomness = dict(seed=0)
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

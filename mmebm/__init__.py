@@ -2,7 +2,7 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmebm import mmcv_ext_finder
+from mmebm import config_lookup, mmcv_ext_finder, mmpretrain_tools, model_hub
 from mmebm.environment import check_environment
 
 __version__ = '0.1.0'
@@ -12,7 +12,11 @@ check_environment()
 # Before anything imports mmcv.ops, so that mmdet's models need no compiled ops.
 mmcv_ext_finder.install()
 
-# For configs that inherit from `mmseg::...` and `mmebm::...`: mmengine maps `mmseg` to the distribution
-# `mmsegmentation`, which is now called `onedl-mmsegmentation`, and does not know `mmebm`.
+# For configs that inherit from `mmseg::...`: mmengine maps `mmseg` to the distribution `mmsegmentation`, which is now
+# called `onedl-mmsegmentation`. It does not know `mmebm`.
 MODULE2PACKAGE['mmseg'] = 'mmseg'
 MODULE2PACKAGE['mmebm'] = 'mmebm'
+
+config_lookup.install()
+model_hub.install()
+mmpretrain_tools.install()

@@ -22,10 +22,23 @@ def find_config(name: str) -> Path:
         FileNotFoundError: There is no such file and no config of that name.
         ValueError: Several configs have that name.
     """
-    if Path(name).is_file():
-        return Path(name)
+    return Path(name) if Path(name).is_file() else find_shipped_config(name)
+
+
+def find_shipped_config(name: str) -> Path:
+    """One of mmebm's config files, whatever the current folder holds.
+
+    Args:
+        name: As in ``find_config``, but no path.
+
+    Raises:
+        FileNotFoundError: There is no config of that name.
+        ValueError: Several configs have that name.
+    """
     folder = config_folder()
     wanted = Path(name if name.endswith('.py') else f'{name}.py')
+    if (folder / wanted).is_file():
+        return folder / wanted
     known = {path.relative_to(folder) for path in folder.rglob('*.py') if '_base_' not in path.parts}
     exact = {wanted, wanted.relative_to('configs')} if wanted.parts[0] == 'configs' else {wanted}
     found = sorted(known & exact) or sorted(path for path in known if path.name == str(wanted))

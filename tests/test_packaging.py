@@ -1,4 +1,6 @@
 import configparser
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +68,58 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):
         assert f'{module.replace(".", "/")}.py' in wheel.namelist()
+
+
+# What the documentation promises of an installed package, in a process that sees no checkout.
+INSTALLED = """
+import json
+from pathlib import Path
+
+import mmebm
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmpretrain import get_model, list_models
+
+Path('mine.py').write_text("_base_ = 'mmebm::ebm_vit-t_folder.py'")
+inherited = Config.fromfile('mine.py')
+print('RESULT', json.dumps(dict(
+    package=str(Path(mmebm.__file__).parent),
+    inherited=inherited.model.type,
+    hub=get_config('mmebm::ebm_vit-t_folder.py').to_dict() == inherited.to_dict(),
+    downstream=get_config('mmebm::finetune/finetune_ebm-vit-b_in1k.py').model.type,
+    listed='ebm_vit-t_folder' in list_models('*ebm*'),
+    model=type(get_model('ebm_vit-t_shapes')).__name__,
+)))
+"""
+
+
+@pytest.fixture(scope='module')
+def run_installed(wheel, tmp_path_factory):
+    """Runs code in a fresh process and an empty folder, with the wheel's files in front of this checkout's."""
+    site, folder = tmp_path_factory.mktemp('site'), tmp_path_factory.mktemp('elsewhere')
+    wheel.extractall(site)
+
+    def run(code):
+        environment = os.environ | dict(PYTHONPATH=str(site), OMP_NUM_THREADS='1')
+        command = [sys.executable, '-c', code]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith('RESULT '))
+        return json.loads(line.removeprefix('RESULT '))
+
+    run.site = site
+    return run
+
+
+def test_configs_and_models_are_found_by_name(run_installed):
+    assert run_installed(INSTALLED) == dict(
+        package=str(run_installed.site / 'mmebm'),
+        inherited='mmebm.EBMAlgorithm',
+        hub=True,
+        downstream='ImageClassifier',
+        listed=True,
+        model='EBMAlgorithm',
+    )
 
 
 def test_model_index_names_existing_configs_and_every_pretraining_config():

@@ -8,6 +8,7 @@ Expect:   not run
 """
 
 _base_ = 'mmpretrain::spark/benchmarks/resnet50_8xb256-coslr-300e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_resnet50_in1k/epoch_100.pth'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))
@@ -16,3 +17,5 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

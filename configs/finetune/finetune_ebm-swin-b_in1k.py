@@ -8,6 +8,7 @@ Expect:   not run
 """
 
 _base_ = 'mmpretrain::simmim/benchmarks/swin-base-w7_8xb256-coslr-100e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_swin-b_in1k/epoch_100.pth'
 model = dict(backbone=dict(init_cfg=dict(checkpoint=checkpoint)))
@@ -21,3 +22,5 @@ _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')
 _base_.test_dataloader.collate_fn = dict(type='default_collate')
 auto_scale_lr = dict(base_batch_size=2048)
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

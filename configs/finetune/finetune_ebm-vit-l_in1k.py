@@ -10,6 +10,7 @@ This inherits mmpretrain's own MAE fine-tuning; see finetune_ebm-vit-b_in1k.py f
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-large-p16_8xb128-coslr-50e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_vit-l_in1k/epoch_100.pth'
 model = dict(
@@ -21,3 +22,5 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

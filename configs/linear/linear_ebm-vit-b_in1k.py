@@ -14,6 +14,7 @@ It probes the mean of the patch tokens, as mmebm.FrozenFeatureHook does, instead
 """
 
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
+custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # for mmpretrain's own browse_dataset
 
 checkpoint = 'work_dirs/ebm_vit-b_in1k/epoch_100.pth'
 model = dict(
@@ -27,3 +28,5 @@ _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

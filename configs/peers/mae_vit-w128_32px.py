@@ -41,3 +41,5 @@ train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
 resume = False  # inherited as True, which would resume from any checkpoint in work_dir
+# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -19,6 +19,7 @@ from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
 from mmebm.launch.command_line import OptionAction, expanded
+from mmebm.launch.drawing import adapt_drawing, check_tta
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
 
 
@@ -65,6 +66,8 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
 
     def merge_checked(cfg: Config, args: Namespace) -> Config:
         mend_collate(cfg)
+        if getattr(args, 'tta', False):
+            check_tta(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
         cfg = merge_args(cfg, args)
         merge_options(cfg, options)
@@ -107,6 +110,7 @@ def prepare_test(cfg: Config) -> None:
         ValueError: The classes differ from those of training, or the checkpoint cannot be read.
     """
     cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
+    adapt_drawing(cfg)
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
     if cfg.get('load_from') and '://' not in cfg.load_from:

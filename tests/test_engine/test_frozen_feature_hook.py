@@ -114,6 +114,9 @@ def test_interval_first_and_last_epoch_and_their_records(tmp_path):
     (records,) = tmp_path.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in records.read_text().splitlines()]
     assert [r['step'] for r in records if 'frozen/knn_top1' in r] == [0, 2, 3]
+    (own,) = tmp_path.glob('*/vis_data/frozen.json')  # analyze_logs reads the file of training, which has no such lines
+    assert len(own.read_text().splitlines()) == 3
+    assert 'frozen' not in (own.parent / f'{runner.timestamp}.json').read_text()
 
     runner = train(MAE, tmp_path, hook_config(interval=5, before_train=False), 'last')
     history, _ = runner.message_hub.get_scalar('frozen/knn_top1').data

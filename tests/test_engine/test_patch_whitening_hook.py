@@ -90,7 +90,7 @@ class _Model(nn.Module):
 
 def run_hook(model, images, iteration=0, load_from=None, floor=0.01):
     logger = MMLogger.get_instance('patch_whitening')
-    runner = SimpleNamespace(model=model, iter=iteration, _load_from=load_from, logger=logger)
+    runner = SimpleNamespace(model=model, iter=iteration, _load_from=load_from, logger=logger, train_dataloader=None)
     PatchWhiteningHook(floor).before_train_iter(runner, 0, dict(inputs=images))
     return model.backbone.patch_embed.projection
 

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmebm.datasets.classes import check_same_classes
+from mmebm.engine.dry_run import is_dry_run
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
@@ -95,9 +96,13 @@ class FrozenFeatureHook(Hook):
             )
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
+        if is_dry_run(runner):
+            return
         metrics = self.measure(runner)
         for name, value in metrics.items():
             runner.message_hub.update_scalar(name, value)  # not val/..., which each validation would log again
-        runner.visualizer.add_scalars(metrics, step=step, file_path=f'{runner.timestamp}.json')
+        # In scalars.json and a file of its own, not in that of training and validation: mmpretrain's analyze_logs
+        # expects the same keys in all its lines without a learning rate.
+        runner.visualizer.add_scalars(metrics, step=step, file_path='frozen.json')
         values = '  '.join(f'{name}: {value:.2f}' for name, value in metrics.items())
         runner.logger.info(f'Frozen features after {step} {"epochs" if self.by_epoch else "iterations"}  {values}')

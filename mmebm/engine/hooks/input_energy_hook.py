@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from mmebm.checkpoint import check_fit, read_checkpoint
 from mmebm.config_files import find_config
+from mmebm.engine.dry_run import is_dry_run
 from mmebm.engine.evaluating import evaluating
 from mmebm.registry import HOOKS
 
@@ -51,6 +52,8 @@ class InputEnergyHook(Hook):
             ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's; or several
                 configs have that name.
         """
+        if is_dry_run(runner):
+            return
         checkpoint = read_checkpoint(self.checkpoint)
         with evaluating(runner.model):  # initial weights are drawn before the checkpoint replaces them
             self.model = get_model(find_config(self.config)).eval()
@@ -71,7 +74,7 @@ class InputEnergyHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Logs the energy of the current training batch."""
-        if self.every_n_train_iters(runner, self.interval):
+        if self.every_n_train_iters(runner, self.interval) and not is_dry_run(runner):
             energies = self.energies(data_batch['inputs'])
             runner.message_hub.update_scalar('train/input_energy', energies.mean().item())
 

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmebm.checkpoint import loads_weights
+from mmebm.engine.dry_run import is_dry_run
 from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
@@ -45,7 +46,7 @@ class PatchWhiteningHook(Hook):
         Raises:
             TypeError: The backbone has no such embedding.
         """
-        if runner.iter > 0:
+        if runner.iter > 0 or is_dry_run(runner):
             return
         model = unwrapped(runner.model)
         if runner._load_from is not None or loads_weights(model) or loads_weights(model.backbone):
