@@ -87,4 +87,6 @@ custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.EnergyLogHook', interval=100),
+    dict(type='mmebm.ProgressHook'),
 ]
+log_processor = dict(type='mmebm.CorruptionLogProcessor')

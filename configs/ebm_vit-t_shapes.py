@@ -99,7 +99,10 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 
-default_hooks = dict(logger=dict(interval=100), checkpoint=dict(interval=1, max_keep_ckpts=1))
+auto_scale_lr = dict(base_batch_size=32)
+
+default_hooks = dict(logger=dict(interval=100), checkpoint=dict(interval=1, max_keep_ckpts=3))
+log_processor = dict(type='mmebm.CorruptionLogProcessor')
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

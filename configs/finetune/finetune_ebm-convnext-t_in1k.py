@@ -28,3 +28,4 @@ _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
 train_dataloader = dict(batch_size=256)  # inherited as 64, which does not fit the learning rate
+custom_hooks = [*_base_.custom_hooks, dict(type='mmebm.ProgressHook')]

@@ -21,3 +21,4 @@ _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')
 _base_.test_dataloader.collate_fn = dict(type='default_collate')
 auto_scale_lr = dict(base_batch_size=2048)
+custom_hooks = [dict(type='mmebm.ProgressHook')]

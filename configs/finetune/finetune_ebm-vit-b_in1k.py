@@ -26,3 +26,4 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
+custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -27,3 +27,4 @@ _base_.train_dataloader.dataset.metainfo = dict(classes=None)
 _base_.val_dataloader.dataset.metainfo = dict(classes=None)
 _base_.test_dataloader.dataset.metainfo = dict(classes=None)
 auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate
+custom_hooks = [dict(type='mmebm.ProgressHook')]

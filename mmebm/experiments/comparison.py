@@ -159,6 +159,7 @@ class Bench:
         cfg.randomness = dict(seed=seed)
         cfg.work_dir = str(folder)
         cfg.experiment_name = f'{method}_{seed}'
+        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
         cfg.custom_hooks.append(  # beside the one whose checkpoint a run resumes from
             dict(
                 type='CheckpointHook',
