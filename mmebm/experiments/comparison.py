@@ -20,10 +20,13 @@ from mmebm.config_files import config_folder, find_config
 from mmebm.datasets import ImageFolder
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
 from mmebm.experiments.downstream import Run, perform, result_rows, with_weights
+from mmebm.experiments.estimate import FEATURES_PER_STEP, Estimate, measure_eager_speed
 from mmebm.experiments.frozen import frozen_metrics
 from mmebm.experiments.image_folders import datasets_of, evenly_spaced, find_data, find_test_folder
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds, train
 from mmebm.experiments.processes import check_same, write_config_once
+from mmebm.experiments.quick import MAX_IMAGES, shorten
+from mmebm.experiments.reporting import say
 from mmebm.experiments.results import stamp, write_rows
 from mmebm.experiments.tables import AXES, RANDOM, plot, progress, table
 from mmebm.experiments.tasks import options_of
@@ -53,6 +56,7 @@ class Comparison:
         images: How many of the training images are used; None: all.
         work_dir: Where everything goes.
         cfg_options: Options of one method's config, of the tokenizer's or of fine-tuning's, by ``METHOD.KEY``.
+        quick: Whether to leave out what takes long: compiling, most images and most epochs of fine-tuning.
     """
 
     data: str
@@ -65,6 +69,7 @@ class Comparison:
     images: int | None = None
     work_dir: Path = Path('work_dirs/compare')
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
 
 
 class Bench:
@@ -87,10 +92,13 @@ class Bench:
         self.budget = parse_budget(comparison.budget)
         self.work_dir = comparison.work_dir.resolve()
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.data = find_data(comparison.data, comparison.images, self.work_dir)
+        self.images = comparison.images or (MAX_IMAGES if comparison.quick else None)
+        self.data = find_data(comparison.data, self.images, self.work_dir)
         self.test_prefix = find_test_folder(self.data)
         images = ImageFolder(str(self.data / 'train'), with_label=True)  # which training reads
         self.num_classes, self.num_images = len(images.CLASSES), len(images)
+        if self.images != comparison.images:
+            self.images = min(MAX_IMAGES, self.num_images)
         self.downstream = self.config(DOWNSTREAM)
         check_classes(self.downstream, ['val_dataloader'])
         for method in self.trained():  # before anything is trained
@@ -105,6 +113,39 @@ class Bench:
                 except RuntimeError as error:  # the others may still succeed
                     yield f'{method}, seed {seed}: {error}'
                 self.report()
+
+    def estimates(self) -> Iterator[Estimate]:
+        """How long a seed of each method will take. A method that fails is left to its training."""
+        test_images = len(ImageFolder(str(self.data / self.test_prefix), with_label=True))
+        images = self.images or self.num_images
+        tuned_images_per_second = self.eager_speed(DOWNSTREAM)
+        frozen = (images + test_images) / (FEATURES_PER_STEP * tuned_images_per_second)
+        finetuning = images * self.downstream.train_cfg.max_epochs / tuned_images_per_second
+        comparison = self.comparison
+        for method in comparison.methods:
+            if method == RANDOM:
+                yield Estimate(RANDOM, 0.0, frozen, finetuning * min(comparison.finetune_points, 1))
+                continue
+            try:
+                seconds, points = self.pretraining_estimate(method)
+                if method == TOKENIZED:
+                    ratio = self.eager_speed(TOKENIZED) / self.eager_speed(TOKENIZER)
+                    yield Estimate(TOKENIZER, seconds * ratio, 0.0, 0.0)
+            except RuntimeError:
+                continue
+            yield Estimate(method, seconds, points * frozen, min(points, comparison.finetune_points) * finetuning)
+
+    def pretraining_estimate(self, method: str) -> tuple[float, int]:
+        """Seconds of a method's pretraining, and at how many points of it the features are evaluated."""
+        if self.budget.kind == 'seconds':  # its epochs are known only after compiling
+            return self.budget.amount, self.comparison.points
+        epochs = self.epochs(method)
+        images = epochs * self.cost(method)['steps'] * self.config(method).train_dataloader.batch_size
+        return images / self.eager_speed(method), len(spread_points(epochs, self.comparison.points))
+
+    def eager_speed(self, method: str) -> float:
+        """Images per second of a config without compiling."""
+        return Speed(*self.known(method, 'eager_speed', measure_eager_speed)).images_per_second
 
     def trained(self) -> list[str]:
         """Names of all configs that train something before fine-tuning."""
@@ -121,11 +162,12 @@ class Bench:
                 dataset.data_prefix = self.test_prefix
         if 'num_classes' in cfg.model.get('head', {}):
             cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = self.num_classes
+        total = self.num_images if self.images is None else self.images
+        if self.comparison.quick:
+            shorten(cfg, method == DOWNSTREAM, total)
         merge_options(cfg, options_of(method, self.comparison.cfg_options))
-        total = self.num_images
-        if self.comparison.images is not None:
-            cfg.train_dataloader.dataset.indices = evenly_spaced(self.comparison.images, total)
-            total = self.comparison.images
+        if self.images is not None:
+            cfg.train_dataloader.dataset.indices = evenly_spaced(self.images, self.num_images)
         if total < cfg.train_dataloader.batch_size:
             raise ValueError(f'{self.data / "train"}: {total} images are fewer than a batch')
         return cfg
@@ -189,9 +231,12 @@ class Bench:
         cfg = self.config(method)
         if method == TOKENIZED:
             cfg.model.target_generator.init_cfg = None  # which may not be trained yet
+        if method == DOWNSTREAM:
+            cfg.model.backbone.init_cfg = None
         folder = path.with_suffix('')
         check_same(cfg, folder)
         if not path.is_file():
+            say(f'{method}: measuring its {name.replace("_", " ")}')
             measured = measure(cfg)  # fails before anything is written, if the config is wrong
             write_config_once(cfg, folder)
             path.write_text(json.dumps(measured))
@@ -224,6 +269,7 @@ class Bench:
             rate = training.cfg.optim_wrapper.optimizer.lr
         folder = training.folder / f'finetune_{epoch}'
         cfg = with_weights(self.downstream, weights and str(weights), training.seed, folder)
+        say(f'{training.name}: evaluating the features after epoch {epoch}')
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
         scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
         run = Run(DOWNSTREAM, training.method, training.seed, cfg, folder)

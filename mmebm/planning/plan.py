@@ -108,9 +108,7 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
     return plan, notes_on_memory(cfg, memory, cost, request.gpus, is_measured) + notes_on(cfg, plan)
 
 
-def plan_memory(
-    cfg: Config, cost: StepCost, rows: Sequence[dict], gpus: int, available: int
-) -> tuple[Memory, bool]:
+def plan_memory(cfg: Config, cost: StepCost, rows: Sequence[dict], gpus: int, available: int) -> tuple[Memory, bool]:
     """Peak memory on one of several devices, and whether it is known what compiling saves.
 
     Args:

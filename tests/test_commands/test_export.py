@@ -43,9 +43,7 @@ def test_exports_beside_the_checkpoint_and_says_how_large_the_difference_is(chec
 
 
 @pytest.mark.parametrize('mask, folder_mode, file_mode', [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
-def test_others_may_read_what_is_exported_as_far_as_the_umask_says(
-    checkpoint, tmp_path, mask, folder_mode, file_mode
-):
+def test_others_may_read_what_is_exported_as_far_as_the_umask_says(checkpoint, tmp_path, mask, folder_mode, file_mode):
     (tmp_path / 'hf').mkdir(mode=0o750)  # which stays as it was made
     before = os.umask(mask)
     try:
