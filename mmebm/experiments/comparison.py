@@ -20,7 +20,6 @@ from mmebm.config_files import config_folder, find_config
 from mmebm.datasets import ImageFolder
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
 from mmebm.experiments.downstream import Run, perform, result_rows, with_weights
-from mmebm.experiments.estimate import FEATURES_PER_STEP, Estimate, measure_eager_speed
 from mmebm.experiments.frozen import frozen_metrics
 from mmebm.experiments.image_folders import datasets_of, evenly_spaced, find_data, find_test_folder
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds, train
@@ -113,39 +112,6 @@ class Bench:
                 except RuntimeError as error:  # the others may still succeed
                     yield f'{method}, seed {seed}: {error}'
                 self.report()
-
-    def estimates(self) -> Iterator[Estimate]:
-        """How long a seed of each method will take. A method that fails is left to its training."""
-        test_images = len(ImageFolder(str(self.data / self.test_prefix), with_label=True))
-        images = self.images or self.num_images
-        tuned_images_per_second = self.eager_speed(DOWNSTREAM)
-        frozen = (images + test_images) / (FEATURES_PER_STEP * tuned_images_per_second)
-        finetuning = images * self.downstream.train_cfg.max_epochs / tuned_images_per_second
-        comparison = self.comparison
-        for method in comparison.methods:
-            if method == RANDOM:
-                yield Estimate(RANDOM, 0.0, frozen, finetuning * min(comparison.finetune_points, 1))
-                continue
-            try:
-                seconds, points = self.pretraining_estimate(method)
-                if method == TOKENIZED:
-                    ratio = self.eager_speed(TOKENIZED) / self.eager_speed(TOKENIZER)
-                    yield Estimate(TOKENIZER, seconds * ratio, 0.0, 0.0)
-            except RuntimeError:
-                continue
-            yield Estimate(method, seconds, points * frozen, min(points, comparison.finetune_points) * finetuning)
-
-    def pretraining_estimate(self, method: str) -> tuple[float, int]:
-        """Seconds of a method's pretraining, and at how many points of it the features are evaluated."""
-        if self.budget.kind == 'seconds':  # its epochs are known only after compiling
-            return self.budget.amount, self.comparison.points
-        epochs = self.epochs(method)
-        images = epochs * self.cost(method)['steps'] * self.config(method).train_dataloader.batch_size
-        return images / self.eager_speed(method), len(spread_points(epochs, self.comparison.points))
-
-    def eager_speed(self, method: str) -> float:
-        """Images per second of a config without compiling."""
-        return Speed(*self.known(method, 'eager_speed', measure_eager_speed)).images_per_second
 
     def trained(self) -> list[str]:
         """Names of all configs that train something before fine-tuning."""
