@@ -11,9 +11,9 @@ import torch
 from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
 from tiny import grouped
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed, Unsupported
-from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
 from mmebm.planning.step_cost import OpCounter
