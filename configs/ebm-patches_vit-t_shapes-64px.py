@@ -42,6 +42,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+auto_scale_lr = dict(base_batch_size=64)
 custom_hooks = _base_.custom_hooks
 custom_hooks[-1].interval = 4
 for loader in (custom_hooks[-1].bank, custom_hooks[-1].queries):

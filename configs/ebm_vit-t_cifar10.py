@@ -46,6 +46,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=5, end=max_epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+auto_scale_lr = dict(base_batch_size=128)
 frozen_features = _base_.custom_hooks[-1]
 frozen_features.interval = 10
 frozen_features.bank.dataset = dict(**train_set, indices=10000, pipeline=[dict(type='PackInputs')])

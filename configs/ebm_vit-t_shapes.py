@@ -99,11 +99,14 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 
+auto_scale_lr = dict(base_batch_size=32)
+
 default_hooks = dict(
     logger=dict(interval=100),
-    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    checkpoint=dict(interval=1, max_keep_ckpts=3),
     visualization=dict(type='mmebm.RestorationVisualizationHook'),
 )
+log_processor = dict(type='mmebm.CorruptionLogProcessor')
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -21,3 +21,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=['mmebm.engine'],
     scope='mmebm',
 )
+LOG_PROCESSORS = Registry('log processor', parent=root.LOG_PROCESSORS, locations=['mmebm.engine'], scope='mmebm')

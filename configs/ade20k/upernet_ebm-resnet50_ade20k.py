@@ -24,3 +24,4 @@ model = dict(
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+custom_hooks = [dict(type='mmebm.ProgressHook')]

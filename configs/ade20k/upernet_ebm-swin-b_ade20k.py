@@ -25,3 +25,4 @@ model = dict(
     neck=dict(type='mmebm.StageNorms', in_channels=[128, 256, 512]),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -49,3 +49,4 @@ optim_wrapper = dict(
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+custom_hooks = [dict(type='mmebm.ProgressHook')]

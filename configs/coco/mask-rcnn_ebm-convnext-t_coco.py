@@ -29,4 +29,4 @@ model = dict(
         dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5),
     ],
 )
-custom_hooks = [dict(type='NumClassCheckHook')]
+custom_hooks = [dict(type='NumClassCheckHook'), dict(type='mmebm.ProgressHook')]

@@ -25,4 +25,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/ebm_resnet50_in1k/epoch_100.pth', prefix='backbone.'),
     ),
 )
-custom_hooks = [dict(type='NumClassCheckHook')]
+custom_hooks = [dict(type='NumClassCheckHook'), dict(type='mmebm.ProgressHook')]

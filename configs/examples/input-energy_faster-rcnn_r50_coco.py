@@ -16,5 +16,6 @@ custom_hooks = [
         type='mmebm.InputEnergyHook',
         config='configs/ebm_vit-b_in1k.py',
         checkpoint='work_dirs/ebm_vit-b_in1k/epoch_100.pth',
-    )
+    ),
+    dict(type='mmebm.ProgressHook'),
 ]

@@ -16,3 +16,4 @@ _base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherite
 resume = False  # inherited as True, which would resume from any checkpoint in work_dir
 # Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
 visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -42,6 +42,7 @@ param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
+auto_scale_lr = _base_.shared.auto_scale_lr
 test_dataloader = dict(
     _delete_=True,
     **_base_.shared.test_loader,

@@ -51,4 +51,4 @@ param_scheduler = [
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = _base_.shared.auto_scale_lr

@@ -33,6 +33,7 @@ param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
+auto_scale_lr = _base_.shared.auto_scale_lr
 val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
 # Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.

@@ -2,31 +2,41 @@
 
     python tools/compare.py --data FOLDER --budget epochs=30
     python tools/compare.py --data shapes --methods ebm mae random --budget seconds=600 --seeds 1
+    python tools/compare.py --data shapes --methods ebm mae random --quick
 
 FOLDER holds ``train/`` and ``test/`` or ``val/``, in each one folder per class. Leaves ``compare.json``, ``compare.md``
-and three plots in ``--work-dir``; called again, it resumes. ``mmebm/experiments/comparison.py`` says what is measured.
+and three plots in ``--work-dir``; called again, it resumes. Before the first training, it estimates the time of all of
+them. ``mmebm/experiments/comparison.py`` says what is measured.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmebm.experiments.comparison import METHODS, RANDOM, Bench, Comparison, known_methods
+from mmebm.experiments.estimate import estimates, print_estimate
+from mmebm.experiments.quick import DEFAULTS, MAX_IMAGES
 from mmebm.launch.command_line import OptionAction, expanded, path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate, and write the results after every training; ``--help`` lists the flags."""
+    startup = time.process_time()  # of imports, as in each training's process
     parser = make_parser()
+    if parser.parse_args(argv).quick:
+        parser.set_defaults(**DEFAULTS)  # what is given on the command line still counts
     comparison = Comparison(**vars(parser.parse_args(argv)))
     MMLogger.get_instance('compare', log_level='WARNING')  # every initialised weight is an INFO
     init_default_scope('mmpretrain')
     failed = []
     try:
-        for failure in Bench(comparison).run_all():
+        bench = Bench(comparison)
+        print_estimate([*estimates(bench, startup)], comparison.seeds)
+        for failure in bench.run_all():
             failed.append(failure)
             print(failure, file=sys.stderr)
     except (OSError, TypeError, ValueError, KeyError) as error:
@@ -49,6 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('--points', type=int, default=4, help='evaluations of the frozen features along a run')
     add('--finetune-points', type=int, default=1, help='how many of these, the last ones, fine-tune as well')
     add('--images', type=int, help='number of training images (default: all)')
+    short = f'a first look: one epoch of at most {MAX_IMAGES} images, one seed, short fine-tuning, nothing compiled'
+    add('--quick', action='store_true', help=short)
     add('--work-dir', type=path, default='work_dirs/compare', help='where everything goes')
     add('--cfg-options', nargs='+', action=OptionAction, default={}, metavar='METHOD.KEY=VALUE', help='of one config')
     return parser

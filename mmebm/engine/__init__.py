@@ -1,5 +1,6 @@
-"""Hooks of the training loop, and layer-wise learning rate decay."""
+"""Hooks of the training loop, the layout of its log, and layer-wise learning rate decay."""
 
+from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
     CleanBatchNormHook,
     EnergyLogHook,
@@ -18,6 +19,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 __all__ = [
     'BackboneLayerDecay',
     'CleanBatchNormHook',
+    'CorruptionLogProcessor',
     'EnergyLogHook',
     'EpochSeedHook',
     'FrozenFeatureHook',

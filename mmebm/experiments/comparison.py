@@ -24,6 +24,8 @@ from mmebm.experiments.frozen import frozen_metrics
 from mmebm.experiments.image_folders import datasets_of, evenly_spaced, find_data, find_test_folder
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds, train
 from mmebm.experiments.processes import check_same, write_config_once
+from mmebm.experiments.quick import MAX_IMAGES, shorten
+from mmebm.experiments.reporting import say
 from mmebm.experiments.results import stamp, write_rows
 from mmebm.experiments.tables import AXES, RANDOM, plot, progress, table
 from mmebm.experiments.tasks import options_of
@@ -53,6 +55,7 @@ class Comparison:
         images: How many of the training images are used; None: all.
         work_dir: Where everything goes.
         cfg_options: Options of one method's config, of the tokenizer's or of fine-tuning's, by ``METHOD.KEY``.
+        quick: Whether to leave out what takes long: compiling, most images and most epochs of fine-tuning.
     """
 
     data: str
@@ -65,6 +68,7 @@ class Comparison:
     images: int | None = None
     work_dir: Path = Path('work_dirs/compare')
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
 
 
 class Bench:
@@ -87,10 +91,13 @@ class Bench:
         self.budget = parse_budget(comparison.budget)
         self.work_dir = comparison.work_dir.resolve()
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.data = find_data(comparison.data, comparison.images, self.work_dir)
+        self.images = comparison.images or (MAX_IMAGES if comparison.quick else None)
+        self.data = find_data(comparison.data, self.images, self.work_dir)
         self.test_prefix = find_test_folder(self.data)
         images = ImageFolder(str(self.data / 'train'), with_label=True)  # which training reads
         self.num_classes, self.num_images = len(images.CLASSES), len(images)
+        if self.images != comparison.images:
+            self.images = min(MAX_IMAGES, self.num_images)
         self.downstream = self.config(DOWNSTREAM)
         check_classes(self.downstream, ['val_dataloader'])
         for method in self.trained():  # before anything is trained
@@ -121,11 +128,12 @@ class Bench:
                 dataset.data_prefix = self.test_prefix
         if 'num_classes' in cfg.model.get('head', {}):
             cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = self.num_classes
+        total = self.num_images if self.images is None else self.images
+        if self.comparison.quick:
+            shorten(cfg, method == DOWNSTREAM, total)
         merge_options(cfg, options_of(method, self.comparison.cfg_options))
-        total = self.num_images
-        if self.comparison.images is not None:
-            cfg.train_dataloader.dataset.indices = evenly_spaced(self.comparison.images, total)
-            total = self.comparison.images
+        if self.images is not None:
+            cfg.train_dataloader.dataset.indices = evenly_spaced(self.images, self.num_images)
         if total < cfg.train_dataloader.batch_size:
             raise ValueError(f'{self.data / "train"}: {total} images are fewer than a batch')
         return cfg
@@ -159,6 +167,7 @@ class Bench:
         cfg.randomness = dict(seed=seed)
         cfg.work_dir = str(folder)
         cfg.experiment_name = f'{method}_{seed}'
+        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
         cfg.custom_hooks.append(  # beside the one whose checkpoint a run resumes from
             dict(
                 type='CheckpointHook',
@@ -188,9 +197,12 @@ class Bench:
         cfg = self.config(method)
         if method == TOKENIZED:
             cfg.model.target_generator.init_cfg = None  # which may not be trained yet
+        if method == DOWNSTREAM:
+            cfg.model.backbone.init_cfg = None
         folder = path.with_suffix('')
         check_same(cfg, folder)
         if not path.is_file():
+            say(f'{method}: measuring its {name.replace("_", " ")}')
             measured = measure(cfg)  # fails before anything is written, if the config is wrong
             write_config_once(cfg, folder)
             path.write_text(json.dumps(measured))
@@ -223,6 +235,7 @@ class Bench:
             rate = training.cfg.optim_wrapper.optimizer.lr
         folder = training.folder / f'finetune_{epoch}'
         cfg = with_weights(self.downstream, weights and str(weights), training.seed, folder)
+        say(f'{training.name}: evaluating the features after epoch {epoch}')
         cfg.experiment_name = f'finetune_{training.method}_{training.seed}_{epoch}'
         scores = frozen_metrics(Config(cfg.to_dict()), 'mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')
         run = Run(DOWNSTREAM, training.method, training.seed, cfg, folder)

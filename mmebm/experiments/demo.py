@@ -1,12 +1,9 @@
 """The demo: pretrains a small backbone on the embedded data set, and shows what it restores and learned."""
 
-import contextlib
-import io
 import json
 import logging
 import sys
 import time
-import warnings
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.config_files import find_config
+from mmebm.launch.terminal import concise_terminal
 from mmebm.model_building import type_name
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
@@ -65,9 +63,8 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     cfg.work_dir = str(work_dir)
     cfg.randomness.seed = seed
     announce(cfg)
-    if sys.stdout.isatty():
-        import_quietly()
-    runner = DemoRunner.from_cfg(cfg)
+    with concise_terminal():
+        runner = DemoRunner.from_cfg(cfg)
     print(f'The log is {runner.log_file}')
     runner.train()
     metrics = runner.test()
@@ -107,14 +104,6 @@ def announce(cfg: Config) -> None:
         'after it.',
         flush=True,
     )
-
-
-def import_quietly() -> None:
-    """Import mmpretrain's parts without what they print of packages and ops that are missing and not needed here."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        import mmpretrain.datasets
-        import mmpretrain.models  # noqa: F401
 
 
 def restorations(runner: Runner, num_images: int = 8) -> dict[str, list[DataSample]]:

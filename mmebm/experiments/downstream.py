@@ -3,8 +3,9 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmebm.experiments.processes import run_config
+from mmebm.experiments.reporting import reporting
 from mmebm.experiments.tasks import TASKS
 from mmebm.planning.config_facts import accumulated, base_batch_size
 
@@ -53,7 +55,8 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
     with Progress(*columns, TimeRemainingColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
         missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
         bar = progress.add_task('Evaluating', total=len(missing))
-        futures = {pool.submit(_do, run, jobs, gpus): run for run in missing}
+        say = partial(progress.console.print, highlight=False, soft_wrap=True)
+        futures = {pool.submit(_do, run, jobs, gpus, say): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
@@ -103,9 +106,19 @@ def logged(run: Run) -> list[dict]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def _do(run: Run, jobs: int, gpus: int) -> str:
-    """Do one run; returns its figures as text."""
+def _do(run: Run, jobs: int, gpus: int, say: Callable[[str], None]) -> str:
+    """Do one run, saying how far it is; returns its figures as text."""
     start = time.time()
+    say(f'{run.name}: started')
+    with reporting(run.name, run.cfg, run.folder, say):
+        _train(run, jobs, gpus)
+    figures = dict(last_validation(run))
+    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
+    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
+
+
+def _train(run: Run, jobs: int, gpus: int) -> None:
+    """Train and validate one run in a process of its own."""
     threads = {} if jobs == 1 else dict(OMP_NUM_THREADS=str(max(len(os.sched_getaffinity(0)) // jobs, 1)))
     # The learning rate is meant for the config's total batch; who accumulates batches has chosen their number.
     is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
@@ -119,9 +132,6 @@ def _do(run: Run, jobs: int, gpus: int) -> str:
         run_config(launch, run.cfg, run.folder, [*flags, '--launcher', 'pytorch'], **threads)
     if not any(TASKS[run.task].metrics[0].key in line for line in logged(run)[-1:]):
         _validate(run, threads)
-    figures = dict(last_validation(run))
-    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
-    return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
 
 
 def _validate(run: Run, threads: dict[str, str]) -> None:

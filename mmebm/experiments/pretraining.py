@@ -1,6 +1,5 @@
 """One pretraining of a comparison: run in a process of its own, and what is read from its checkpoints."""
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from mmengine.config import Config
 
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.experiments.processes import check_same, run_config
+from mmebm.experiments.reporting import reporting, say
 from mmebm.model_building import build
 
 # What of a backbone the other methods do not have: the token in place of masked patches, and the norm behind the last
@@ -46,8 +46,9 @@ def train(training: Training) -> None:
     check_same(training.cfg, training.folder)
     if training.checkpoint(training.points[-1]).is_file():
         return
-    print(f'{training.name}: {training.points[-1]} epochs', file=sys.stderr, flush=True)
-    run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
+    say(f'{training.name}: {training.points[-1]} epochs')
+    with reporting(training.name, training.cfg, training.folder):
+        run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
 
 
 def step_seconds(checkpoint: Path) -> list[float]:

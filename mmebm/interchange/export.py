@@ -120,9 +120,20 @@ def export(
         shutil.rmtree(folder / '__pycache__', ignore_errors=True)
         for file in folder.glob('*.py'):  # which may contain the folder's path
             file.write_text(file.read_text().replace(str(folder), str(out)))
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        copy_contents(folder, out)
     left_out = [] if isinstance(target, OpenMMLab) else [*source.left_out]
     return Export(sorted(out.iterdir()), difference, magnitude, source.image_size, left_out, source.note)
+
+
+def copy_contents(folder: Path, out: Path) -> None:
+    """Copy all files below a folder, with the permissions of new files: here, only their owner can read some."""
+    out.mkdir(exist_ok=True)
+    for path in sorted(folder.rglob('*')):
+        target = out / path.relative_to(folder)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            shutil.copyfile(path, target)
 
 
 def compare(source: Source, target: Target, folder: Path) -> tuple[float, float]:

@@ -17,10 +17,13 @@ from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
+from mmebm.launch.checks.memory import check_memory
 from mmebm.launch.checks.pretrained import check_pretrained
 from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import adapt_drawing, check_tta
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
+from mmebm.launch.terminal import concise_terminal
+from mmebm.quiet_imports import import_quietly
 
 
 def train(argv: Sequence[str] | None = None) -> None:
@@ -65,12 +68,14 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         return args
 
     def merge_checked(cfg: Config, args: Namespace) -> Config:
+        import_quietly(*(f'{cfg.get("default_scope")}.{part}' for part in ('datasets', 'models')))
         mend_collate(cfg)
         if getattr(args, 'tta', False):
             check_tta(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
         cfg = merge_args(cfg, args)
         merge_options(cfg, options)
+        work_dirs.append(Path(cfg.work_dir))
         prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
@@ -81,8 +86,12 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
     original_argv = sys.argv
     if argv is not None:
         sys.argv = [original_argv[0], *argv]
+    work_dirs: list[Path] = []
     try:
-        script.main()
+        with concise_terminal():
+            script.main()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_resume(work_dirs)) from None
     finally:
         sys.argv = original_argv
     leave_process_group()
@@ -93,13 +102,14 @@ def prepare_training(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: A data set's folder, or the weights to start from, are missing.
-        ValueError: The engine, the scaling of learning rates, the classes or the weights do not fit.
+        ValueError: The engine, the scaling of learning rates, the classes, the weights or the memory do not fit.
     """
     check_engine_config(cfg)
     check_auto_scale(cfg)
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    check_memory(cfg)
 
 
 def prepare_test(cfg: Config) -> None:
@@ -132,6 +142,13 @@ def check_auto_scale(cfg: Config) -> None:
         )
 
 
+def how_to_resume(work_dirs: Sequence[Path]) -> str:
+    """Where an interrupted run has left its last checkpoint, if it has; its folder is known once it has a config."""
+    files = [folder / 'last_checkpoint' for folder in work_dirs]
+    checkpoints = [file.read_text().strip() for file in files if file.is_file()]
+    return f'{checkpoints[0]} is the last checkpoint; --resume continues from it' if checkpoints else ''
+
+
 def mend_collate(cfg: Config) -> None:
     """Let the dataloaders collate as their config says."""
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -147,7 +164,9 @@ def mend_collate(cfg: Config) -> None:
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Let a config for GPUs run without one: in float32, and with gloo between processes."""
+    """Let a config for GPUs run without one: in float32, with gloo between processes, and without pinned memory."""
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        (cfg.get(section) or {}).pop('pin_memory', None)  # torch would warn in every epoch
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
         warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -60,8 +61,15 @@ class Memory:
 def available_memory(gpu: str) -> int:
     """Bytes of memory of a kind of GPU, or of this machine for ``cpu``."""
     if gpu == 'cpu':
-        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+        return min(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'), *container_limits())
     return round(GPUS[gpu].memory * GIB)
+
+
+def container_limits(root: Path = Path('/sys/fs/cgroup')) -> list[int]:
+    """Bytes that the container or the batch job of this process may use, by either version of Linux' control groups."""
+    files = (root / 'memory.max', root / 'memory' / 'memory.limit_in_bytes')
+    texts = [file.read_text().strip() for file in files if file.is_file()]
+    return [int(text) for text in texts if text.isdigit()]  # not `max`
 
 
 def memory_of(cfg: Config, cost: StepCost, gpus: int, ratio: float, available: int) -> Memory:

@@ -6,6 +6,7 @@ the GPU's peak, and marked as a guess.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
     gflops = cost.flops_per_image / 1e9
     rows = measurements(request.results, on_gpu, precision)
     variants = variants_of(cfg)
-    ratio = compiled_memory_ratio(rows, variants[0], gflops) if step_options(cfg).get('compile') else 1.0
-    memory = memory_of(cfg, cost, request.gpus, ratio or 1.0, available_memory(request.gpu))
+    memory, is_measured = plan_memory(cfg, cost, rows, request.gpus, available_memory(request.gpu))
     speed = measured_speed(rows, request.gpu, precision, variants, gflops)
     speed = speed or guessed_speed(request.gpu, precision, gflops)
     if request.images_per_second is not None:
@@ -122,8 +122,23 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
         images_source=length.source,
         hours=hours(cfg, length.images, speed, request.gpus),
     )
-    is_measured = ratio is not None
     return plan, notes_on_memory(cfg, memory, cost, request.gpus, is_measured) + notes_on(cfg, plan)
+
+
+def plan_memory(cfg: Config, cost: StepCost, rows: Sequence[dict], gpus: int, available: int) -> tuple[Memory, bool]:
+    """Peak memory on one of several devices, and whether it is known what compiling saves.
+
+    Args:
+        cfg: The config.
+        cost: Of an eager step on a single device.
+        rows: Measurements in the precision of the step.
+        gpus: How many devices there are.
+        available: Bytes of memory of the device.
+    """
+    ratio: float | None = 1.0
+    if step_options(cfg).get('compile'):
+        ratio = compiled_memory_ratio(rows, variants_of(cfg)[0], cost.flops_per_image / 1e9)
+    return memory_of(cfg, cost, gpus, ratio or 1.0, available), ratio is not None
 
 
 def notes_on_memory(cfg: Config, memory: Memory, cost: StepCost, gpus: int, is_measured: bool) -> list[str]:

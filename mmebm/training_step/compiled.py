@@ -1,13 +1,15 @@
 """A training step compiled as one graph with its backward pass."""
 
 import errno
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 from torch._dynamo import exc
 from torch._functorch import config as functorch_config
 from torch._inductor.exc import CppCompileError, InvalidCxxCompiler, OperatorIssue, SubgraphLoweringException
@@ -38,30 +40,47 @@ class Compiled:
         self.function = function
         self.model = model
         self._compiled: Callable | None = None
+        self._batch_sizes: set[int] = set()
 
     def __getstate__(self) -> dict:
-        return vars(self) | dict(_compiled=None)  # which would call the original model from a copy
+        return vars(self) | dict(_compiled=None, _batch_sizes=set())  # which would call the original model from a copy
 
     @property
     def is_compiled(self) -> bool:
         """Whether calls run the compiled function; False before the first one."""
         return self._compiled not in (None, self.function)
 
-    def __call__(self, *args):
-        """The function's result. The first call of each batch size compiles."""
+    def __call__(self, x: Tensor, *args):
+        """The function's result for x (N, ...). The first call of each batch size N compiles, and says so."""
         if self._compiled is self.function:
-            return self.function(*args)
+            return self.function(x, *args)
         try:
-            with _compiler_settings():
-                return self._compile()(*args)
+            with _compiler_settings(), self._announced(len(x)):
+                return self._compile()(x, *args)
         except COMPILER_ERRORS as error:
             if (full := _full(error)) is not None:
                 raise full from error
-            result = self.function(*args)  # raises what is wrong with the function itself
+            result = self.function(x, *args)  # raises what is wrong with the function itself
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f'compile=True does not work here, training continues without it: {reason}', stacklevel=2)
             self._compiled = self.function
             return result
+
+    @contextmanager
+    def _announced(self, batch_size: int) -> Iterator[None]:
+        """Says before and after the first call of a batch size that it compiles, since it takes so long."""
+        if batch_size in self._batch_sizes:
+            yield
+            return
+        print_log(
+            f'Compiling the training step for {batch_size} images (minutes on few cores; '
+            '--cfg-options model.training_step.compile=False skips it)',
+            logger='current',
+        )
+        start = time.perf_counter()
+        yield
+        self._batch_sizes.add(batch_size)
+        print_log(f'Compiled in {time.perf_counter() - start:.0f} s', logger='current')
 
     def _compile(self) -> Callable:
         if self._compiled is None:

@@ -1,5 +1,6 @@
 """The commands, from a checkpoint to files and back."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,23 @@ def test_exports_beside_the_checkpoint_and_says_how_large_the_difference_is(chec
     folder = checkpoint.with_name('epoch_1_timm')
     assert sorted(path.name for path in folder.iterdir()) == ['config.json', 'load.py', 'model.safetensors']
     assert all(f'Wrote {path}' in printed for path in folder.iterdir())
+
+
+@pytest.mark.parametrize('mask, folder_mode, file_mode', [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_others_may_read_what_is_exported_as_far_as_the_umask_says(checkpoint, tmp_path, mask, folder_mode, file_mode):
+    (tmp_path / 'hf').mkdir(mode=0o750)  # which stays as it was made
+    before = os.umask(mask)
+    try:
+        for target in ('timm', 'hf'):
+            export.main([str(checkpoint), '--to', target, '--out', str(tmp_path / target)])
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / 'timm', tmp_path / 'hf')}
+    assert modes == {tmp_path / 'timm': folder_mode, tmp_path / 'hf': 0o750}
+    files = [file for folder in modes for file in folder.iterdir()]
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {
+        file.name: oct(file_mode) for file in files
+    }
 
 
 def test_warns_of_channels_of_an_unknown_order_and_can_reverse_them(checkpoint, tmp_path, capsys):

@@ -11,12 +11,13 @@ import torch
 from functorch.compile import make_boxed_func
 from mmpretrain.registry import MODELS
 from tiny import grouped
+from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed, Unsupported
 from torch._inductor.exc import InvalidCxxCompiler
 
 from mmebm.planning.step_cost import OpCounter
-from mmebm.training_step.compiled import make_traceable
+from mmebm.training_step.compiled import Compiled, make_traceable
 
 VIT = dict(
     type='VisionTransformer',
@@ -278,3 +279,16 @@ def test_several_steps_hold_the_graph_of_one():
         return most[0]
 
     assert most_saved(4) < 1.1 * most_saved(1)
+
+
+def test_compiling_is_announced_for_each_batch_size(without_code_generation, monkeypatch):
+    """The last batch of an epoch, which is smaller, compiles anew: silent, it would look as if training hung."""
+    said = []
+    monkeypatch.setattr('mmebm.training_step.compiled.print_log', lambda text, logger: said.append(text))
+    compiled = Compiled(lambda x, scale: scale * x.square().sum(), nn.Identity())
+    for size in (4, 4, 3, 4):
+        assert compiled(torch.ones(size), 2.0).item() == 2 * size
+    starts = [f'Compiling the training step for {size} images' for size in (4, 3)]
+    assert [text.partition(' (')[0] for text in said[::2]] == starts
+    assert all('--cfg-options model.training_step.compile=False skips it' in text for text in said[::2])
+    assert all(text.startswith('Compiled in ') for text in said[1::2]) and len(said) == 4

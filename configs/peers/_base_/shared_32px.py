@@ -51,6 +51,12 @@ shared = dict(
         dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
         dict(type='CosineAnnealingLR', by_epoch=True, begin=3, end=max_epochs, convert_to_iter_based=True),
     ],
-    default_hooks=dict(logger=dict(interval=50), checkpoint=dict(max_keep_ckpts=1)),
-    custom_hooks=[dict(type='mmebm.EpochSeedHook'), dict(type='mmebm.NonFiniteLossHook')],
+    # Of all learning rates; inherited, it would be that of a config for other data and several GPUs.
+    auto_scale_lr=dict(base_batch_size=loader['batch_size']),
+    default_hooks=dict(logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=3)),
+    custom_hooks=[
+        dict(type='mmebm.EpochSeedHook'),
+        dict(type='mmebm.NonFiniteLossHook'),
+        dict(type='mmebm.ProgressHook'),
+    ],
 )
