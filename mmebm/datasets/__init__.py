@@ -1,6 +1,8 @@
 """Data sets, and the loading of images."""
 
-from mmebm.datasets.image_folder import BrokenImageError, ImageFolder, LoadImage
+from mmebm.datasets.concat import ConcatDataset
+from mmebm.datasets.image_folder import ImageFolder
+from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.datasets.shapes import Instance, Picture, Shapes
 
-__all__ = ['BrokenImageError', 'ImageFolder', 'Instance', 'LoadImage', 'Picture', 'Shapes']
+__all__ = ['BrokenImageError', 'ConcatDataset', 'ImageFolder', 'Instance', 'LoadImage', 'Picture', 'Shapes']
