@@ -12,6 +12,7 @@ from mmebm.registry import DATASETS
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 
+
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
     """All images below a folder, at any depth, such as ImageNet's train folder.

@@ -152,10 +152,10 @@ class LoadImage(LoadImageFromFile):
         white = 2 ** highest.bit_length() - 1
         left = 'little contrast' if self.color_type == 'unchanged' else f'{(highest >> 8) + 1} grey levels'
         MMLogger.get_current_instance().warning(
-            f'LoadImage: {source} has 16-bit values of at most {highest} out of 65535, of which {left} will be left. If'
-            f' your files hold {highest.bit_length()}-bit data, set value_range=(0, {white}) in LoadImage: --cfg-options'
-            f' train_dataloader.dataset.pipeline.0.value_range=0,{white}, and likewise in other data loaders. Other '
-            'files are not mentioned.'
+            f'LoadImage: {source} has 16-bit values of at most {highest} out of 65535, of which {left} will be left. '
+            f'If your files hold {highest.bit_length()}-bit data, set value_range=(0, {white}) in LoadImage '
+            f'(--cfg-options train_dataloader.dataset.pipeline.0.value_range=0,{white}, and likewise in other data '
+            'loaders). Said once; other files may be alike.'
         )
 
     def __setstate__(self, state: dict) -> None:

@@ -15,6 +15,8 @@ from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
+from mmebm.evaluation import DumpPredictions
+from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
@@ -32,7 +34,9 @@ def train(argv: Sequence[str] | None = None) -> None:
 
 def test(argv: Sequence[str] | None = None) -> None:
     """Run mmpretrain's ``tools/test.py``; ``argv`` as in ``train``."""
-    run_script(load_script('test'), argv, prepare_test)
+    script = load_script('test')
+    script.DumpResults = DumpPredictions  # for --out
+    run_script(script, argv, prepare_test)
 
 
 def load_script(name: str) -> ModuleType:
@@ -93,6 +97,7 @@ def prepare_training(cfg: Config) -> None:
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    check_channels_of(cfg)
 
 
 def prepare_test(cfg: Config) -> None:
@@ -105,6 +110,7 @@ def prepare_test(cfg: Config) -> None:
     cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
+    check_channels_of(cfg)
     if cfg.get('load_from') and '://' not in cfg.load_from:
         read_checkpoint(cfg.load_from)
 
