@@ -69,7 +69,8 @@ class LoadImage(LoadImageFromFile):
             raise ValueError(
                 f'LoadImage: imdecode_backend={imdecode_backend!r} is unknown; choose from {supported_backends}.'
             )
-        if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+        is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
+        if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')
         super().__init__(
             to_float32=to_float32,

@@ -108,7 +108,7 @@ def test_a_range_beyond_the_data_type_is_refused(tmp_path):
         load(path, value_range=(0, 4095))
 
 
-@pytest.mark.parametrize('value_range', [(255, 0), (0, 0), (1,), (0, 1, 2)])
+@pytest.mark.parametrize('value_range', [(255, 0), (0, 0), (1,), (0, 1, 2), 4095, '0,1'])
 def test_no_range(value_range):
     with pytest.raises(ValueError, match='value_range=.* must be two numbers, the lower one first'):
         LoadImage(value_range=value_range)

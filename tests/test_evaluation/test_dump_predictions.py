@@ -82,4 +82,4 @@ def test_out_of_the_command(tmp_path, monkeypatch):
     main([str(tmp_path / 'config.py'), checkpoint, '--out', str(tmp_path / 'out.pkl')])
     rows = pickle.loads((tmp_path / 'out.pkl').read_bytes())
     assert len(rows) == 20 and rows[0].keys() == {'energies', 'clean_energy', 'sample_idx', 'corruption', 'gt_label'}
-    assert (tmp_path / 'out.pkl').stat().st_size < 20_000
+    assert (tmp_path / 'out.pkl').stat().st_size < 40_000  # with images, 2 MB
