@@ -30,3 +30,9 @@ def to_pixel_units(img: NDArray, value_range: ValueRange | None = None) -> NDArr
     if value_range is None and (low, high) == (0.0, PEAK):
         return img
     return np.clip((img.astype(np.float32) - np.float32(low)) * np.float32(PEAK / (high - low)), 0, PEAK)
+
+
+def from_pixel_units(pixels: NDArray, dtype: np.dtype) -> NDArray:
+    """An image in pixel units, floating point, in those that arrays of a data type have; neither rounded nor cast."""
+    low, high = range_of_type(dtype) or (0.0, PEAK)
+    return low + pixels * np.float32((high - low) / PEAK)

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from mmebm.corruptions import functional as F
-from mmebm.pixels import PEAK, range_of_type, to_pixel_units
+from mmebm.pixels import from_pixel_units, to_pixel_units
 from mmebm.registry import TRANSFORMS
 
 Params = dict[str, Any]
@@ -54,7 +54,7 @@ class Corruption(BaseTransform):
         pixels = to_pixel_units(img)
         corrupted = self.apply(pixels, self.sample(img.shape, self._generator(results)))
         if pixels is not img:
-            corrupted = F.as_type_of(img, corrupted * np.float32(range_of_type(img.dtype)[1] / PEAK))
+            corrupted = F.as_type_of(img, from_pixel_units(corrupted, img.dtype))
         results['img'] = corrupted
         results['corruption'] = '+'.join(filter(None, [results.get('corruption'), self.name]))
         return results
