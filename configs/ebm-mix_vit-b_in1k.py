@@ -24,7 +24,8 @@ _base_.train_dataloader.dataset.pipeline[-2].corruption = dict(
 test_pipeline = _base_.test_dataloader.dataset.pipeline
 test_dataset = _base_.test_dataloader.dataset
 _base_.test_dataloader.dataset = dict(
-    type='ConcatDataset',
+    type='mmebm.ConcatDataset',
+    pipeline=[*test_pipeline[:-2], test_pipeline[-1]],  # of other images, for mmpretrain's inferencers
     datasets=[
         dict(
             **{key: value for key, value in test_dataset.items() if key != 'pipeline'},

@@ -34,6 +34,8 @@ train_dataloader = dict(batch_size=64, drop_last=True, dataset=dict(image_size=6
 shapes = dict(type='mmebm.Shapes', image_size=64, split='val', pipeline=[pack])
 val_dataloader = dict(dataset=dict(_delete_=True, size=200, **shapes))
 test_dataloader = dict(dataset=dict(_delete_=True, size=500, **shapes))
+# For images from elsewhere, which mmpretrain's inferencers prepare likewise.
+test_dataloader['dataset']['pipeline'] = [dict(type='Resize', scale=(64, 64)), pack]
 
 max_epochs = 8
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -28,15 +28,17 @@ data_root = 'data/imagenet/train'
 test_data_root = 'data/imagenet/val'
 corruption = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16)
 
+# mmebm's LoadImage; by this name mmpretrain's tools find it.
+load_image = dict(type='LoadImageFromFile', _scope_='mmebm')
 train_pipeline = [
-    dict(type='mmebm.LoadImage'),
+    load_image,
     dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmebm.CorruptedPair', corruption=corruption),
     dict(type='PackInputs', meta_keys=('img_path', 'sample_idx', 'corruption')),
 ]
 test_pipeline = [
-    dict(type='mmebm.LoadImage'),
+    load_image,
     dict(type='ResizeEdge', scale=256, edge='short', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='mmebm.CorruptedPair', corruption=dict(**corruption, seed=0)),

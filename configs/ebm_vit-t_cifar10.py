@@ -38,6 +38,8 @@ held_out = [dataset.pipeline for dataset in _base_.test_dataloader.dataset.datas
 held_out[-1][0].corruption = dict(type='mmebm.Grayscale', weights=rgb_luma, seed=0)
 _base_.val_dataloader.dataset.datasets = [dict(**test_set, indices=200, pipeline=pipeline) for pipeline in held_out]
 _base_.test_dataloader.dataset.datasets = [dict(**test_set, pipeline=pipeline) for pipeline in held_out]
+# Images from files are BGR.
+_base_.test_dataloader.dataset.pipeline[:0] = [dict(type='NumpyToPIL', to_rgb=True), dict(type='PILToNumpy')]
 
 max_epochs = 100
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -73,7 +73,9 @@ val_dataloader = dict(
 test_dataloader = dict(
     **loader,
     dataset=dict(
-        type='ConcatDataset',
+        type='mmebm.ConcatDataset',
+        # Of other images, for mmpretrain's inferencers.
+        pipeline=[dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')],
         datasets=[dict(type='mmebm.Shapes', size=500, split='val', pipeline=pipeline) for pipeline in held_out],
     ),
 )

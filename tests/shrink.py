@@ -24,7 +24,7 @@ def shrink(cfg: Config, work_dir: str, image_size: int = 64) -> Config:
     cfg.model.head.in_channels = TINY_WIDTHS[backbone.type]
     if 'grid_size' in cfg.model.head:
         cfg.model.head.update(grid_size=[image_size // backbone.patch_size] * 2, embed_dims=32, num_heads=2)
-    pipeline = [step for step in cfg.train_dataloader.dataset.pipeline if not step['type'].endswith('LoadImage')]
+    pipeline = [step for step in cfg.train_dataloader.dataset.pipeline if 'LoadImage' not in step['type']]
     for step in pipeline:
         if step['type'] == 'RandomResizedCrop':
             step['scale'] = image_size

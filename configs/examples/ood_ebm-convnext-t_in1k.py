@@ -28,7 +28,8 @@ model = dict(
 ood_data_root = 'data/ood'
 pipeline = _base_.val_dataloader.dataset.pipeline
 _base_.test_dataloader.dataset = dict(
-    type='ConcatDataset',
+    type='mmebm.ConcatDataset',
+    pipeline=pipeline,  # of other images, for mmpretrain's inferencers
     datasets=[
         dict(type='mmebm.ImageFolder', data_root=_base_.data_root, data_prefix='val', pipeline=pipeline),
         dict(type='mmebm.ImageFolder', data_root=ood_data_root, pipeline=pipeline),

@@ -47,7 +47,8 @@ test_dataloader = dict(
     _delete_=True,
     **_base_.shared.test_loader,
     dataset=dict(
-        type='ConcatDataset',
+        type='mmebm.ConcatDataset',
+        pipeline=_base_.shared.test_pipeline,  # of other images, for mmpretrain's inferencers
         datasets=[
             dict(
                 **_base_.shared.test_set,

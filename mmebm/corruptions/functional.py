@@ -1,6 +1,7 @@
 """Corruptions as pure functions of an image and of parameters drawn before.
 
-Images are arrays (H, W, C) or (H, W), uint8 or floating point in pixel units (0 to 255). Nothing is changed in place;
+Images are arrays (H, W, C) or (H, W), uint8 or floating point in pixel units (0 to 255), as
+``mmebm.pixels`` makes them of other types. Nothing is changed in place;
 the result has the image's dtype, and uint8 results are rounded and clipped.
 
 They run on the CPU for every image of every epoch: ``benchmarks/pipeline.py`` compares their time with decoding.

@@ -10,12 +10,17 @@ from numpy.typing import NDArray
 
 from mmebm.corruptions.functional import as_type_of, contiguous
 from mmebm.corruptions.transforms import Corruption
+from mmebm.pixels import to_pixel_units
 from mmebm.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class CorruptedPair(BaseTransform):
     """Replaces ``results['img']`` by ``[corrupted, clean]``, two views that ``PackInputs`` packs.
+
+    Images of 16 bits become float32 in pixel units (0 to 255). An image that comes from no data set, but was loaded by
+    one of mmpretrain's inferencers, such as ``FeatureExtractor``, stays a single clean image: its features are asked
+    for.
 
     Args:
         corruption: Config of a transform, or a list of configs that form a chain. Any transform that changes
@@ -46,7 +51,15 @@ class CorruptedPair(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         """Make the pair, two arrays (H, W[, C]); None if the corruption returned None."""
-        clean = contiguous(results['img'])
+        if not isinstance(results['img'], np.ndarray):
+            raise TypeError(
+                f"CorruptedPair: results['img'] is a {type(results['img']).__name__}, not one image: there is a "
+                'MultiView or another CorruptedPair before it in the pipeline. It makes two views itself; take the '
+                'other one out'
+            )
+        if is_of_inferencer(results):
+            return results
+        clean = contiguous(to_pixel_units(results['img']))
         self._seed_composes()
         corrupted = self.corruption({**results, 'img': clean.copy()})
         if corrupted is None:
@@ -74,6 +87,11 @@ class CorruptedPair(BaseTransform):
         return clean + np.float32(np.random.uniform(self.strength[0], self.strength[1])) * (
             corrupted - clean.astype(np.float32)
         )
+
+
+def is_of_inferencer(results: dict) -> bool:
+    """Whether an image was loaded, but by none of the data sets, which number their samples and name their files."""
+    return 'ori_shape' in results and not results.keys() & {'sample_idx', 'img_path'}
 
 
 def unseeded_composes(transform: Any) -> list[Any]:

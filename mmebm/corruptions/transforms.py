@@ -14,6 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from mmebm.corruptions import functional as F
+from mmebm.pixels import from_pixel_units, to_pixel_units
 from mmebm.registry import TRANSFORMS
 
 Params = dict[str, Any]
@@ -45,9 +46,16 @@ class Corruption(BaseTransform):
         """Corrupt an image (H, W[, C]), uint8 or floating point in pixel units; the input is not changed."""
 
     def transform(self, results: dict) -> dict:
-        """Corrupt ``results['img']``; KeyError if a seed is given and ``results`` has no ``sample_idx``."""
+        """Corrupt ``results['img']``; KeyError if a seed is given and ``results`` has no ``sample_idx``.
+
+        An image of 16 bits is corrupted in pixel units, in which options such as ``sigma`` are, and keeps its type.
+        """
         img = results['img']
-        results['img'] = self.apply(img, self.sample(img.shape, self._generator(results)))
+        pixels = to_pixel_units(img)
+        corrupted = self.apply(pixels, self.sample(img.shape, self._generator(results)))
+        if pixels is not img:
+            corrupted = F.as_type_of(img, from_pixel_units(corrupted, img.dtype))
+        results['img'] = corrupted
         results['corruption'] = '+'.join(filter(None, [results.get('corruption'), self.name]))
         return results
 

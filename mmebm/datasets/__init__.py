@@ -1,8 +1,19 @@
 """Data sets, and the loading of images."""
 
 import mmebm.quiet_imports  # noqa: F401  (first)
-from mmebm.datasets.image_folder import BrokenImageError, ImageFolder, LoadImage
+from mmebm.datasets.concat import ConcatDataset
+from mmebm.datasets.image_folder import ImageFolder
 from mmebm.datasets.labelled_folder import LabelledFolder
+from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.datasets.shapes import Instance, Picture, Shapes
 
-__all__ = ['BrokenImageError', 'ImageFolder', 'Instance', 'LabelledFolder', 'LoadImage', 'Picture', 'Shapes']
+__all__ = [
+    'BrokenImageError',
+    'ConcatDataset',
+    'ImageFolder',
+    'Instance',
+    'LabelledFolder',
+    'LoadImage',
+    'Picture',
+    'Shapes',
+]

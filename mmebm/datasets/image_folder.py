@@ -1,129 +1,16 @@
 """A folder of images in which a broken file causes a warning instead of ending the run."""
 
-import struct
 from collections.abc import Sequence
 
-import cv2
-import mmcv
-import numpy as np
 import torch
-from mmcv.image.io import imread_flags, supported_backends
-from mmcv.transforms import LoadImageFromFile
-from mmengine.fileio import LocalBackend, get, get_file_backend
+from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 
 from mmebm.datasets.classes import number_classes
 from mmebm.datasets.listing import EXTENSIONS, list_images
-from mmebm.registry import DATASETS, TRANSFORMS
-
-# Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
-_DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
-
-
-class BrokenImageError(OSError):
-    """An image file that cannot be read or decoded, or is truncated; the message names it."""
-
-
-@TRANSFORMS.register_module()
-class LoadImage(LoadImageFromFile):
-    """Load an image, and reject damaged files.
-
-    OpenCV decodes a truncated JPEG to a half-grey picture without an error, so the end marker is checked first.
-
-    With the default ``color_type='color'`` every file (16-bit, grey, palette, RGBA and CMYK too) becomes a uint8 array
-    (H, W, 3) in BGR order.
-
-    Args:
-        to_float32: Convert the image to float32.
-        color_type: The flag of :func:`mmcv.imfrombytes`.
-        imdecode_backend: The decoder of :func:`mmcv.imfrombytes`.
-        ignore_empty: Return None for a broken file instead of raising an error.
-        backend_args: The storage backend, as in :class:`mmcv.transforms.LoadImageFromFile`.
-
-    Raises:
-        ValueError: ``color_type`` or ``imdecode_backend`` is unknown.
-        BrokenImageError: (when called) The file is missing, empty, truncated or cannot be decoded.
-    """
-
-    def __init__(
-        self,
-        to_float32: bool = False,
-        color_type: str = 'color',
-        imdecode_backend: str = 'cv2',
-        ignore_empty: bool = False,
-        *,
-        backend_args: dict | None = None,
-    ) -> None:
-        if color_type not in imread_flags:
-            raise ValueError(f'LoadImage: color_type={color_type!r} is unknown; choose from {list(imread_flags)}.')
-        if imdecode_backend not in supported_backends:
-            raise ValueError(
-                f'LoadImage: imdecode_backend={imdecode_backend!r} is unknown; choose from {supported_backends}.'
-            )
-        super().__init__(
-            to_float32=to_float32,
-            color_type=color_type,
-            imdecode_backend=imdecode_backend,
-            ignore_empty=ignore_empty,
-            backend_args=backend_args,
-        )
-
-    def transform(self, results: dict) -> dict | None:
-        """Read ``results['img_path']`` into ``img``, ``img_shape`` and ``ori_shape``."""
-        try:
-            image = self._load(results['img_path'])
-        except BrokenImageError:
-            if self.ignore_empty:
-                return None
-            raise
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
-
-    def _load(self, path: str) -> np.ndarray:
-        try:
-            content = get(path, backend_args=self.backend_args)
-        except OSError as error:
-            raise BrokenImageError(f'{path}: cannot be read ({error.strerror or error})') from error
-        damage = _find_damage(content)
-        if damage:
-            raise BrokenImageError(f'{path}: {damage}')
-        try:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
-        except _DECODING_ERRORS as error:
-            raise BrokenImageError(f'{path}: cannot be decoded ({error})') from error
-        if image is None:
-            raise BrokenImageError(f'{path}: cannot be decoded')
-        return image
-
-
-def _find_damage(content: bytes) -> str:
-    """Return the damage that an image file's markers show, or an empty string."""
-    if not content:
-        return 'is empty'
-    if content.startswith(b'\xff\xd8'):
-        # Searching backwards ends at once in an intact file, and tolerates data that cameras append.
-        start = _start_of_jpeg_scan(content)
-        complete = start > 0 and content.rfind(b'\xff\xd9', start) > 0
-        return '' if complete else 'is truncated (a JPEG without end marker)'
-    if content.startswith(b'\x89PNG\r\n\x1a\n') and content.rfind(b'IEND') < 0:
-        return 'is truncated (a PNG without IEND chunk)'
-    return ''
-
-
-def _start_of_jpeg_scan(content: bytes) -> int:
-    """Return the offset of a JPEG's first scan, or -1.
-
-    The segments before it are skipped, since an EXIF thumbnail there has its own end marker.
-    """
-    position = 2
-    while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != 0xDA:
-        if content[position + 1] == 0xFF:  # a fill byte
-            position += 1
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
-    return content.find(b'\xff\xda', position)
+from mmebm.datasets.load_image import BrokenImageError
+from mmebm.registry import DATASETS
 
 
 @DATASETS.register_module()

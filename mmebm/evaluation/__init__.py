@@ -1,11 +1,13 @@
 """Metrics of restorations, energies and frozen features."""
 
+from mmebm.evaluation.dump_predictions import DumpPredictions
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
 from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
 
 __all__ = [
+    'DumpPredictions',
     'EnergyMetric',
     'OODEnergyMetric',
     'KNNAccuracy',

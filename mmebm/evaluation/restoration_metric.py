@@ -10,9 +10,9 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from mmebm.pixels import PEAK
 from mmebm.registry import METRICS
 
-PEAK = 255.0
 MAX_PSNR_DB = 100.0
 
 

@@ -15,6 +15,8 @@ from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
+from mmebm.evaluation import DumpPredictions
+from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.memory import check_memory
@@ -37,7 +39,9 @@ def train(argv: Sequence[str] | None = None) -> None:
 
 def test(argv: Sequence[str] | None = None) -> None:
     """Run mmpretrain's ``tools/test.py``; ``argv`` as in ``train``."""
-    run_script(load_script('test'), argv, prepare_test)
+    script = load_script('test')
+    script.DumpResults = DumpPredictions  # for --out
+    run_script(script, argv, prepare_test)
 
 
 def load_script(name: str) -> ModuleType:
@@ -110,6 +114,7 @@ def prepare_training(cfg: Config) -> None:
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
     check_memory(cfg)
+    check_channels_of(cfg)
 
 
 def prepare_test(cfg: Config) -> None:
@@ -123,6 +128,7 @@ def prepare_test(cfg: Config) -> None:
     adapt_drawing(cfg)
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
+    check_channels_of(cfg)
     if cfg.get('load_from') and '://' not in cfg.load_from:
         read_checkpoint(cfg.load_from)
 

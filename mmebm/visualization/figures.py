@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 
+from mmebm.pixels import PEAK
+
 ROWS = ('clean', 'corrupted', 'restored')
 
 
@@ -28,7 +30,7 @@ def plot_restorations(samples: Mapping[str, Sequence[DataSample]], path: str | P
         for row, images in enumerate(ROWS):
             axes[row, 0].set_ylabel(images)
             for axis, sample in zip(axes[row], members, strict=False):
-                axis.imshow(to_picture(sample.get(images)), cmap='gray', vmin=0, vmax=255)
+                axis.imshow(to_picture(sample.get(images)), cmap='gray', vmin=0, vmax=PEAK)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -79,4 +81,4 @@ def to_picture(image) -> np.ndarray:
     """An image (C, H, W) in pixel units as uint8: (H, W, 3) if C = 3, else the mean over channels, (H, W)."""
     array = image.detach().cpu().numpy()
     array = array.transpose(1, 2, 0) if len(array) == 3 else array.mean(axis=0)
-    return np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(array), 0, PEAK).astype(np.uint8)

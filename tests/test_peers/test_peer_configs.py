@@ -224,7 +224,7 @@ def test_augmentation_is_the_same_but_for_masks(name, shapes):
     """At the same seed the same pixels come out, whatever the method draws behind them."""
     ours = load('ebm-patches_vit-w128_32px')
     expected = [dict(step) for step in ours.train_dataloader.dataset.pipeline[:-1]]
-    assert [step['type'] for step in expected] == ['mmebm.LoadImage', 'RandomResizedCrop', 'RandomFlip']
+    assert [step['type'] for step in expected] == ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip']
     cfg = load(name)
     assert [dict(step) for step in cfg.train_dataloader.dataset.pipeline[:3]] == expected
     images = []

@@ -27,11 +27,15 @@ shared = dict(
     train_set=dict(type='mmebm.ImageFolder', data_root='data/images', data_prefix='train', with_label=True),
     test_set=dict(type='mmebm.ImageFolder', data_root='data/images', data_prefix='test', with_label=True),
     augmentation=[
-        dict(type='mmebm.LoadImage'),
+        dict(type='LoadImageFromFile', _scope_='mmebm'),  # mmebm's LoadImage; so mmpretrain's tools find it
         dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.5, 1.0), interpolation='bicubic'),
         dict(type='RandomFlip', prob=0.5),
     ],
-    test_pipeline=[dict(type='mmebm.LoadImage'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')],
+    test_pipeline=[
+        dict(type='LoadImageFromFile', _scope_='mmebm'),
+        dict(type='Resize', scale=(32, 32)),
+        dict(type='PackInputs'),
+    ],
     optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),  # without a GPU: float32
     # Values of the configs of EBM and MAE, for methods whose own configs have values for other backbones.
     pretraining_optim_wrapper=dict(

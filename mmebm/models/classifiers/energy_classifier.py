@@ -40,5 +40,5 @@ class EnergyClassifier(ImageClassifier):
         pooled = self.neck(feats) if self.with_neck else feats
         data_samples = self.head.predict(pooled, data_samples, **kwargs)
         for sample, energy in zip(data_samples, self.energy_head(feats, inputs), strict=True):
-            sample.set_field(energy, 'energy')
+            sample.set_field(energy.clone(), 'energy')  # not a view of the whole batch's
         return data_samples

@@ -12,14 +12,23 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmebm.models.channels import check_channels, given_channels
+from mmebm.models.selfsup.input_check import InputCheck, check_units
+from mmebm.pixels import PEAK
+
 
 class BaseRestorer(BaseSelfSupervisor):
     """A self-supervised model that restores images, with a ``predict`` mode.
 
     Args:
-        *args: As in mmpretrain's ``BaseSelfSupervisor``.
-        data_preprocessor: Likewise; its type defaults to ``SelfSupDataPreprocessor``.
+        backbone: As in mmpretrain's ``BaseSelfSupervisor``.
+        data_preprocessor: Likewise; its type defaults to ``SelfSupDataPreprocessor``. Mean and standard deviation are
+            in pixel units, 0 to 255.
         **kwargs: As in mmpretrain's ``BaseSelfSupervisor``.
+
+    Raises:
+        ValueError: Backbone, head and data preprocessor are for different numbers of channels, or the latter is not in
+            pixel units. The images of every batch are checked likewise.
 
     Attributes:
         num_inputs: Number of image batches in the list that ``loss`` takes.
@@ -29,11 +38,17 @@ class BaseRestorer(BaseSelfSupervisor):
     num_inputs: ClassVar[int]
     differentiates_twice: ClassVar[bool] = False
 
-    def __init__(self, *args, data_preprocessor: dict | nn.Module | None = None, **kwargs):
+    def __init__(self, backbone: dict | nn.Module, *, data_preprocessor: dict | nn.Module | None = None, **kwargs):
+        given = given_channels(backbone)
         if not isinstance(data_preprocessor, nn.Module):
+            config = dict(backbone=backbone, head=kwargs.get('head'))
+            check_channels(config, data_preprocessor or {}, 'data_preprocessor', swaps=True)
             # With its scope: mmpretrain's bare name is unknown under the default scopes of mmseg and mmdet.
             data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
-        super().__init__(*args, data_preprocessor=data_preprocessor, **kwargs)
+        super().__init__(backbone, data_preprocessor=data_preprocessor, **kwargs)
+        name = type(self).__name__
+        check_units(name, self.data_preprocessor)
+        self.data_preprocessor.register_forward_pre_hook(InputCheck(name, given[1] if given else None))
         self._is_first_batch = True  # on the host, so that only the first batch waits for the device
 
     def forward(
@@ -52,18 +67,21 @@ class BaseRestorer(BaseSelfSupervisor):
         """Restore normalised images (N, C, H, W) and compute their energies."""
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo the data preprocessor's normalisation of images (..., C, H, W); clips to 0 to 255."""
+        """Undo the data preprocessor's normalisation of images (..., C, H, W); clips to pixel units."""
         if hasattr(self.data_preprocessor, 'mean'):
             images = images * self.data_preprocessor.std + self.data_preprocessor.mean
-        return images.clamp(0, 255)
+        return images.clamp(0, PEAK)
 
 
 def fill(data_samples: list[DataSample] | None, fields: Mapping[str, Tensor]) -> list[DataSample]:
-    """Set fields, tensors (N, ...), on N data samples, one row each; without samples, create them."""
+    """Set fields, tensors (N, ...), on N data samples, a copy of one row each; without samples, create them.
+
+    A row itself would keep the memory of its whole batch for as long as the sample lives, and be pickled with it.
+    """
     data_samples = data_samples or [DataSample() for _ in next(iter(fields.values()))]
     for i, sample in enumerate(data_samples):
         for name, values in fields.items():
-            sample.set_field(values[i], name)
+            sample.set_field(values[i].clone(), name)
     return data_samples
 
 

@@ -36,6 +36,7 @@ def as_pair(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     if not (isinstance(inputs, (list, tuple)) and len(inputs) == 2 and inputs[0].shape == inputs[1].shape):
         raise ValueError(
             'EBMAlgorithm needs inputs [corrupted, clean] of the same shape: put '
-            "dict(type='mmebm.CorruptedPair', corruption=...) before PackInputs in the pipeline"
+            "dict(type='mmebm.CorruptedPair', corruption=...) before PackInputs in the pipeline of a data set, whose "
+            'results have a sample_idx or an img_path'
         )
     return inputs[0], inputs[1]

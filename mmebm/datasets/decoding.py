@@ -1,0 +1,118 @@
+"""Decodes image files at their own depth, and finds damage that decoders pass over."""
+
+import io
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.image.io import imread_flags
+from numpy.typing import NDArray
+from PIL import Image
+
+# Modes of Pillow whose conversion to colour saturates at 255, and those whose arrays are not colours.
+_DEEP_MODES = ('F', 'I', 'I;16', 'I;16B', 'I;16L')
+_CODED_MODES = ('CMYK', 'P', 'PA')
+
+
+def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
+    """An image (H, W[, C]) with the data type of its file, its colours in the order blue, green, red.
+
+    Args:
+        content: Of the file.
+        color_type: The flag of :func:`mmcv.imfrombytes`, which here sets the channels but not the data type.
+        backend: The decoder of :func:`mmcv.imfrombytes`.
+
+    Returns:
+        The image, or None if OpenCV cannot decode it; other decoders raise errors of their own.
+
+    Raises:
+        NotImplementedError: ``color_type='unchanged'`` would give a palette's indices, or inks, by Pillow.
+        ChannelsError: The file has other channels than ``color_type`` can be made of.
+    """
+    if backend == 'cv2':
+        flag: str | int = imread_flags[color_type]
+        if color_type != 'unchanged':
+            # OpenCV does not convert the channels of 32-bit TIFFs, whose mode Pillow knows only if there is one.
+            is_tiff_of_32_bits = content.startswith((b'II', b'MM')) and _pillow_mode(content) in ('F', 'I', '')
+            flag = 'unchanged' if is_tiff_of_32_bits else flag | cv2.IMREAD_ANYDEPTH
+    elif backend == 'pillow':
+        mode = _pillow_mode(content)
+        if color_type == 'unchanged' and mode in _CODED_MODES:
+            raise NotImplementedError(
+                f"an image of Pillow's mode {mode} has no colours with color_type='unchanged' and "
+                "imdecode_backend='pillow'; use imdecode_backend='cv2', or color_type='color'"
+            )
+        flag = 'unchanged' if mode in _DEEP_MODES else color_type
+    else:
+        flag = color_type
+    image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    if image is None:
+        return None
+    if backend == 'tifffile' and image.ndim == 3 and image.shape[2] in (3, 4):
+        image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)  # from red, green, blue
+    return with_channels(image, color_type)
+
+
+class ChannelsError(ValueError):
+    """An image whose channels cannot be made what ``color_type`` asks for."""
+
+
+def with_channels(image: NDArray, color_type: str) -> NDArray:
+    """The image with the channels of a ``color_type``: (H, W, 3) for colour, (H, W) for grey, else as it is.
+
+    Raises:
+        ChannelsError: It has neither one nor three nor, with an alpha channel, four channels.
+    """
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    wanted = 1 if color_type.startswith('grayscale') else 3
+    if color_type == 'unchanged' or (image.ndim, channels) == ((2, 1) if wanted == 1 else (3, 3)):
+        return image
+    if image.ndim > 3 or channels not in (1, 3, 4):
+        raise ChannelsError(
+            f'an image of shape {image.shape} cannot be read with color_type={color_type!r}, which takes one, three or '
+            "four channels; use color_type='unchanged'"
+        )
+    if image.dtype == np.float64:  # which OpenCV does not convert
+        image = image.astype(np.float32)
+    if channels == 1:
+        gray = image.reshape(image.shape[:2])
+        return gray if wanted == 1 else cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    color = np.ascontiguousarray(image[..., :3])
+    return color if wanted == 3 else cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)
+
+
+def _pillow_mode(content: bytes) -> str:
+    """The mode that Pillow reads from a file's header; empty if it knows none."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.mode
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return ''
+
+
+def find_damage(content: bytes) -> str:
+    """Return the damage that an image file's markers show, or an empty string."""
+    if not content:
+        return 'is empty'
+    if content.startswith(b'\xff\xd8'):
+        # Searching backwards ends at once in an intact file, and tolerates data that cameras append.
+        start = _start_of_jpeg_scan(content)
+        complete = start > 0 and content.rfind(b'\xff\xd9', start) > 0
+        return '' if complete else 'is truncated (a JPEG without end marker)'
+    if content.startswith(b'\x89PNG\r\n\x1a\n') and content.rfind(b'IEND') < 0:
+        return 'is truncated (a PNG without IEND chunk)'
+    return ''
+
+
+def _start_of_jpeg_scan(content: bytes) -> int:
+    """Return the offset of a JPEG's first scan, or -1.
+
+    The segments before it are skipped, since an EXIF thumbnail there has its own end marker.
+    """
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != 0xDA:
+        if content[position + 1] == 0xFF:  # a fill byte
+            position += 1
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
+    return content.find(b'\xff\xda', position)
