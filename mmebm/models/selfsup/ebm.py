@@ -153,7 +153,7 @@ class EBMAlgorithm(BaseRestorer):
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
         check_twice_differentiable(self)  # again: by now the runner has converted layers
-        self.training_step.check(self._energy_fn, pair.corrupted, pair)
+        self.training_step.check(type(self)._energy_fn, pair.corrupted, pair)
         if not self.step_size_is_set:
             self._calibrate(pair)
         self._is_first_batch = False

@@ -100,7 +100,7 @@ class PatchEBM(BaseRestorer):
         start = self.head.codec.start(batch.split)
         if self._is_first_batch:
             check_engine(self)
-            self.training_step.check(lambda part: self._energy_fn(part, self._contents(part)), start, batch)
+            self.training_step.check(_energy_of, start, batch)
             self._is_first_batch = False
         losses, _ = self.training_step(start, batch)
         return losses
@@ -193,3 +193,7 @@ class PatchEBM(BaseRestorer):
             clean_energy=energy_fn(codec.truth(contents, split)),
         )
         return fill(data_samples, fields)
+
+
+def _energy_of(model: PatchEBM, batch: SplitImages) -> EnergyFn:
+    return model._energy_fn(batch, model._contents(batch))
