@@ -151,9 +151,13 @@ def adapt_to_cpu(cfg: Config) -> None:
         for _, node in nested_dicts(cfg._cfg_dict):
             if node.get('type') == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
-        cfg.setdefault(
-            'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        ddp = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
         )
+        cfg.setdefault('model_wrapper_cfg', ddp)
 
 
 def leave_process_group() -> None:

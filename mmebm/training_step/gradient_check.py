@@ -4,7 +4,6 @@ Several ways to write a backbone give wrong second derivatives and no error: an 
 computes with detached tensors, ``torch.no_grad()``, ``.detach()`` or ``.item()`` in a forward pass.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from mmebm.training_step.conditions import same_conditions
 from mmebm.training_step.culprits import ADVICE, culprits
 
 EnergyOf = Callable[[nn.Module, Any], EnergyFn]
-LossOf = Callable[[nn.Module, Tensor, Any], Tensor]
+LossFn = Callable[[Tensor, Any], Tensor]
 
 # Of finite differences, in normalised pixels. Short steps cross no bend of a ReLU; long ones are above the rounding
 # errors of a network that computes some operators in float32. Derivatives are wrong if two steps agree on others.
@@ -33,16 +32,16 @@ NEGLIGIBLE = 1e-4
 PERTURBATION = 0.02
 
 
-def check_gradients(model: nn.Module, energy_of: EnergyOf, loss_of: LossOf, x: Tensor, batch: Any) -> None:
+def check_gradients(model: nn.Module, energy_of: EnergyOf, loss_fn: LossFn, x: Tensor, batch: Any) -> None:
     """Compare second derivatives of an energy with finite differences of first ones, for each parameter.
 
-    Computed in float64 on a copy, so nothing of the model changes, nor do random states. Warns where that is not
-    possible or finite differences are too inexact, and of trainable parameters that get no gradient.
+    Warns where that is not possible in float64 or finite differences are too inexact, and of trainable parameters that
+    get no gradient. Random states are untouched.
 
     Args:
-        model: The model that is trained.
+        model: A copy of the model that is trained; it is changed.
         energy_of: Maps a model and a batch to its energy function of x.
-        loss_of: Maps a model, x and a batch to the loss, a scalar.
+        loss_fn: Maps x and a batch to the loss, a scalar.
         x: One image, or two for batch normalisation, (N, ...).
         batch: Its batch.
 
@@ -51,30 +50,25 @@ def check_gradients(model: nn.Module, energy_of: EnergyOf, loss_of: LossOf, x: T
             functions and layers at fault.
     """
     x, conditions = x.detach(), same_conditions(x)
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        return _warn(model, f'second derivatives are not checked, as it cannot be copied: {_first_line(error)}')
+    with conditions():
+        _check_energy(model, energy_of(model, batch), x)
     with conditions(), torch.autocast(x.device.type, enabled=False):
         try:
-            energies = _Energies(copied, energy_of, x, batch)
+            energies = _Energies(model, energy_of, x, batch)
             energy = energies(energies.x)
         except (RuntimeError, TypeError) as error:
-            reason = _first_line(error)
+            _warn(model, f'second derivatives are not checked, as it does not compute in float64: {_first_line(error)}')
         else:
-            return energies.check(energy, loss_of)
-    with conditions():
-        _check_once(copy.deepcopy(model), energy_of, x, batch)
-    _warn(model, f'second derivatives are not checked, as it does not compute in float64: {reason}')
+            energies.check(energy, loss_fn)
 
 
-def _check_once(model: nn.Module, energy_of: EnergyOf, x: Tensor, batch: Any) -> None:
-    """Raises what is wrong with an energy that could not be computed in float64, as it is."""
+def _check_energy(model: nn.Module, energy_fn: EnergyFn, x: Tensor) -> None:
+    """Compute the energy of images that require gradients, as it is."""
     try:
-        energy_of(model, batch)(x.clone().requires_grad_())
+        energy_fn(x.clone().requires_grad_())
     except RuntimeError as error:
         with torch.no_grad():
-            energy_of(model, batch)(x.clone())  # raises what is no matter of gradients
+            energy_fn(x.clone())  # raises what is no matter of gradients
         problem = f'the energy cannot be differentiated ({_first_line(error)})'
         raise RuntimeError(f'{type(model).__name__}: {problem}. {ADVICE}') from error
 
@@ -102,12 +96,12 @@ class _Energies:
                 buffer.data.copy_(value)  # statistics and the like, which a forward pass may read and change
             return self.energy_of(self.model, self.batch)(x)
 
-    def check(self, energy: Tensor, loss_of: LossOf) -> None:
+    def check(self, energy: Tensor, loss_fn: LossFn) -> None:
         """As ``check_gradients``, given the energies of x."""
         try:
             depends_on_x = energy.requires_grad and _gradients(energy.sum(), [self.x])[0] is not None
             second = self.second_derivatives() if depends_on_x else {}
-            unused = self.unused(second, loss_of) if depends_on_x else []
+            unused = self.unused(second, loss_fn) if depends_on_x else []
         except torch.OutOfMemoryError:
             return _warn(self.model, 'second derivatives are not checked, for want of memory')
         except RuntimeError as error:
@@ -133,13 +127,13 @@ class _Energies:
         gradients = _gradients((gradient * self.direction).sum(), [*self.parameters.values()])
         return dict(zip(self.parameters, gradients, strict=True))
 
-    def unused(self, second: Mapping[str, Tensor | None], loss_of: LossOf) -> list[str]:
+    def unused(self, second: Mapping[str, Tensor | None], loss_fn: LossFn) -> list[str]:
         """Names of the parameters that get no gradient of the loss."""
         names = [name for name, gradient in second.items() if gradient is None]
         if not names:
             return []
         with self.conditions():
-            loss = loss_of(self.model, self.x, self.batch)
+            loss = loss_fn(self.x, self.batch)
         gradients = _gradients(loss, [self.parameters[name] for name in names])
         return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 

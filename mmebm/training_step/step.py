@@ -1,5 +1,7 @@
 """Computes the loss of a training batch that the algorithm defines: compiled, in micro-batches, or with low memory."""
 
+import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -136,16 +138,22 @@ class TrainingStep:
             )
         # One image has no variance where a map is one pixel.
         (first, part), _ = next(split((start, batch), 2 if normalizations else 1))
-        check_gradients(self.model, energy_of, _loss_of, first, part)
+        self._check_gradients(energy_of, first, part)
         if isinstance(self.gradient_fn, LowMemoryGradient):
             # A resumed run, which checks again, must draw what an uninterrupted one does.
             with torch.random.fork_rng(get_device_states(first)[0], device_type=first.device.type):
                 self.gradient_fn.check(energy_of(self.model, part), first)
 
+    def _check_gradients(self, energy_of: Callable[[nn.Module, Any], EnergyFn], x: Tensor, batch: Any) -> None:
+        try:
+            copied = copy.deepcopy(self)
+        except (RuntimeError, TypeError) as error:
+            warnings.warn(f'second derivatives are not checked, as the model cannot be copied: {error}', stacklevel=2)
+            return
+        copied.low_memory, copied.gradient_fn = False, energy_gradient
+        copied.step = copied.step.function if isinstance(copied.step, Compiled) else copied.step
+        check_gradients(copied.model, energy_of, copied._loss, x, batch)
 
-def _loss_of(model: nn.Module, x: Tensor, batch: Any) -> Tensor:
-    """The loss of one step in the default formulation, of a copy of a model."""
-    training_step = model.training_step
-    training_step.gradient_fn = energy_gradient
-    step = training_step.step.function if isinstance(training_step.step, Compiled) else training_step.step
-    return sum(value for name, value in step(x, batch)[1].items() if 'loss' in name)
+    def _loss(self, x: Tensor, batch: Any) -> Tensor:
+        """The loss of one step."""
+        return sum(value for name, value in self.step(x, batch)[1].items() if 'loss' in name)  # type: ignore[return-value]

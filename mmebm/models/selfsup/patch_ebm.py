@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmebm.energy import EnergyFn, restoration_step
 from mmebm.models.patch_codec import PatchSplit
 from mmebm.models.selfsup.base import BaseRestorer, fill
-from mmebm.models.selfsup.checks import check_engine
+from mmebm.models.selfsup.checks import check_engine, check_reached
 from mmebm.registry import MODELS
 from mmebm.training_step import TrainingStep
 
@@ -101,8 +101,10 @@ class PatchEBM(BaseRestorer):
         if self._is_first_batch:
             check_engine(self)
             self.training_step.check(_energy_of, start, batch)
-            self._is_first_batch = False
         losses, _ = self.training_step(start, batch)
+        if self._is_first_batch:
+            check_reached(self, losses)
+            self._is_first_batch = False
         return losses
 
     def _step(self, start: Tensor, batch: SplitImages) -> tuple[Tensor, dict[str, Tensor]]:
