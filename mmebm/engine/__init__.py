@@ -1,6 +1,7 @@
 """Hooks of the training loop, and layer-wise learning rate decay."""
 
 from mmebm.engine.hooks import (
+    BatchOfOneHook,
     CleanBatchNormHook,
     EnergyLogHook,
     EpochSeedHook,
@@ -16,6 +17,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
     'BackboneLayerDecay',
+    'BatchOfOneHook',
     'CleanBatchNormHook',
     'EnergyLogHook',
     'EpochSeedHook',

@@ -19,6 +19,7 @@ from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
+from mmebm.model_building import type_name
 
 
 def train(argv: Sequence[str] | None = None) -> None:
@@ -82,7 +83,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
 
 
 def prepare_training(cfg: Config) -> None:
-    """Check a training's config, before any work is lost on what cannot succeed.
+    """Check and complete a training's config, before any work is lost on what cannot succeed.
 
     Raises:
         FileNotFoundError: A data set's folder, or the weights to start from, are missing.
@@ -93,6 +94,9 @@ def prepare_training(cfg: Config) -> None:
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    if not any(type_name(hook) == 'BatchOfOneHook' for hook in cfg.get('custom_hooks') or ()):
+        # In every training, also of configs of mmpretrain, mmseg and mmdet.
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(type='mmebm.BatchOfOneHook')]
 
 
 def prepare_test(cfg: Config) -> None:

@@ -5,7 +5,7 @@ computes with detached tensors, ``torch.no_grad()``, ``.detach()`` or ``.item()`
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from mmebm.training_step.culprits import ADVICE, culprits
 
 EnergyOf = Callable[[nn.Module, Any], EnergyFn]
 LossFn = Callable[[Tensor, Any], Tensor]
+
+FREEZE = "name them in EBMAlgorithm's `frozen`"
 
 # Of finite differences, in normalised pixels. Short steps cross no bend of a ReLU; long ones are above the rounding
 # errors of a network that computes some operators in float32. Derivatives are wrong if two steps agree on others.
@@ -100,42 +102,35 @@ class _Energies:
         """As ``check_gradients``, given the energies of x."""
         try:
             depends_on_x = energy.requires_grad and _gradients(energy.sum(), [self.x])[0] is not None
-            second = self.second_derivatives() if depends_on_x else {}
-            unused = self.unused(second, loss_fn) if depends_on_x else []
+            found, unused = self.second_derivatives(loss_fn) if depends_on_x else (None, [])
         except torch.OutOfMemoryError:
-            return _warn(self.model, 'second derivatives are not checked, for want of memory')
+            _warn(self.model, 'second derivatives are not checked, for want of memory')
+            return
         except RuntimeError as error:
             problem = f'the energy cannot be differentiated twice ({_first_line(error)})'
             raise RuntimeError(self.report(problem)) from error
-        if not depends_on_x:
+        if found is None:
             raise RuntimeError(self.report('the energy does not depend on the images'))
-        wrong = self.wrong(self._project(second.values()))
+        wrong = self.wrong(found)
         if wrong is None:
             _warn(self.model, 'second derivatives are not checked: finite differences at several steps do not agree')
         elif wrong:
             raise RuntimeError(self.report(f'the second derivatives of the energy are wrong for {first_few(wrong)}'))
         if unused:
-            _warn(
-                self.model,
-                f'no gradient for {first_few(unused)}; if these are not to be trained, freeze them: '
-                "EBMAlgorithm's `frozen` takes names of parameters",
-            )
+            _warn(self.model, f'no gradient for {first_few(unused)}: they are not trained; to say so, {FREEZE}')
 
-    def second_derivatives(self) -> dict[str, Tensor | None]:
-        """Gradients of the energies' slope along a direction of x, by name of the parameter."""
+    def second_derivatives(self, loss_fn: LossFn) -> tuple[Tensor, list[str]]:
+        """Gradients of the energies' slope along a direction of x, projected, (P,); names that get no gradient."""
         _, gradient = energy_gradient(self, self.x, create_graph=True)
         gradients = _gradients((gradient * self.direction).sum(), [*self.parameters.values()])
-        return dict(zip(self.parameters, gradients, strict=True))
-
-    def unused(self, second: Mapping[str, Tensor | None], loss_fn: LossFn) -> list[str]:
-        """Names of the parameters that get no gradient of the loss."""
-        names = [name for name, gradient in second.items() if gradient is None]
-        if not names:
-            return []
+        found = self._project(gradients)
+        without = [name for name, gradient in zip(self.parameters, gradients, strict=True) if gradient is None]
+        if not without:
+            return found, []
         with self.conditions():
             loss = loss_fn(self.x, self.batch)
-        gradients = _gradients(loss, [self.parameters[name] for name in names])
-        return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+        of_loss = _gradients(loss, [self.parameters[name] for name in without])
+        return found, [name for name, gradient in zip(without, of_loss, strict=True) if gradient is None]
 
     def wrong(self, found: Tensor) -> list[str] | None:
         """Names of the parameters whose second derivatives (P,) are wrong; None if that cannot be told."""
@@ -194,7 +189,7 @@ def _as_float64(tensor: Tensor) -> Tensor:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
 
 
 def _warn(model: nn.Module, problem: str) -> None:

@@ -56,8 +56,8 @@ class EnergyHead(BaseModule):
     stages, the energies of the last ``len(in_channels)`` stages are summed.
 
     Args:
-        in_channels: D of the last stage, or of the last several ones, in the order of the backbone's outputs. A stage of
-            several tensors, such as a map and a class token, counts as that many.
+        in_channels: D of the last stage, or of the last several ones, in the order of the backbone's outputs. A stage
+            of several tensors, such as a map and a class token, counts as that many.
         kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
             stage never train (see ``EBMAlgorithm``'s ``frozen``).
         hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not given.
