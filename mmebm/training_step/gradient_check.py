@@ -170,8 +170,7 @@ class _Energies:
         """A random direction of each parameter, the same in every call."""
         self.generator.manual_seed(0)
         for parameter in self.parameters.values():
-            like = dict(dtype=parameter.dtype, device=parameter.device)
-            yield torch.randn(parameter.shape, generator=self.generator, **like)
+            yield torch.empty_like(parameter, requires_grad=False).normal_(generator=self.generator)
 
 
 def _gradients(scalar: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -150,7 +150,7 @@ class TrainingStep:
         except (RuntimeError, TypeError) as error:
             warnings.warn(f'second derivatives are not checked, as the model cannot be copied: {error}', stacklevel=2)
             return
-        copied.low_memory, copied.gradient_fn = False, energy_gradient
+        copied.low_memory, copied.gradient_fn = False, partial(energy_gradient)
         copied.step = copied.step.function if isinstance(copied.step, Compiled) else copied.step
         check_gradients(copied.model, energy_of, copied._loss, x, batch)
 
