@@ -195,6 +195,25 @@ def whitened(rank=0, world_size=1):
     return projection.state_dict()
 
 
+def without_gradients(find_unused_parameters):
+    """The error of two steps with a stage that the energy does not read, if there is one."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        swin = dict(
+            type='SwinTransformer', arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2]), out_indices=(0, 1)
+        )
+        swin |= dict(img_size=16, window_size=2, patch_size=2)
+        head = dict(type='mmebm.EnergyHead', in_channels=16)
+        model = MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=swin, head=head, step_size=1.0))
+    model = MMDistributedDataParallel(model, find_unused_parameters=find_unused_parameters)
+    try:
+        for _ in range(2):
+            clean = torch.randn(2, 3, 16, 16)
+            model([clean.flip(2), clean], mode='loss')['loss'].backward()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def predict(model):
     model.eval()
     with torch.no_grad():
@@ -226,6 +245,7 @@ def one_of_two(rank, path):
         found[name] = model.module.state_dict()
     for shard in (fsdp1, fsdp2):
         found[f'predicted under {shard.__name__}'] = predict(shard(build_model(**TWO_STEPS)))
+    found['without gradients'] = [without_gradients(find) for find in (False, True)]
     found['whitened'] = whitened(rank, WORLD_SIZE)
     found.update(run_with_sharded_state(path, rank))
     torch.save(found, f'{path}/rank{rank}.pth')
@@ -269,6 +289,14 @@ def test_two_processes_train_patches_as_one(found, name):
     for weights in found:
         torch.testing.assert_close(weights[name], expected, rtol=1e-5, atol=1e-6)
     assert [key for key in start if torch.equal(start[key], expected[key])] == ['backbone.pos_embed']
+
+
+def test_parameters_that_would_stop_the_second_step_are_named_in_the_first(found):
+    for process in found:
+        error, none = process['without gradients']
+        assert none is None
+        assert 'gradients of backbone.norm0.weight, backbone.norm0.bias, which the losses do not depend on' in error
+        assert '`frozen`' in error and 'find_unused_parameters=True' in error
 
 
 def test_it_was_compiled(found):

@@ -2,6 +2,7 @@
 
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
+    BatchOfOneHook,
     CleanBatchNormHook,
     EnergyLogHook,
     EpochSeedHook,
@@ -18,6 +19,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
     'BackboneLayerDecay',
+    'BatchOfOneHook',
     'CleanBatchNormHook',
     'CorruptionLogProcessor',
     'EnergyLogHook',

@@ -27,7 +27,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
 
     Tokens (N, L, D) are averaged, without extra tokens such as the class token if the backbone reports them
     (mmpretrain's and timm's do); maps (N, D, H, W), and under an ``EnergyHead`` also (N, H, W, D), are averaged over
-    positions; vectors (N, D) are unchanged.
+    positions; vectors (N, D) are unchanged. Of a stage of several tensors, all of these are concatenated.
 
     Args:
         model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. The
@@ -44,6 +44,20 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     features = _extract_feat(model, images)
     if isinstance(features, Sequence):
         features = features[-1]
+    stage = features if isinstance(features, Sequence) else [features]
+    # Only an energy head tells the width of features, and so maps (N, H, W, D), such as those of timm's Swin.
+    head = getattr(model, 'head', None)
+    widths = head.in_channels[-len(stage) :] if isinstance(head, EnergyHead) else [None] * len(stage)
+    return torch.cat([_pooled(model, part, width) for part, width in zip(stage, widths, strict=True)], dim=1)
+
+
+def _pooled(model: nn.Module, features: Tensor, width: int | None) -> Tensor:
+    """One vector (N, D) per image, float32, of features in any layout; without a width, maps are (N, D, H, W)."""
+    if not isinstance(features, Tensor):
+        raise TypeError(
+            f'{type(model).__name__}.extract_feat returned a {type(features).__name__} as the last stage: expected a '
+            'tensor, or several'
+        )
     if not torch.is_floating_point(features) or features.dim() not in (2, 3, 4):
         raise TypeError(
             f'{type(model).__name__}.extract_feat returned {features.dtype} of shape {tuple(features.shape)}: '
@@ -52,10 +66,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     if features.dim() == 3:
         features = features[:, _num_extra_tokens(model.backbone) :].mean(dim=1)
     elif features.dim() == 4:
-        # Only an energy head tells the width of features, and so maps (N, H, W, D), such as those of timm's Swin.
-        head = getattr(model, 'head', None)
-        channels = head.in_channels[-1] if isinstance(head, EnergyHead) else features.shape[1]
-        features = as_tokens(features, channels).mean(dim=1)
+        features = as_tokens(features, width or features.shape[1]).mean(dim=1)
     return features.float()
 
 

@@ -25,6 +25,7 @@ from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import adapt_drawing, check_tta
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
 from mmebm.launch.terminal import concise_terminal
+from mmebm.model_building import type_name
 from mmebm.quiet_imports import import_quietly
 
 
@@ -102,7 +103,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
 
 
 def prepare_training(cfg: Config) -> None:
-    """Check a training's config, before any work is lost on what cannot succeed.
+    """Check and complete a training's config, before any work is lost on what cannot succeed.
 
     Raises:
         FileNotFoundError: A data set's folder, or the weights to start from, are missing.
@@ -115,6 +116,9 @@ def prepare_training(cfg: Config) -> None:
     check_pretrained(cfg)
     check_memory(cfg)
     check_channels_of(cfg)
+    if not any(type_name(hook) == 'BatchOfOneHook' for hook in cfg.get('custom_hooks') or ()):
+        # In every training, also of configs of mmpretrain, mmseg and mmdet.
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(type='mmebm.BatchOfOneHook')]
 
 
 def prepare_test(cfg: Config) -> None:
@@ -184,9 +188,13 @@ def adapt_to_cpu(cfg: Config) -> None:
         for _, node in nested_dicts(cfg._cfg_dict):
             if node.get('type') == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
-        cfg.setdefault(
-            'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        ddp = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
         )
+        cfg.setdefault('model_wrapper_cfg', ddp)
 
 
 def leave_process_group() -> None:

@@ -4,18 +4,14 @@ With v the loss's gradient with respect to dE/dx, the gradient of the weights is
 v . dE/dx, which is a forward pass and can be recomputed block by block. The result is exact, as ``energy_gradient``'s.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
-
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
-from torch.utils.checkpoint import get_device_states, set_device_states
 
 from mmebm.energy import EnergyFn, energy_gradient
 from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
 from mmebm.ops.forward_mode import DualOperators
+from mmebm.training_step.conditions import same_conditions
 from mmebm.training_step.parts import trainable
 
 # Relative. In bfloat16 the two formulations differ by about 0.01; a wrong derivative differs by 0.1 or more.
@@ -57,9 +53,9 @@ class LowMemoryGradient:
         # Its own generator: a resumed run, which checks again, must draw the same numbers as an uninterrupted one.
         generator = torch.Generator(x.device).manual_seed(0)
         direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        same_conditions, found = _conditions(x), []
+        conditions, found = same_conditions(x), []
         for gradient_fn in (energy_gradient, self):
-            with same_conditions():
+            with conditions():
                 _, gradient = gradient_fn(energy_fn, x, create_graph=True)
             # Both share what the energy function has computed already, such as features.
             parts = torch.autograd.grad(
@@ -79,7 +75,7 @@ class _RecomputedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, energy_fn, blocks, x, *parameters):
         ctx.energy_fn, ctx.blocks, ctx.x, ctx.parameters = energy_fn, blocks, x, parameters
-        ctx.same_conditions = _conditions(x)
+        ctx.same_conditions = same_conditions(x)
         energy, gradient = _first_order(energy_fn, blocks, x)
         ctx.mark_non_differentiable(energy)
         return energy, gradient
@@ -103,19 +99,3 @@ class _RecomputedGradient(torch.autograd.Function):
 def _first_order(energy_fn: EnergyFn, blocks: list[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
     with block_checkpointing(blocks):
         return energy_gradient(energy_fn, x, create_graph=False)
-
-
-def _conditions(x: Tensor) -> Callable[[], AbstractContextManager[None]]:
-    """Makes contexts with the present autocast settings and random state (for dropout and the like)."""
-    device = x.device.type
-    autocast: dict[str, Any] = dict(enabled=torch.is_autocast_enabled(device), dtype=torch.get_autocast_dtype(device))
-    cpu_state, (devices, device_states) = torch.get_rng_state(), get_device_states(x)
-
-    @contextmanager
-    def same() -> Iterator[None]:
-        with torch.random.fork_rng(devices, device_type=device), torch.autocast(device, **autocast):
-            torch.set_rng_state(cpu_state)
-            set_device_states(devices, device_states, device_type=device)
-            yield
-
-    return same

@@ -1,5 +1,7 @@
 """Computes the loss of a training batch that the algorithm defines: compiled, in micro-batches, or with low memory."""
 
+import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +17,7 @@ from mmebm.ops.attention import explicit_attention, recomputed_attention
 from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
 from mmebm.ops.double_backward import SecondOrderOperators
 from mmebm.training_step.compiled import Compiled
+from mmebm.training_step.gradient_check import check_gradients
 from mmebm.training_step.low_memory import LowMemoryGradient
 from mmebm.training_step.parts import SumInParts, split, trainable
 
@@ -113,28 +116,44 @@ class TrainingStep:
         """Context for computations of a step before the energy: with ``low_memory``, blocks keep their inputs only."""
         return block_checkpointing(residual_blocks(self.model) if self.low_memory else [])
 
-    def check(self, energy_of: Callable[[Any], EnergyFn], start: Tensor, batch: Any) -> None:
+    def check(self, energy_of: Callable[[nn.Module, Any], EnergyFn], start: Tensor, batch: Any) -> None:
         """Check, on a first batch, that the gradients are exact.
 
         Args:
-            energy_of: Maps a batch to its energy function of x.
+            energy_of: Maps the model or a copy of it, and a batch, to the energy function of x.
             start: x_0, (N, ...).
             batch: The batch of ``step``.
 
         Raises:
             ValueError: The model has batch normalisation, and a batch is split or computed twice.
-            RuntimeError: Low-memory gradients are wrong for this model.
+            RuntimeError: Second derivatives of this model are wrong or do not exist, or low-memory gradients are wrong.
         """
-        if self.micro_batch is None and not self.low_memory:
-            return
-        for name, module in self.model.named_modules():
-            if isinstance(module, _BatchNorm) and module.training:
-                raise ValueError(
-                    f'{name}: with micro_batch, batch normalisation sees other images, and with low_memory=True its '
-                    'running statistics move twice; use GN or LN, or a smaller batch'
-                )
+        normalizations = [
+            name for name, module in self.model.named_modules() if isinstance(module, _BatchNorm) and module.training
+        ]
+        if normalizations and (self.micro_batch is not None or self.low_memory):
+            raise ValueError(
+                f'{normalizations[0]}: with micro_batch, batch normalisation sees other images, and with '
+                'low_memory=True its running statistics move twice; use GN or LN, or a smaller batch'
+            )
+        # One image has no variance where a map is one pixel.
+        (first, part), _ = next(split((start, batch), 2 if normalizations else 1))
+        self._check_gradients(energy_of, first, part)
         if isinstance(self.gradient_fn, LowMemoryGradient):
-            (first, batch_of_one), _ = next(split((start, batch), 1))
             # A resumed run, which checks again, must draw what an uninterrupted one does.
             with torch.random.fork_rng(get_device_states(first)[0], device_type=first.device.type):
-                self.gradient_fn.check(energy_of(batch_of_one), first)
+                self.gradient_fn.check(energy_of(self.model, part), first)
+
+    def _check_gradients(self, energy_of: Callable[[nn.Module, Any], EnergyFn], x: Tensor, batch: Any) -> None:
+        try:
+            copied = copy.deepcopy(self)
+        except (RuntimeError, TypeError) as error:
+            warnings.warn(f'second derivatives are not checked, as the model cannot be copied: {error}', stacklevel=2)
+            return
+        copied.low_memory, copied.gradient_fn = False, partial(energy_gradient)
+        copied.step = copied.step.function if isinstance(copied.step, Compiled) else copied.step
+        check_gradients(copied.model, energy_of, copied._loss, x, batch)
+
+    def _loss(self, x: Tensor, batch: Any) -> Tensor:
+        """The loss of one step."""
+        return sum(value for name, value in self.step(x, batch)[1].items() if 'loss' in name)  # type: ignore[return-value]

@@ -158,3 +158,20 @@ def test_maps_with_the_channels_last_are_pooled_over_positions():
     maps = torch.randn(2, 8, 4, 16)  # (N, H, W, C), as timm's Swin has them
     model.extract_feat = lambda images: (maps,)
     torch.testing.assert_close(pooled_features(model, torch.zeros(2, 3, 8, 8)), maps.mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize('head', [None, EnergyHead(in_channels=[2, 3])])
+def test_tensors_of_the_last_stage_are_concatenated(head):
+    """As Conformer's map and class token."""
+    model = nn.Module()
+    model.backbone, model.head = nn.Identity(), head
+    pooled, token = torch.arange(4.0).view(2, 2), torch.arange(6.0).view(2, 3)
+    model.extract_feat = lambda images: ([torch.zeros(2, 7)], [pooled.view(2, 2, 1, 1).expand(2, 2, 4, 4), token])
+    torch.testing.assert_close(pooled_features(model, torch.zeros(2, 3, 4, 4)), torch.cat([pooled, token], dim=1))
+
+
+def test_a_stage_that_is_no_tensor_is_refused():
+    model = nn.Module()
+    model.extract_feat = lambda images: (dict(last=images),)
+    with pytest.raises(TypeError, match='extract_feat returned a dict as the last stage'):
+        pooled_features(model, torch.zeros(2, 3, 4, 4))

@@ -95,3 +95,34 @@ def test_wrong_features_are_named(features, message):
 def test_unknown_settings_are_named(setting):
     with pytest.raises(ValueError, match=next(iter(setting.values()))):
         EnergyHead(4, **setting)
+
+
+def stages(*widths):
+    return [torch.randn(2, width, generator=torch.Generator().manual_seed(width)) for width in widths]
+
+
+def test_a_stage_of_several_tensors_counts_as_that_many():
+    """Conformer's last stage is a pooled map and a class token."""
+    head = EnergyHead(in_channels=[3, 5], kind='quadratic')
+    first, second, third = stages(4, 3, 5)
+    torch.testing.assert_close(head(([first], [second, third])), head([first, second, third]))
+
+
+@pytest.mark.parametrize(
+    ('feats', 'error', 'message'),
+    [
+        (
+            (stages(3, 5),),
+            ValueError,
+            r'last stage of the backbone is 2 tensors, \(2, 3\) and \(2, 5\); set in_channels',
+        ),
+        (dict(last=torch.zeros(2, 5)), TypeError, 'a tensor of features or a sequence of these, not dict'),
+        ((torch.zeros(2, 5), torch.zeros(2, 5).long()), TypeError, 'not torch.int64'),
+        ((torch.zeros(2, 5), None), TypeError, 'not NoneType'),
+        ((), ValueError, 'the backbone returns 0'),
+    ],
+    ids=str,
+)
+def test_features_that_are_none_are_refused(feats, error, message):
+    with pytest.raises(error, match=message):
+        EnergyHead(in_channels=5)(feats)

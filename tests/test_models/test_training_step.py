@@ -246,7 +246,7 @@ def test_the_check_of_low_memory_draws_no_random_numbers():
     model = build(VIT | dict(drop_path_rate=0.5), low_memory=True)
     before = torch.get_rng_state()
     batch = model._training_pair(*pair())
-    model.training_step.check(model._energy_fn, batch.corrupted, batch)
+    model.training_step.check(type(model)._energy_fn, batch.corrupted, batch)
     assert torch.get_rng_state().equal(before)
 
 

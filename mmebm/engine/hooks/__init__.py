@@ -1,5 +1,6 @@
 """Hooks of the training loop."""
 
+from mmebm.engine.hooks.batch_of_one_hook import BatchOfOneHook
 from mmebm.engine.hooks.clean_batch_norm_hook import CleanBatchNormHook
 from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
 from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
@@ -13,6 +14,7 @@ from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisuali
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
+    'BatchOfOneHook',
     'CleanBatchNormHook',
     'EnergyLogHook',
     'EpochSeedHook',

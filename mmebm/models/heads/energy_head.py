@@ -56,7 +56,8 @@ class EnergyHead(BaseModule):
     stages, the energies of the last ``len(in_channels)`` stages are summed.
 
     Args:
-        in_channels: D of the last stage, or of the last several ones, in the order of the backbone's outputs.
+        in_channels: D of the last stage, or of the last several ones, in the order of the backbone's outputs. A stage
+            of several tensors, such as a map and a class token, counts as that many.
         kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
             stage never train (see ``EBMAlgorithm``'s ``frozen``).
         hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not given.
@@ -98,14 +99,11 @@ class EnergyHead(BaseModule):
             kept: Indices (N, M) of the patches of the features, None for all; likewise.
 
         Raises:
-            ValueError: Fewer stages than ``in_channels``, or features of another width.
+            TypeError: Features are no floating-point tensors.
+            ValueError: Fewer stages than ``in_channels``, not all tensors of the last stage, or features of another
+                width.
         """
-        stages = [feats] if isinstance(feats, Tensor) else list(feats)
-        if len(stages) < len(self.energies):
-            raise ValueError(
-                f'EnergyHead has in_channels for {len(self.energies)} stages, but the backbone returns {len(stages)}: '
-                'set its out_indices'
-            )
+        stages = stages_of(feats, len(self.energies))
         energy = 0
         for energy_of, channels, stage in zip(
             self.energies, self.in_channels, stages[-len(self.energies) :], strict=True
@@ -130,6 +128,40 @@ class EnergyHead(BaseModule):
             where: Mask (N, H, W) of the pixels that count, True = counts; None for all.
         """
         return dict(loss=self.restoration_loss(restored, clean, corrupted, where))
+
+
+def stages_of(feats: Tensor | Sequence, number: int) -> list[Tensor]:
+    """Features of all stages, in their order; a stage of several tensors counts as that many.
+
+    Args:
+        feats: A tensor, or a sequence of tensors and of sequences of them.
+        number: How many of the last ones an energy reads.
+
+    Raises:
+        TypeError: Features are no floating-point tensors.
+        ValueError: There are fewer, or not all tensors of the last stage would be read.
+    """
+    nested = list(feats) if isinstance(feats, (list, tuple)) else [feats]
+    stages = [stage if isinstance(stage, (list, tuple)) else [stage] for stage in nested]
+    features = [feature for stage in stages for feature in stage]
+    for feature in features:
+        if not (isinstance(feature, Tensor) and feature.is_floating_point()):
+            kind = feature.dtype if isinstance(feature, Tensor) else type(feature).__name__
+            raise TypeError(
+                f'EnergyHead: the backbone must return a tensor of features or a sequence of these, not {kind}'
+            )
+    if len(features) < number:
+        raise ValueError(
+            f'EnergyHead has in_channels for {number} stages, but the backbone returns {len(features)}: set its '
+            'out_indices'
+        )
+    if len(stages[-1]) > number:
+        shapes = ' and '.join(str(tuple(feature.shape)) for feature in stages[-1])
+        raise ValueError(
+            f'EnergyHead: the last stage of the backbone is {len(stages[-1])} tensors, {shapes}; set in_channels to '
+            'the widths of all of them, or an out_type of the backbone that gives one'
+        )
+    return features
 
 
 def as_tokens(features: Tensor, channels: int) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmebm.models.heads.energy_head import EnergyHead, as_tokens
+from mmebm.models.heads.energy_head import EnergyHead, as_tokens, stages_of
 from mmebm.models.patches import gather_patches, half_squared_distance, patchify
 from mmebm.registry import MODELS
 
@@ -54,7 +54,7 @@ class ResidualEnergyHead(EnergyHead):
             ValueError: There are fewer or many more features than patches, the image size is not a multiple of the
                 patch size, or the features' width is not D.
         """
-        last = feats if isinstance(feats, Tensor) else feats[-1]
+        last = stages_of(feats, 1)[-1]
         tokens = as_tokens(last, self.in_channels[-1])
         if any(size % self.patch_size for size in images.shape[-2:]):
             raise ValueError(

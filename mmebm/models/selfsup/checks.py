@@ -4,8 +4,13 @@ Engines that shard the parameters gather and free them in hooks that assume one 
 weights get no gradient or are not updated, mostly without an error. ``docs/engines.md`` lists what was tried.
 """
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mmebm.error_text import first_few
 
 ALTERNATIVES = (
     "train with DistributedDataParallel; to save memory there, add optimizer=dict(type='ZeroRedundancyOptimizer', "
@@ -48,6 +53,39 @@ def check_twice_differentiable(model: nn.Module) -> None:
             raise ValueError(f'{name}: SyncBN has no double backward; use BN, GN or LN in its place')
         if getattr(module, 'with_cp', False):
             raise ValueError(f'{name}: with_cp=True checkpoints re-entrantly, which has no double backward; unset it')
+
+
+def check_reached(model: nn.Module, losses: Mapping[str, Tensor]) -> None:
+    """Reject, under DistributedDataParallel, parameters that a first step's losses do not depend on.
+
+    It would wait for their gradients, and stop at the second step with their numbers.
+
+    Raises:
+        ValueError: There are some; the message names them and the remedies.
+    """
+    # Set while its forward pass runs; there is no public way to ask.
+    wrapper = getattr(DistributedDataParallel, '_active_ddp_module', None)
+    if wrapper is None or wrapper.find_unused_parameters or wrapper.static_graph:
+        return
+    reached = _leaves(list(losses.values()))
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p not in reached]
+    if missing:
+        raise ValueError(
+            f'{type(model).__name__}: distributed training would wait for gradients of {first_few(missing)}, which '
+            "the losses do not depend on. Name them in EBMAlgorithm's `frozen`, let the backbone do without them "
+            '(out_indices, final_norm), or set find_unused_parameters=True in the config'
+        )
+
+
+def _leaves(losses: list[Tensor]) -> set[Tensor]:
+    """The tensors that losses depend on and that are not computed."""
+    pending, seen = [loss.grad_fn for loss in losses], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending += [parent for parent, _ in node.next_functions]
+    return {node.variable for node in seen if hasattr(node, 'variable')}
 
 
 def refusal(engine: str) -> str:

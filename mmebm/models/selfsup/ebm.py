@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmebm.energy import EnergyFn, Restoration, restoration_step, restore
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
-from mmebm.models.selfsup.checks import check_engine, check_twice_differentiable
+from mmebm.models.selfsup.checks import check_engine, check_reached, check_twice_differentiable
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.models.selfsup.training_pair import TrainingPair, as_pair
@@ -121,6 +121,9 @@ class EBMAlgorithm(BaseRestorer):
         if self._is_first_batch:
             self._on_first_batch(pair)
         losses, restored = self.training_step(pair.corrupted, pair)
+        if self._is_first_batch:
+            check_reached(self, losses)
+            self._is_first_batch = False
         return losses | self._statistics(pair, restored)
 
     def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
@@ -153,10 +156,9 @@ class EBMAlgorithm(BaseRestorer):
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
         check_twice_differentiable(self)  # again: by now the runner has converted layers
-        self.training_step.check(self._energy_fn, pair.corrupted, pair)
+        self.training_step.check(type(self)._energy_fn, pair.corrupted, pair)
         if not self.step_size_is_set:
             self._calibrate(pair)
-        self._is_first_batch = False
 
     @torch.no_grad()
     def _calibrate(self, pair: TrainingPair) -> None:

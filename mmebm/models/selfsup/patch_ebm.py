@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmebm.energy import EnergyFn, restoration_step
 from mmebm.models.patch_codec import PatchSplit
 from mmebm.models.selfsup.base import BaseRestorer, fill
-from mmebm.models.selfsup.checks import check_engine
+from mmebm.models.selfsup.checks import check_engine, check_reached
 from mmebm.registry import MODELS
 from mmebm.training_step import TrainingStep
 
@@ -100,9 +100,11 @@ class PatchEBM(BaseRestorer):
         start = self.head.codec.start(batch.split)
         if self._is_first_batch:
             check_engine(self)
-            self.training_step.check(lambda part: self._energy_fn(part, self._contents(part)), start, batch)
-            self._is_first_batch = False
+            self.training_step.check(_energy_of, start, batch)
         losses, _ = self.training_step(start, batch)
+        if self._is_first_batch:
+            check_reached(self, losses)
+            self._is_first_batch = False
         return losses
 
     def _step(self, start: Tensor, batch: SplitImages) -> tuple[Tensor, dict[str, Tensor]]:
@@ -193,3 +195,7 @@ class PatchEBM(BaseRestorer):
             clean_energy=energy_fn(codec.truth(contents, split)),
         )
         return fill(data_samples, fields)
+
+
+def _energy_of(model: PatchEBM, batch: SplitImages) -> EnergyFn:
+    return model._energy_fn(batch, model._contents(batch))
