@@ -13,11 +13,11 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
-from mmebm.launch.checks.pretrained import check_pretrained
+from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
+from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
 
 
@@ -93,6 +93,7 @@ def prepare_training(cfg: Config) -> None:
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    check_load_from(cfg)
 
 
 def prepare_test(cfg: Config) -> None:
@@ -100,13 +101,12 @@ def prepare_test(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: The data set's folder or the checkpoint is missing.
-        ValueError: The classes differ from those of training, or the checkpoint cannot be read.
+        ValueError: The classes differ from those of training, or the checkpoint is not one of the model.
     """
     cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        read_checkpoint(cfg.load_from)
+    check_tested(cfg)
 
 
 def check_auto_scale(cfg: Config) -> None:
