@@ -148,26 +148,40 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sourc
         raise ValueError(f'{source} is of another architecture than {model}: {misfit}')
 
 
-def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def model_config(
+    checkpoint: Checkpoint, advice: str = 'give the config that it was trained with (--config)'
+) -> dict[str, Any]:
     """The ``model`` of the config that mmengine stored in a checkpoint, with the config's ``data_preprocessor``.
 
     The config is read as data: nothing in it is executed.
 
+    Args:
+        checkpoint: From mmengine.
+        advice: What to do where there is none, for the error.
+
     Raises:
         ValueError: There is no config, or its model does not consist of literals only.
     """
-    advice = 'give the config that it was trained with (--config)'
+    values = stored_values(checkpoint, ('data_preprocessor', 'model'), advice)
+    if isinstance(values.get('model'), dict):
+        return complete_model_config(values)
+    raise ValueError(f'The config in {checkpoint.path} has no model; {advice}')
+
+
+def stored_values(checkpoint: Checkpoint, names: Sequence[str], advice: str) -> dict[str, Any]:
+    """Top-level values of the config that mmengine stored in a checkpoint, those that it has; read as data.
+
+    Raises:
+        ValueError: There is no config, or a value does not consist of literals only.
+    """
     text = checkpoint.meta.get('cfg')
     if not isinstance(text, str):
         raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
     try:
         nodes = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
-        values = {name: _literal(nodes[name]) for name in ('data_preprocessor', 'model') if name in nodes}
+        return {name: _literal(nodes[name]) for name in names if name in nodes}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
-    if isinstance(values.get('model'), dict):
-        return complete_model_config(values)
-    raise ValueError(f'The config in {checkpoint.path} has no model; {advice}')
 
 
 def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:

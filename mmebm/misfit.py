@@ -47,10 +47,18 @@ class Misfit(NamedTuple):
         return Misfit([*filter(is_chosen, self.missing)], [*filter(is_chosen, self.unexpected)], reshaped)
 
 
-def load(module: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
+def load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> Misfit:
     """Load what fits into a module, as mmengine does, and return what does not.
 
     Modules rename and resize weights themselves, such as position embeddings; what they have mended fits.
+
+    Args:
+        module: As it is built, or with test-time augmentation.
+        state: The weights, by the module's names.
+        source: Origin of the weights, for the error.
+
+    Raises:
+        ValueError: The module fails to rename or resize them.
     """
     module = module.module if isinstance(module, BaseTTAModel) else module
     found: list[Any] = []
@@ -58,11 +66,15 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
     reshaped = {}
     try:
         module.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # which is how torch lists other shapes
+    except (RuntimeError, AssertionError, LookupError) as error:  # by the first, torch lists other shapes
         for key, theirs, ours in SIZE_MISMATCH.findall(str(error)):
             reshaped[key] = f'({theirs}), not ({ours})'
         if not reshaped:
-            raise
+            reason = f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+            raise ValueError(
+                f'{source}: {type(module).__name__} fails to fit the weights to its own size ({reason}); give the size '
+                'that they were trained with'
+            ) from error
     finally:
         hook.remove()
     missing, unexpected = found[-1]

@@ -40,8 +40,8 @@ def check_pretrained(cfg: Config) -> None:
         ValueError: The file is no checkpoint, holds what could run code, has nothing under the prefix, or is of another
             architecture.
     """
-    model = cfg.get('model') or {}
-    if not (model.get('pretrained') or any(loading_configs(node.get('init_cfg')) for _, node in nested_dicts(model))):
+    parts = [node for _, node in nested_dicts(cfg.get('model'))]
+    if not any(loading_configs(node.get('init_cfg')) or isinstance(node.get('pretrained'), str) for node in parts):
         return
     for module in build(complete_model_config(cfg), cfg.get('default_scope')).modules():
         for init_cfg in loading_configs(getattr(module, 'init_cfg', None)):
@@ -109,7 +109,7 @@ def check_start(module: nn.Module, state: Mapping[str, Tensor], path: str) -> Mi
         ValueError: They are of another architecture; names the first few weights that differ.
     """
     state = {re.sub(r'^module\.', '', key): value for key, value in state.items()}
-    misfit = load(module, state)
+    misfit = load(module, state, path)
     network = BACKBONE if any(name.startswith(BACKBONE) for name in module.state_dict()) else ''
     misfit = but_for_ends(misfit.without(COMPUTED), network)
     if _resizes_itself(module):

@@ -30,7 +30,7 @@ def check_tested(cfg: Config) -> None:
     if cfg.get('model') is None:
         return
     state = {re.sub(r'^module\.', '', key): value for key, value in checkpoint.state.items()}
-    misfit = load(build(complete_model_config(cfg), cfg.get('default_scope')), state)
+    misfit = load(build(complete_model_config(cfg), cfg.get('default_scope')), state, path)
     misfit = misfit.without(COMPUTED).without(AUXILIARY)
     more = [key for key in but_for_ends(misfit, BACKBONE).unexpected if key.startswith(WHOLE)]
     if not (misfit.missing or misfit.reshaped or more):
