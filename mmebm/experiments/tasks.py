@@ -58,7 +58,7 @@ OTHERWISE = 'vit-s'
 
 
 def find_backbone(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """Backbone and data in the names of the shipped configs for a checkpoint, as ``('vit-b', 'in1k')``; None if none is.
+    """Backbone and data in the names of the shipped configs for a checkpoint, as ``('vit-b', 'in1k')``, or None.
 
     Raises:
         ValueError: The checkpoint does not say what it is.
