@@ -75,7 +75,7 @@ def fit_network(cfg: Config, pretrained: Pretrained, is_trained: bool) -> None:
     of_the_task = {key: theirs[key] for key in OF_THE_TASK if key in theirs and is_of_kind}
     others = {key: value for key, value in pretrained.backbone.items() if key not in OF_THE_TASK}
     model.backbone = ConfigDict(others | of_the_task)
-    network = build(model.backbone)
+    network = build({key: value for key, value in model.backbone.items() if key != 'frozen_stages'})
     if 'frozen_stages' in model.backbone and hasattr(network, 'layers'):
         model.backbone.frozen_stages = len(network.layers)  # of a ViT; other kinds have the same number of stages
     if is_trained:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -64,14 +65,21 @@ def find_backbone(checkpoint: Checkpoint) -> tuple[str, str] | None:
         ValueError: The checkpoint does not say what it is.
     """
     trained = model_config(checkpoint, NAME_IT)['backbone']
+    known = _shipped_networks(kind_of(trained['type']))
+    network = known and architecture(trained, None)  # of another kind, it may not even build here
+    return next((name for name, shipped in known.items() if shipped == network), None)
+
+
+@cache
+def _shipped_networks(kind: str) -> dict[tuple[str, str], Any]:
+    """The architectures of a kind of backbone that there are configs for, by their names."""
     known = {}
     for path in sorted((config_folder() / 'finetune').glob('finetune_ebm-*.py')):
         backbone, data = re.fullmatch(r'finetune_ebm-(.+)_(.+)', path.stem).groups()
-        if '-' not in data:  # a share of the labels
-            known[backbone, data] = Config.fromfile(path).model.backbone
-    of_kind = {name: backbone for name, backbone in known.items() if kind_of(backbone.type) == kind_of(trained['type'])}
-    network = of_kind and architecture(trained, None)  # of another kind, it may not even build here
-    return next((name for name, backbone in of_kind.items() if architecture(backbone, None) == network), None)
+        config = Config.fromfile(path).model.backbone
+        if '-' not in data and kind_of(config.type) == kind:  # else for a share of the labels
+            known[backbone, data] = architecture(config, None)
+    return known
 
 
 def shipped_config(task: str, backbone: str, data: str, data_root: str) -> Config:
