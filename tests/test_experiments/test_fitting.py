@@ -51,6 +51,7 @@ def plan(path, data, tmp_path, tasks=None):
     return {run.task: run.cfg for run in evaluation.plan_runs() if run.init != 'random'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', EVERY_KIND)
 def test_any_network_of_a_kind_with_configs_is_classified(config, data, tmp_path):
     path = pretrain(config, tmp_path / 'a.pth')
@@ -87,6 +88,7 @@ def test_without_folders_the_data_are_imagenet(tmp_path):
         Evaluation([str(path)], tasks=['seg'], work_dir=tmp_path / 'runs').plan_runs()
 
 
+@pytest.mark.slow
 def test_a_network_of_timm_has_knn(data, tmp_path):
     pytest.importorskip('timm')
     cfg = Config.fromfile(CONFIGS / 'ebm_vit-t_folder.py')
