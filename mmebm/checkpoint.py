@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import PretrainedInit
+from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmebm.error_text import first_few
+from mmebm.misfit import Misfit
 from mmebm.model_building import complete_model_config
 
 
@@ -49,11 +51,13 @@ class Checkpoint(NamedTuple):
         path: Path of the file.
         state: All weights and buffers, on the CPU, by name.
         meta: mmengine's metadata, such as the config's text under ``cfg``; empty in other files.
+        key: Under which the file holds the weights; None: the file is a state dict.
     """
 
     path: Path
     state: dict[str, Tensor]
     meta: dict[str, Any]
+    key: str | None = None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -66,12 +70,38 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'No checkpoint "{path}"')
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _unpickle(path)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    for state in [content.get(key) for key in STATE_KEYS] + [content] if isinstance(content, dict) else []:
+    return _with_weights(path, _read_safetensors(path) if path.suffix == '.safetensors' else _unpickle(path))
+
+
+def read_loadable(path: str | Path) -> Checkpoint:
+    """Read a checkpoint in which mmengine finds the weights, when it loads the file; an address is downloaded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As ``read_checkpoint``; or mmengine, which would load nothing, looks for them elsewhere.
+    """
+    if ':' in str(path):  # https://, torchvision://, which mmengine's loading caches
+        checkpoint = _with_weights(Path(path), CheckpointLoader.load_checkpoint(str(path), map_location='cpu'))
+    else:
+        checkpoint = read_checkpoint(path)
+    if checkpoint.key not in (None, 'state_dict') or checkpoint.path.suffix == '.safetensors':
+        where = f'under "{checkpoint.key}"' if checkpoint.key else 'as safetensors'
+        raise ValueError(
+            f'{path} holds its weights {where}, where mmengine does not load them from. Save them once more: '
+            'torch.save(dict(state_dict=mmebm.checkpoint.read_checkpoint(FILE).state), NEW_FILE); '
+            "tools/import_weights.py also translates other libraries' names"
+        )
+    return checkpoint
+
+
+def _with_weights(path: Path, content: Any) -> Checkpoint:
+    """A file's content as a checkpoint."""
+    is_dict = isinstance(content, Mapping)
+    meta = content.get('meta') if is_dict else None
+    for key, state in [(key, content.get(key)) for key in STATE_KEYS] + [(None, content)] if is_dict else []:
         if isinstance(state, Mapping) and state and all(_is_weight(*item) for item in state.items()):
-            return Checkpoint(path, dict(state), meta if isinstance(meta, dict) else {})
-    found = f'a dict of {first_few([*content])}' if isinstance(content, dict) else f'a {type(content).__name__}'
+            return Checkpoint(path, dict(state), meta if isinstance(meta, dict) else {}, key)
+    found = f'a dict of {first_few([*content])}' if is_dict else f'a {type(content).__name__}'
     raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {first_few(STATE_KEYS)}')
 
 
@@ -109,42 +139,55 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sourc
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     wanted = {key: tuple(value.shape) for key, value in expected.items()}
     differing = [key for key in shapes if key in wanted and shapes[key] != wanted[key]]
-    problems = {
-        'missing': [key for key in wanted if key not in shapes],
-        'unexpected': [key for key in shapes if key not in wanted],
-        'of another shape': [f'{key} {shapes[key]}, not {wanted[key]}' for key in differing],
-    }
-    if any(problems.values()):
-        listed = '; '.join(f'{problem}: {first_few(keys)}' for problem, keys in problems.items() if keys)
-        raise ValueError(f'{source} is of another architecture than {model}: {listed}')
+    misfit = Misfit(
+        missing=[key for key in wanted if key not in shapes],
+        unexpected=[key for key in shapes if key not in wanted],
+        reshaped={key: f'{shapes[key]}, not {wanted[key]}' for key in differing},
+    )
+    if any(misfit):
+        raise ValueError(f'{source} is of another architecture than {model}: {misfit}')
 
 
-def model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def model_config(
+    checkpoint: Checkpoint, advice: str = 'give the config that it was trained with (--config)'
+) -> dict[str, Any]:
     """The ``model`` of the config that mmengine stored in a checkpoint, with the config's ``data_preprocessor``.
 
     The config is read as data: nothing in it is executed.
 
+    Args:
+        checkpoint: From mmengine.
+        advice: What to do where there is none, for the error.
+
     Raises:
         ValueError: There is no config, or its model does not consist of literals only.
     """
-    advice = 'give the config that it was trained with (--config)'
-    text = checkpoint.meta.get('cfg')
-    if not isinstance(text, str):
-        raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
-    try:
-        nodes = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
-        values = {name: _literal(nodes[name]) for name in ('data_preprocessor', 'model') if name in nodes}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
+    values = stored_values(checkpoint, ('data_preprocessor', 'model'), advice)
     if isinstance(values.get('model'), dict):
         return complete_model_config(values)
     raise ValueError(f'The config in {checkpoint.path} has no model; {advice}')
 
 
+def stored_values(checkpoint: Checkpoint, names: Sequence[str], advice: str) -> dict[str, Any]:
+    """Top-level values of the config that mmengine stored in a checkpoint, those that it has; read as data.
+
+    Raises:
+        ValueError: There is no config, or a value does not consist of literals only.
+    """
+    text = checkpoint.meta.get('cfg')
+    if not isinstance(text, str):
+        raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
+    try:
+        nodes = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+        return {name: _literal(nodes[name]) for name in names if name in nodes}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
+
+
 def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
     """Those of an ``init_cfg``, one config or a list of them, that ask for weights from a file."""
     configs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
-    return [config for config in configs if config['type'] in ('Pretrained', PretrainedInit)]
+    return [config for config in configs if config.get('type') in ('Pretrained', PretrainedInit)]
 
 
 def loads_weights(module: nn.Module) -> bool:

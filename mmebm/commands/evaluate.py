@@ -38,12 +38,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('checkpoints', nargs='+', metavar='[NAME=]CHECKPOINT', help='of pretraining; a name is for the table')
-    add('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='which, in this order')
+    add('--tasks', nargs='+', choices=TASKS, help='which, in this order; default: all that fit')
+    folders = 'a folder with train/ and val/ or test/, in each one folder per class, in place of ImageNet-1k'
+    add('--data', type=expanded, metavar='FOLDER', help=folders)
     holds = 'the folder that holds imagenet, ade/ADEChallengeData2016 and coco'
     add('--data-root', type=expanded, default='data', help=holds)
     add('--seeds', nargs='+', type=int, default=[0], help='a training for each')
     add('--work-dir', type=path, default='work_dirs/evaluate', help='where runs and table go')
-    fitting = "the configs' backbone and data, as vit-b_in1k; default: what fits the first checkpoint"
+    fitting = "the configs' backbone and data, as vit-b_in1k; default: what fits the first checkpoint or its kind"
     add('--backbone', type=lambda text: tuple(text.rsplit('_', 1)), help=fitting)
     add('--jobs', type=int, default=1, help='trainings at a time, for small ones on a CPU')
     add('--gpus', type=int, default=1, help='processes of a training, each with a GPU')

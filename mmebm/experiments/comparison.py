@@ -28,7 +28,7 @@ from mmebm.experiments.quick import MAX_IMAGES, shorten
 from mmebm.experiments.reporting import say
 from mmebm.experiments.results import stamp, write_rows
 from mmebm.experiments.tables import AXES, RANDOM, plot, progress, table
-from mmebm.experiments.tasks import options_of
+from mmebm.experiments.tasks import check_names, options_of
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.options import merge_options, replace_data_root
@@ -273,10 +273,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Names the first that does not.
     """
-    configs = [TOKENIZER, DOWNSTREAM, *known_methods()]
-    for key in options:
-        if key.partition('.')[0] not in configs:
-            raise ValueError(f'--cfg-options {key}: must begin with one of {", ".join(configs)}')
+    check_names(options, [TOKENIZER, DOWNSTREAM, *known_methods()])
 
 
 def known_methods() -> list[str]:

@@ -5,20 +5,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.checkpoint import read_checkpoint
+from mmebm.checkpoint import Checkpoint, read_checkpoint
 from mmebm.experiments.downstream import Run, perform, result_rows, thaw, with_weights
 from mmebm.experiments.processes import check_same
 from mmebm.experiments.results import markdown_table, mean_and_std_text, write_rows
-from mmebm.experiments.tasks import FROZEN, TASKS, find_backbone, task_config
+from mmebm.experiments.tasks import (
+    CLASSIFICATION,
+    FROZEN,
+    TASKS,
+    add_options,
+    check_names,
+    find_backbone,
+    fitted_config,
+    shipped_config,
+)
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.pretrained import check_architecture
 from mmebm.launch.command_line import expanded
 from mmebm.launch.options import check_data_roots
 
 RANDOM = 'random'
+FOLDERS = (
+    'Give the folder that holds imagenet, ade/ADEChallengeData2016 and coco as --data-root, or your own with train/ '
+    'and val/, in each one folder per class, as --data'
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +41,19 @@ class Evaluation:
 
     Attributes:
         checkpoints: Of pretraining, as ``NAME=FILE`` or ``FILE``.
-        tasks: Of ``TASKS``, in this order.
+        tasks: Of ``TASKS``, in this order; None: all that there are for the backbone and the data.
+        data: A folder that holds ``train/`` and ``test/`` or ``val/``, in each one folder per class; None: ImageNet-1k
+            below ``data_root``.
         data_root: The folder that holds imagenet, ade/ADEChallengeData2016 and coco.
         seeds: A training for each.
         work_dir: Where runs and table go.
-        backbone: Backbone and data in the configs' names; None: those that fit the first checkpoint.
+        backbone: Backbone and data in the configs' names; None: those that fit the first checkpoint, or its kind.
         cfg_options: Options of one task's config, by ``TASK.KEY``.
     """
 
     checkpoints: Sequence[str]
-    tasks: Sequence[str] = tuple(TASKS)
+    tasks: Sequence[str] | None = None
+    data: str | None = None
     data_root: str = 'data'
     seeds: Sequence[int] = (0,)
     work_dir: Path = Path('work_dirs/evaluate')
@@ -54,10 +71,9 @@ class Evaluation:
         """
         paths = named_checkpoints(self.checkpoints)
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
-        backbone, data = self.backbone or find_backbone(next(iter(checkpoints.values())))
-        configs = {task: task_config(task, backbone, data, self.data_root, self.cfg_options) for task in self.tasks}
+        configs = self._configs(next(iter(checkpoints.values())))
         for cfg in configs.values():
-            check_data_roots(cfg, ('train_dataloader', 'val_dataloader'))
+            check_data_roots(cfg, ('train_dataloader', 'val_dataloader'), FOLDERS)
             check_classes(cfg, ('val_dataloader',))
         for checkpoint in checkpoints.values():
             for cfg in configs.values():
@@ -74,6 +90,23 @@ class Evaluation:
                     check_same(run.cfg, folder)
                     runs.append(run)
         return runs
+
+    def _configs(self, checkpoint: Checkpoint) -> dict[str, Config]:
+        """The tasks' configs for a checkpoint, with the options."""
+        if self.backbone and self.data:
+            raise ValueError('--data takes the network from the checkpoint; leave --backbone out')
+        found = self.backbone or find_backbone(checkpoint)
+        is_shipped = found is not None and self.data is None
+        tasks = self.tasks or (tuple(TASKS) if is_shipped else CLASSIFICATION)
+        check_names(self.cfg_options, tasks)
+        configs = {}
+        for task in tasks:
+            if is_shipped:
+                configs[task] = shipped_config(task, *found, self.data_root)
+            else:
+                configs[task] = fitted_config(task, found, checkpoint, self.data_root, self.data)
+            add_options(configs[task], task, self.cfg_options)
+        return configs
 
     def perform(self, runs: Sequence[Run], jobs: int = 1, gpus: int = 1) -> tuple[list[dict], list[Run]]:
         """Do what has no result yet, and write rows and table of all results.

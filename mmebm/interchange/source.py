@@ -113,7 +113,7 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     """
     checkpoint = read_checkpoint(path)
     model = model_config(checkpoint) if config is None else _model_of(config)
-    cfg = _backbone_config(model, checkpoint, is_trusted=config is not None)
+    cfg = backbone_config(model, checkpoint, is_trusted=config is not None)
     kind = kind_of(cfg['type'])
     state = part(checkpoint)
     trained = build(cfg | FULL_OUTPUT.get(kind, {}))
@@ -186,7 +186,7 @@ def _model_of(config: Config) -> dict[str, Any]:
     return complete_model_config(config)
 
 
-def _backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> dict[str, Any]:
+def backbone_config(model: dict, checkpoint: Checkpoint, is_trusted: bool) -> dict[str, Any]:
     """The backbone's config without options that load other weights; only of a known type if it is not trusted."""
     cfg = model.get('backbone')
     if not isinstance(cfg, dict) or not isinstance(cfg.get('type'), str):

@@ -91,12 +91,13 @@ def _move(node: dict, old: str, new: str) -> bool:
     return is_root or is_below
 
 
-def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
+def check_data_roots(cfg: Config, sections: tuple[str, ...], advice: str = '') -> None:
     """Checks that the folders of the data sets exist.
 
     Args:
         cfg: The merged config.
         sections: The top-level keys whose data sets will be read, such as ``train_dataloader``.
+        advice: What to do, for the error; by default the option that names the folder.
 
     Raises:
         FileNotFoundError: a data set's ``data_root`` is no folder here.
@@ -114,7 +115,7 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...]) -> None:
                 fault = 'is no folder, but a file' if Path(root).exists() else 'does not exist'
                 raise FileNotFoundError(
                     f'The folder "{root}" ({path}.data_root) {fault}. '
-                    f"Name the data set's folder: --cfg-options {option}=FOLDER"
+                    + (advice or f"Name the data set's folder: --cfg-options {option}=FOLDER")
                 )
 
 

@@ -13,14 +13,14 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
 from mmebm.evaluation import DumpPredictions
 from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.memory import check_memory
-from mmebm.launch.checks.pretrained import check_pretrained
+from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
+from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import adapt_drawing, check_tta
 from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
@@ -114,6 +114,7 @@ def prepare_training(cfg: Config) -> None:
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    check_load_from(cfg)
     check_memory(cfg)
     check_channels_of(cfg)
     if not any(type_name(hook) == 'BatchOfOneHook' for hook in cfg.get('custom_hooks') or ()):
@@ -126,15 +127,14 @@ def prepare_test(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: The data set's folder or the checkpoint is missing.
-        ValueError: The classes differ from those of training, or the checkpoint cannot be read.
+        ValueError: The classes differ from those of training, or the checkpoint is not one of the model.
     """
     cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
     adapt_drawing(cfg)
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
     check_channels_of(cfg)
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        read_checkpoint(cfg.load_from)
+    check_tested(cfg)
 
 
 def check_auto_scale(cfg: Config) -> None:

@@ -1,0 +1,120 @@
+"""Tasks of networks that no config is for, on folders of classes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from shrink import TINY_BACKBONES, TINY_WIDTHS
+
+from mmebm.checkpoint import Checkpoint, read_checkpoint
+from mmebm.commands import evaluate, make_shapes
+from mmebm.engine.evaluating import evaluating
+from mmebm.experiments.evaluation import Evaluation
+from mmebm.experiments.fitting import describe
+from mmebm.launch.checks.pretrained import check_architecture
+from mmebm.model_building import build_initialized
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+EVERY_KIND = (
+    'ebm_vit-t_folder', 'ebm-patches_vit-s_in1k', 'ebm_swin-b_in1k', 'ebm_convnext-t_in1k', 'ebm_resnet50_in1k'
+)  # fmt: skip
+
+
+def pretrain(config, path):
+    """A checkpoint of a shipped config with a tiny backbone for images of 64 pixels, of initial weights."""
+    cfg = Config.fromfile(CONFIGS / f'{config}.py')
+    backbone = cfg.model.backbone
+    backbone.update(TINY_BACKBONES[backbone.type])
+    if 'img_size' in backbone:
+        backbone.img_size = 64
+    (cfg.model.get('data_preprocessor') or cfg.data_preprocessor).update(mean=[100.0] * 3, std=[50.0] * 3)
+    cfg.train_dataloader.dataset.pipeline[1].scale = 64
+    state = {f'backbone.{key}': value for key, value in MODELS.build(backbone).state_dict().items()}
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=state), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Folders of ten classes, forty images to train with and ten to test with."""
+    folder = tmp_path_factory.mktemp('fitting') / 'data'
+    make_shapes.main([str(folder), '--layout', 'imagenet', '--train', '40', '--val', '10', '--image-size', '80'])
+    (folder / 'val').rename(folder / 'test')
+    return folder
+
+
+def plan(path, data, tmp_path, tasks=None):
+    evaluation = Evaluation([str(path)], tasks, str(data), work_dir=tmp_path / 'runs')
+    return {run.task: run.cfg for run in evaluation.plan_runs() if run.init != 'random'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', EVERY_KIND)
+def test_any_network_of_a_kind_with_configs_is_classified(config, data, tmp_path):
+    path = pretrain(config, tmp_path / 'a.pth')
+    configs = plan(path, data, tmp_path)
+    width = TINY_WIDTHS[Config.fromfile(CONFIGS / f'{config}.py').model.backbone.type]
+    assert [*configs] == ['knn', 'linear', 'finetune']
+    for task, cfg in configs.items():
+        check_architecture(read_checkpoint(path), cfg.model.backbone, cfg.default_scope)
+        assert (cfg.data_preprocessor.mean, cfg.data_preprocessor.std) == ([100.0] * 3, [50.0] * 3)
+        assert cfg.train_dataloader.dataset.pipeline[1].scale == 64
+        assert [step.get('crop_size') for step in cfg.val_dataloader.dataset.pipeline][2] == 64
+        if 'vit' in config and task != 'finetune':
+            assert cfg.model.backbone.frozen_stages == 2
+        model = build_initialized(cfg)
+        with evaluating(model), torch.no_grad():
+            features = model.extract_feat(torch.rand(1, 3, 64, 64))
+            assert features[-1].shape[:2] == (1, width)
+            assert task == 'knn' or model.head(features).shape == (1, 10)
+
+
+def test_folders_of_classes(data, tmp_path):
+    cfg = plan(pretrain('ebm_vit-t_folder', tmp_path / 'a.pth'), data, tmp_path)['finetune']
+    assert (cfg.model.head.num_classes, cfg.data_preprocessor.num_classes) == (10, 10)
+    assert cfg.train_dataloader.batch_size == 8
+    read = [cfg[f'{name}_dataloader'].dataset.data_prefix for name in ('train', 'val', 'test')]
+    assert read == ['train', 'test', 'test']
+
+
+def test_without_folders_the_data_are_imagenet(tmp_path):
+    path = pretrain('ebm_vit-t_folder', tmp_path / 'a.pth')
+    with pytest.raises(FileNotFoundError, match=r'/none/imagenet.* as --data-root, or your own .* as --data$'):
+        Evaluation([str(path)], data_root=str(tmp_path / 'none'), work_dir=tmp_path / 'runs').plan_runs()
+    with pytest.raises(ValueError, match=r'seg: there is no config for the backbone of .*a\.pth; give --tasks knn'):
+        Evaluation([str(path)], tasks=['seg'], work_dir=tmp_path / 'runs').plan_runs()
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_has_knn(data, tmp_path):
+    pytest.importorskip('timm')
+    cfg = Config.fromfile(CONFIGS / 'ebm_vit-t_folder.py')
+    cfg.model.backbone = dict(type='TIMMBackbone', model_name='test_vit', features_only=False)
+    state = {f'backbone.{key}': value for key, value in MODELS.build(cfg.model.backbone).state_dict().items()}
+    path = tmp_path / 'a.pth'
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=state), path)
+    assert plan(path, data, tmp_path, ['knn'])['knn'].model.backbone.model_name == 'test_vit'
+    with pytest.raises(ValueError, match='TIMMBackbone: no config trains a classifier of it; give --tasks knn'):
+        plan(path, data, tmp_path)
+
+
+def test_rgb_images_of_pretraining_are_rgb_again():
+    """CIFAR10 gives RGB, which its config leaves alone; images of files are BGR."""
+    meta = dict(cfg=Config.fromfile(CONFIGS / 'ebm_vit-t_cifar10.py').pretty_text)
+    pretrained = describe(Checkpoint(Path('a.pth'), {}, meta))
+    assert pretrained.normalization['to_rgb'] is True
+    assert (pretrained.image_size, pretrained.backbone['patch_size']) == (32, 4)
+
+
+@pytest.mark.slow
+def test_runs_on_folders(data, tmp_path):
+    path = pretrain('ebm_vit-t_folder', tmp_path / 'a.pth')
+    options = ['linear.train_cfg.max_epochs=1', 'finetune.train_cfg.max_epochs=1']
+    work_dir = tmp_path / 'runs'
+    evaluate.main([str(path), '--data', str(data), '--work-dir', str(work_dir), '--cfg-options', *options])
+    rows = json.loads((work_dir / 'results.json').read_text())
+    assert [row['task'] for row in rows] == ['knn', 'knn', 'linear', 'linear', 'finetune', 'finetune']
+    assert all(row['value'] in range(0, 101, 10) for row in rows)  # of ten images
