@@ -15,10 +15,12 @@ from mmengine.device import get_device
 
 from mmebm.checkpoint import read_checkpoint
 from mmebm.config_files import find_config
+from mmebm.config_tree import nested_dicts
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
-from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
+from mmebm.launch.options import check_data_roots, merge_options
+from mmebm.launch.runner import CheckedRunner
 
 
 def train(argv: Sequence[str] | None = None) -> None:
@@ -36,12 +38,13 @@ def test(argv: Sequence[str] | None = None) -> None:
 
 
 def load_script(name: str) -> ModuleType:
-    """Import ``tools/<name>.py`` of the installed mmpretrain as a fresh module."""
+    """Import ``tools/<name>.py`` of the installed mmpretrain as a fresh module, with a runner that checks more."""
     package = Path(importlib.util.find_spec('mmpretrain').origin).parent
     path = package / '.mim' / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'mmpretrain_{name}', path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    script.Runner = CheckedRunner
     return script
 
 
