@@ -10,6 +10,7 @@ from mmebm.engine.hooks import (
     NonFiniteLossHook,
     PatchWhiteningHook,
     ProgressHook,
+    ResumeHook,
     ShardedOptimizerHook,
 )
 from mmebm.engine.layer_decay import BackboneLayerDecay
@@ -25,5 +26,6 @@ __all__ = [
     'NonFiniteLossHook',
     'PatchWhiteningHook',
     'ProgressHook',
+    'ResumeHook',
     'ShardedOptimizerHook',
 ]

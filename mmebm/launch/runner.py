@@ -1,9 +1,8 @@
-"""mmengine's runner, which refuses to train, validate or test on nothing."""
+"""Mmengine's runner, which refuses to train, validate or test on nothing."""
 
 from collections.abc import Sequence, Sized
 
 from mmengine.dataset import InfiniteSampler
-from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -11,10 +10,10 @@ from mmebm.launch.schedule import mismatch, without_short
 
 
 class CheckedRunner(Runner):
-    """mmengine's runner, with checks of what is known once the data sets are built."""
+    """Mmengine's runner, with checks of what is known once the data sets are built."""
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """mmengine's.
+        """Build mmengine's loop.
 
         Raises:
             ValueError: It would make no step.
@@ -29,31 +28,30 @@ class CheckedRunner(Runner):
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """mmengine's; raises ValueError if there is nothing to validate on."""
+        """Build mmengine's loop; raises ValueError if there is nothing to validate on."""
         loop = super().build_val_loop(loop)
         check_batches(loop, 'val_dataloader')
         return loop
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """mmengine's; raises ValueError if there is nothing to test on."""
+        """Build mmengine's loop; raises ValueError if there is nothing to test on."""
         loop = super().build_test_loop(loop)
         check_batches(loop, 'test_dataloader')
         return loop
 
-    def _build_param_scheduler(
-        self, scheduler: _ParamScheduler | dict | Sequence, optim_wrapper: OptimWrapper
-    ) -> list[_ParamScheduler]:
-        """mmengine's, for one optimiser; warns of a schedule that misses the end of the training."""
+    def build_param_scheduler(self, scheduler: dict | Sequence) -> list | dict:
+        """Build mmengine's schedulers, of two steps and more; warns if they do not end with the training."""
         parts = [*scheduler] if isinstance(scheduler, Sequence) else [scheduler]
-        if not all(isinstance(part, dict) for part in parts):
-            return super()._build_param_scheduler(parts, optim_wrapper)
-        built = super()._build_param_scheduler(without_short(parts, len(self.train_dataloader)), optim_wrapper)
-        if miss := mismatch(built, self.max_epochs, self.max_iters):
-            self.logger.warning(
-                f'The schedule of param_scheduler does not end with the training: {miss}. Set its begin and end to '
-                'the length in train_cfg; a schedule that fits the length in the config file follows '
-                '--cfg-options train_cfg.max_epochs=N (or max_iters) by itself'
-            )
+        if all(isinstance(part, dict) and 'type' in part for part in parts):
+            scheduler = without_short(parts, len(self.train_dataloader))
+        built = super().build_param_scheduler(scheduler)
+        for schedulers in built.values() if isinstance(built, dict) else [built]:
+            if miss := mismatch(schedulers, self.max_epochs, self.max_iters):
+                self.logger.warning(
+                    f'The schedule (param_scheduler) does not end with the training: {miss}. Set its begin and end to '
+                    'the length in train_cfg; a schedule that fits the length in the config file follows '
+                    '--cfg-options train_cfg.max_epochs=N (or max_iters) by itself'
+                )
         return built
 
 

@@ -19,8 +19,11 @@ from mmebm.config_tree import nested_dicts
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.pretrained import check_pretrained
+from mmebm.launch.checks.save_best import check_save_best
 from mmebm.launch.options import check_data_roots, merge_options
 from mmebm.launch.runner import CheckedRunner
+from mmebm.launch.start import check_readable, choose_start
+from mmebm.model_building import type_name
 
 
 def train(argv: Sequence[str] | None = None) -> None:
@@ -66,8 +69,11 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
     def merge_checked(cfg: Config, args: Namespace) -> Config:
         mend_collate(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
+        load_from = options.get('load_from') or cfg.get('load_from')
         cfg = merge_args(cfg, args)
         merge_options(cfg, options)
+        if getattr(args, 'resume', None) == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
+            choose_start(cfg, load_from)
         prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
@@ -88,14 +94,26 @@ def prepare_training(cfg: Config) -> None:
     """Check a training's config, before any work is lost on what cannot succeed.
 
     Raises:
-        FileNotFoundError: A data set's folder, or the weights to start from, are missing.
-        ValueError: The engine, the scaling of learning rates, the classes or the weights do not fit.
+        FileNotFoundError: A data set's folder, or the weights to start or to resume from, are missing.
+        ValueError: The engine, the scaling of learning rates, the classes, the weights, the checkpoint to resume from
+            or the figure of the best one do not fit.
     """
     check_engine_config(cfg)
     check_auto_scale(cfg)
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
     check_pretrained(cfg)
+    check_save_best(cfg)
+    if cfg.get('resume') and cfg.get('load_from'):
+        check_readable(cfg.load_from)
+        add_resume_hook(cfg)
+
+
+def add_resume_hook(cfg: Config) -> None:
+    """Let a training follow the present settings when it resumes; mmengine's FlexibleRunner resumes by itself."""
+    hooks = cfg.get('custom_hooks') or []
+    if 'runner_type' not in cfg and 'ResumeHook' not in map(type_name, hooks):
+        cfg.custom_hooks = [*hooks, dict(type='mmebm.ResumeHook')]
 
 
 def prepare_test(cfg: Config) -> None:

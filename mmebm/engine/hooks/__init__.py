@@ -9,6 +9,7 @@ from mmebm.engine.hooks.matmul_precision_hook import MatmulPrecisionHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
+from mmebm.engine.hooks.resume_hook import ResumeHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     'NonFiniteLossHook',
     'PatchWhiteningHook',
     'ProgressHook',
+    'ResumeHook',
     'ShardedOptimizerHook',
 ]
