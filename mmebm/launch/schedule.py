@@ -33,7 +33,7 @@ def follow_length(cfg: Config, old: int | None, options: Iterable[str]) -> None:
     is_set = any(key.partition('.')[0] == 'param_scheduler' for key in options)
     by_epoch = 'max_epochs' in (cfg.get('train_cfg') or {})
     ends = [part.get('end', old) for part in parts if part.get('by_epoch', True) == by_epoch]
-    if old and new and old != new and not is_set and (not ends or max(ends) == old):
+    if parts and old and new and old != new and not is_set and (not ends or max(ends) == old):
         cfg.param_scheduler = [stretched(part, old, new) for part in parts]
 
 

@@ -64,13 +64,18 @@ def check_readable(path: str) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f'No checkpoint "{path}" to resume from')
     try:
-        torch.load(path, map_location='cpu', weights_only=False, mmap=True)
+        _load(path)
     except Exception as error:  # unpickling raises any
-        if 'mmap can only be used' in str(error):  # in the format before torch 1.6
-            return
         reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
         others = sorted({other.name for other in Path(path).parent.glob('*.pth')} - {Path(path).name})
         raise ValueError(
             f'{path} is truncated or no checkpoint ({reason}). Resume from another one, as --resume FILE; beside it: '
             f'{", ".join(others) or "none"}'
         ) from error
+
+
+def _load(path: str) -> None:
+    try:
+        torch.load(path, map_location='cpu', weights_only=False, mmap=True)
+    except RuntimeError:  # files in the format before torch 1.6 cannot be mapped
+        torch.load(path, map_location='cpu', weights_only=False)
