@@ -51,9 +51,7 @@ class ResumeHook(Hook):
             interrupted = to_epoch_start(checkpoint, runner, path)
         if changed:
             listed = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changed.items())
-            runner.logger.warning(
-                f'Resumed with other settings than those of {path}, which hold from here on: {listed}'
-            )
+            runner.logger.warning(f'Resumed from {path} with other settings, which hold from here on: {listed}')
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             return
         if any(key.startswith('optim_wrapper.loss_scale') for key in changed):
@@ -71,4 +69,6 @@ class ResumeHook(Hook):
         for group, present in zip(runner.optim_wrapper.param_groups, self._hyperparameters, strict=True):
             group.update(present)
         replay(runner)
-        runner.logger.info(f'The learning rate is {runner.optim_wrapper.get_lr()} after epoch {runner.epoch}')
+        rates = runner.optim_wrapper.get_lr()
+        rate = rates.get('base_lr', rates['lr'])[0]
+        runner.logger.info(f'The schedule is that of the present settings, and resumes with learning rate {rate:.4g}')

@@ -39,13 +39,19 @@ def to_epoch_start(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> 
             'begins again, from these weights. Checkpoints by epoch (default_hooks.checkpoint.by_epoch=True) resume '
             'exactly'
         )
+    present = len(runner.train_dataloader)
+    if length not in (0, present):
+        runner.logger.warning(
+            f'An epoch has {present} iterations now, and had {length} in {path}: the batch, the number of processes or '
+            f'the data set is another. {epoch} epochs count as done'
+        )
     if epoch > runner.max_epochs:
         raise ValueError(
             f'{path} has {epoch} epochs done, more than train_cfg.max_epochs={runner.max_epochs}: there is nothing to '
             'train. Set a larger max_epochs'
         )
     interrupted = rest > 0 or epoch != meta['epoch']
-    meta.update(epoch=epoch, iter=epoch * len(runner.train_dataloader))
+    meta.update(epoch=epoch, iter=epoch * present)
     return interrupted
 
 
