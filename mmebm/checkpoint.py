@@ -1,6 +1,7 @@
 """Reads checkpoints without executing code from them, and reports what does not fit a model."""
 
 import ast
+import contextlib
 import pickle
 import re
 from collections import Counter
@@ -178,10 +179,19 @@ def stored_values(checkpoint: Checkpoint, names: Sequence[str], advice: str) -> 
     if not isinstance(text, str):
         raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
     try:
-        nodes = {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+        nodes = _assignments(text)
         return {name: _literal(nodes[name]) for name in names if name in nodes}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
+
+
+def settings(text: str) -> dict[str, Any]:
+    """A config's top-level keys from its text, those that consist of literals; nothing in it is executed."""
+    values = {}
+    for name, node in _assignments(text).items():
+        with contextlib.suppress(ValueError):
+            values[name] = _literal(node)
+    return values
 
 
 def loading_configs(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
@@ -217,6 +227,10 @@ def _unpickle(path: Path) -> Any:
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         reason = f'{type(error).__name__}: {error}'.partition('. ')[0]
         raise ValueError(f'{path} is truncated or no checkpoint ({reason})') from error
+
+
+def _assignments(text: str) -> dict[str, ast.expr]:
+    return {ast.unparse(s.targets[0]): s.value for s in ast.parse(text).body if isinstance(s, ast.Assign)}
 
 
 def _literal(node: ast.expr | None) -> Any:

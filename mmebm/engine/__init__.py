@@ -13,6 +13,7 @@ from mmebm.engine.hooks import (
     PatchWhiteningHook,
     ProgressHook,
     RestorationVisualizationHook,
+    ResumeHook,
     ShardedOptimizerHook,
 )
 from mmebm.engine.layer_decay import BackboneLayerDecay
@@ -31,5 +32,6 @@ __all__ = [
     'PatchWhiteningHook',
     'ProgressHook',
     'RestorationVisualizationHook',
+    'ResumeHook',
     'ShardedOptimizerHook',
 ]

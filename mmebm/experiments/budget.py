@@ -6,6 +6,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from mmebm.experiments.training_cost import Speed
+from mmebm.launch.schedule import schedule, stretched, without_short
 
 
 class Budget(NamedTuple):
@@ -65,11 +66,8 @@ def set_epochs(cfg: Config, epochs: int, steps: int) -> None:
     Args:
         cfg: The config.
         epochs: How many.
-        steps: Per epoch. What the schedule does for less than one of them, as a warm-up in a short training, is left
-            out, since mmengine refuses it.
+        steps: Per epoch, of which each part of the schedule needs two; a shorter one is left out.
     """
-    ratio = epochs / cfg.train_cfg.max_epochs
+    old = cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
-    for scheduler in cfg.param_scheduler:
-        scheduler.begin, scheduler.end = scheduler.begin * ratio, scheduler.end * ratio
-    cfg.param_scheduler = [part for part in cfg.param_scheduler if int(part.begin * steps) < int(part.end * steps)]
+    cfg.param_scheduler = without_short([stretched(part, old, epochs) for part in schedule(cfg)], steps)

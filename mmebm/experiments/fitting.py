@@ -8,10 +8,10 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmebm.checkpoint import Checkpoint, model_config, stored_values
+from mmebm.config_tree import nested_dicts
 from mmebm.datasets import ImageFolder
 from mmebm.experiments.image_folders import find_test_folder
 from mmebm.interchange.source import IMAGE_SIZE, backbone_config
-from mmebm.launch.options import nested_dicts
 from mmebm.model_building import build, type_name
 
 # Options of a backbone that a task's config sets; all others are those of pretraining.

@@ -3,15 +3,17 @@
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmebm.config_tree import nested, nested_dicts
 from mmebm.error_text import first_few
 from mmebm.launch.checks.arguments import check_arguments
+from mmebm.launch.schedule import follow_length, training_length
 from mmebm.model_building import type_name
 
 # Data sets of mmpretrain that fetch their files into data_root, so it need not exist.
@@ -33,7 +35,7 @@ RUNNER_KEYS = inspect.signature(Runner.__init__).parameters.keys() - {'self', 'c
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Put the command line's options into a config, in place.
+    """Put the command line's options into a config, in place; the schedule follows the length of the training.
 
     Args:
         cfg: The config as its file says.
@@ -45,7 +47,9 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])
+    length = training_length(cfg)
     cfg.merge_from_dict(options)
+    follow_length(cfg, length, options)
     check_arguments(cfg, options)  # of the model that the options may have chosen
     replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()])
 
@@ -172,21 +176,3 @@ def places_of(cfg: Config, variable: str) -> list[str]:
     read = {key: cfg[key] for key in cfg if key in RUNNER_KEYS}
     places = [path for path, node in nested(read) if type(node) is type(value) and node == value]
     return [path for path in places if path.endswith(f'.{variable}')] or places  # numbers are often equal by accident
-
-
-def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict in a config tree, outermost first, with its dotted path."""
-    return ((place, child) for place, child in nested(node, path) if isinstance(child, dict))
-
-
-def nested(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    """Everything in a config tree, outermost first, with its dotted path."""
-    yield path, node
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    else:
-        return
-    for key, child in children:
-        yield from nested(child, f'{path}.{key}' if path else str(key))

@@ -14,16 +14,20 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.config_files import find_config
+from mmebm.config_tree import nested_dicts
 from mmebm.evaluation import DumpPredictions
 from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.memory import check_memory
 from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
+from mmebm.launch.checks.save_best import check_save_best
 from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import adapt_drawing, check_tta
-from mmebm.launch.options import check_data_roots, merge_options, nested_dicts
+from mmebm.launch.options import check_data_roots, merge_options
+from mmebm.launch.runner import CheckedRunner
+from mmebm.launch.start import check_readable, choose_start
 from mmebm.launch.terminal import concise_terminal
 from mmebm.model_building import type_name
 from mmebm.quiet_imports import import_quietly
@@ -46,12 +50,13 @@ def test(argv: Sequence[str] | None = None) -> None:
 
 
 def load_script(name: str) -> ModuleType:
-    """Import ``tools/<name>.py`` of the installed mmpretrain as a fresh module."""
+    """Import ``tools/<name>.py`` of the installed mmpretrain as a fresh module, with a runner that checks more."""
     package = Path(importlib.util.find_spec('mmpretrain').origin).parent
     path = package / '.mim' / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'mmpretrain_{name}', path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    script.Runner = CheckedRunner
     return script
 
 
@@ -78,8 +83,11 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         if getattr(args, 'tta', False):
             check_tta(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
+        load_from = options.get('load_from') or cfg.get('load_from')
         cfg = merge_args(cfg, args)
         merge_options(cfg, options)
+        if getattr(args, 'resume', None) == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
+            choose_start(cfg, load_from)
         work_dirs.append(Path(cfg.work_dir))
         prepare(cfg)
         if get_device() == 'cpu':
@@ -106,8 +114,9 @@ def prepare_training(cfg: Config) -> None:
     """Check and complete a training's config, before any work is lost on what cannot succeed.
 
     Raises:
-        FileNotFoundError: A data set's folder, or the weights to start from, are missing.
-        ValueError: The engine, the scaling of learning rates, the classes, the weights or the memory do not fit.
+        FileNotFoundError: A data set's folder, or the weights to start or to resume from, are missing.
+        ValueError: The engine, the scaling of learning rates, the classes, the weights, the memory, the checkpoint to
+            resume from or the figure of the best one do not fit.
     """
     check_engine_config(cfg)
     check_auto_scale(cfg)
@@ -117,9 +126,20 @@ def prepare_training(cfg: Config) -> None:
     check_load_from(cfg)
     check_memory(cfg)
     check_channels_of(cfg)
-    if not any(type_name(hook) == 'BatchOfOneHook' for hook in cfg.get('custom_hooks') or ()):
-        # In every training, also of configs of mmpretrain, mmseg and mmdet.
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(type='mmebm.BatchOfOneHook')]
+    check_save_best(cfg)
+    # In every training, also of configs of mmpretrain, mmseg and mmdet.
+    add_hook(cfg, 'BatchOfOneHook')
+    if cfg.get('resume') and cfg.get('load_from'):
+        check_readable(cfg.load_from)
+        if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself
+            add_hook(cfg, 'ResumeHook')
+
+
+def add_hook(cfg: Config, name: str) -> None:
+    """Add one of mmebm's hooks to a config, unless it has it."""
+    hooks = cfg.get('custom_hooks') or []
+    if name not in map(type_name, hooks):
+        cfg.custom_hooks = [*hooks, dict(type=f'mmebm.{name}')]
 
 
 def prepare_test(cfg: Config) -> None:

@@ -12,7 +12,7 @@ from mmpretrain import FeatureExtractor
 from mmpretrain.registry import DATASETS
 from shrink import TINY_BACKBONES, TINY_WIDTHS
 
-from mmebm.launch.options import nested_dicts
+from mmebm.config_tree import nested_dicts
 from mmebm.launch.scripts import load_script
 
 ROOT = Path(__file__).parents[2]

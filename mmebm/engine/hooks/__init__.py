@@ -11,6 +11,7 @@ from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
+from mmebm.engine.hooks.resume_hook import ResumeHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     'PatchWhiteningHook',
     'ProgressHook',
     'RestorationVisualizationHook',
+    'ResumeHook',
     'ShardedOptimizerHook',
 ]

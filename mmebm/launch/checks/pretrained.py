@@ -12,8 +12,8 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, loading_configs, part, read_loadable
+from mmebm.config_tree import nested_dicts
 from mmebm.interchange.importing import NOT_THE_BACKBONE
-from mmebm.launch.options import nested_dicts
 from mmebm.misfit import COMPUTED, Misfit, load
 from mmebm.model_building import build, complete_model_config
 from mmebm.models.selfsup.base import BaseRestorer

@@ -1,0 +1,1 @@
+"""Parts of resuming a training: its settings, its position, its schedule."""

@@ -1,0 +1,75 @@
+"""Where in its training, and in which folder, a checkpoint was saved."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+# Entries of the message hub that name files of mmengine's CheckpointHook.
+PATHS = ('best_ckpt', 'last_ckpt')
+
+
+def to_epoch_start(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> bool:
+    """Set a checkpoint's position to the start of an epoch, counted in the present run's iterations, in place.
+
+    A run with another batch, number of processes or of images has another number of iterations per epoch. mmengine
+    keeps the number of iterations done, and would begin an interrupted epoch with its first batch.
+
+    Args:
+        checkpoint: Whose ``meta`` gets the position.
+        runner: Of a training by epoch.
+        path: The checkpoint's file, for messages.
+
+    Returns:
+        Whether the checkpoint is not from the end of an epoch as mmengine counts it.
+
+    Raises:
+        ValueError: More epochs are done than the training is to have.
+    """
+    meta, info = checkpoint['meta'], checkpoint['message_hub'].get('runtime_info', {})
+    epoch, iteration, rest = meta['epoch'], meta['iter'], 0
+    length = info.get('max_iters', 0) // max(info.get('max_epochs', 0), 1)
+    if length:
+        epoch, rest = divmod(iteration, length)
+    if rest:
+        runner.logger.warning(
+            f'{path} is from the middle of epoch {epoch + 1}, after {rest} of its {length} iterations: this epoch '
+            'begins again, from these weights. Checkpoints by epoch (default_hooks.checkpoint.by_epoch=True) resume '
+            'exactly'
+        )
+    present = len(runner.train_dataloader)
+    if length not in (0, present):
+        runner.logger.warning(
+            f'An epoch has {present} iterations now, and had {length} in {path}: the batch, the number of processes or '
+            f'the data set is another. {epoch} epochs count as done'
+        )
+    if epoch > runner.max_epochs:
+        raise ValueError(
+            f'{path} has {epoch} epochs done, more than train_cfg.max_epochs={runner.max_epochs}: there is nothing to '
+            'train. Set a larger max_epochs'
+        )
+    interrupted = rest > 0 or epoch != meta['epoch']
+    meta.update(epoch=epoch, iter=epoch * present)
+    return interrupted
+
+
+def own_paths(checkpoint: Mapping[str, Any], runner: Runner) -> None:
+    """Let a checkpoint name files of the present run's folder only, in place.
+
+    The best checkpoint so far is removed when a better one is saved: in a copied folder, that of the original.
+    """
+    hub = checkpoint['message_hub']
+    info, resumed_keys = hub.get('runtime_info', {}), hub.get('resumed_keys', {})
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    folder = Path(runner.work_dir)
+    if hook is not None and hook.out_dir not in (None, runner.work_dir):
+        folder = Path(hook.out_dir) / folder.name  # as mmengine does before the training
+    for key in [key for key in info if key.startswith(PATHS)]:
+        own = folder / Path(str(info[key])).name
+        if own.is_file():
+            info[key] = str(own)
+        else:
+            del info[key]
+            resumed_keys.pop(key, None)
