@@ -35,7 +35,7 @@ def test_the_visualizer_has_only_arguments_of_its_own(path):
     )
 
 
-@pytest.mark.parametrize('mode', ['original', 'concat'])
+@pytest.mark.parametrize('mode', ['original', pytest.param('concat', marks=pytest.mark.slow)])
 def test_browse_dataset(run, tmp_path, mode):
     config = find_config('ebm_vit-t_shapes')
     run('visualization/browse_dataset', config, '--not-show', '-n', 1, '-m', mode, '-o', tmp_path)
