@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from tiny import build_ebm
 from torch import nn
 from torch.utils.data import Dataset
 
-import mmebm  # noqa: F401
+from mmebm.engine.hooks.batch_of_one_hook import _watch
+from mmebm.launch.scripts import prepare_training
 
 
 class Numbers(Dataset):
@@ -87,3 +90,19 @@ def test_others_are_trained(tmp_path, options, steps):
     model = train(tmp_path, **options)
     assert model.steps == steps
     assert not model.bn._forward_pre_hooks
+
+
+def test_every_training_gets_the_hook_once(tmp_path):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmebm.Shapes', size=2, image_size=8))))
+    for _ in range(2):
+        prepare_training(cfg)
+    assert cfg.custom_hooks == [dict(type='mmebm.BatchOfOneHook')]
+
+
+def test_a_network_of_small_images_is_named_before_its_gradients_are_checked():
+    """ResNet at 32 pixels ends in maps of one."""
+    model = build_ebm(dict(type='ResNet', depth=18, base_channels=4, stem_channels=4), dict(in_channels=32)).train()
+    handles = [*_watch(model, 'the last batch is one image')]
+    with pytest.raises(ValueError, match=r'backbone\.layer4\.0\.bn1: .* but the last batch is one image'):
+        model.loss([torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)])
+    assert len(handles) == 20

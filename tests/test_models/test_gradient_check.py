@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from tiny import build_ebm, grouped, tiny_vit
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 WIDTH = 8
@@ -103,6 +104,7 @@ WRONG = {
     'data': (lambda f, x: f(x) / x.data.norm(), 'second derivatives of the energy are wrong'),
     'detached': (lambda f, x: f(x.detach()), 'does not depend on the images. Found a layer .*: backbone'),
     'no_grad': (without_gradients, 'does not depend on the images. Found a layer .*: backbone'),
+    'norm of zeros': (lambda f, x: f(x) + normalize(0 * x), 'not finite or wrong for backbone.first'),
     're-entrant checkpoint': (
         lambda f, x: checkpoint(f, x, use_reentrant=True),
         'cannot be differentiated twice .*Found .*torch.utils.checkpoint.CheckpointFunction in backbone',
