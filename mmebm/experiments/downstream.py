@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmebm.experiments.processes import run_config
-from mmebm.experiments.reporting import reporting
+from mmebm.experiments.reporting import reporting, say
 from mmebm.experiments.tasks import TASKS
 from mmebm.planning.config_facts import accumulated, base_batch_size
 
@@ -55,8 +55,8 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
     with Progress(*columns, TimeRemainingColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
         missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
         bar = progress.add_task('Evaluating', total=len(missing))
-        say = partial(progress.console.print, highlight=False, soft_wrap=True)
-        futures = {pool.submit(_do, run, jobs, gpus, say): run for run in missing}
+        say_above_bar = partial(progress.console.print, highlight=False, soft_wrap=True)
+        futures = {pool.submit(_do, run, jobs, gpus, say_above_bar): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
@@ -106,7 +106,7 @@ def logged(run: Run) -> list[dict]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def _do(run: Run, jobs: int, gpus: int, say: Callable[[str], None]) -> str:
+def _do(run: Run, jobs: int, gpus: int, say: Callable[[str], None] = say) -> str:
     """Do one run, saying how far it is; returns its figures as text."""
     start = time.time()
     say(f'{run.name}: started')

@@ -332,7 +332,7 @@ def test_input_energy_is_logged_and_training_is_bitwise_the_same(tiny, shapes, e
     weights = []
     for with_hook in (True, False):
         cfg = tiny(shapes)
-        (hook,) = cfg.custom_hooks
+        hook, _ = cfg.custom_hooks  # and progress
         hook.update(config=config, checkpoint=checkpoint, interval=2, size=32)
         cfg.custom_hooks = [hook] if with_hook else []
         with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -178,7 +178,7 @@ def test_terms_are_equal(name):
     if not name.startswith('finetune'):
         assert cfg.param_scheduler == ours.param_scheduler
         assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
-        hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook']
+        hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook', 'mmebm.ProgressHook']
         whitened = ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
         assert [hook['type'] for hook in cfg.custom_hooks] == hooks + whitened
 
