@@ -14,7 +14,7 @@ from mmebm.error_text import counted, first_few
 # What OpenCV decodes, by its manual and by trial; OpenEXR is left out, which it only reads if told to.
 EXTENSIONS = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.jp2', '.j2k', '.png', '.apng', '.webp', '.avif', '.gif', '.bmp'),
-    *('.dib', '.tif', '.tiff', '.pbm', '.pgm', '.ppm', '.pnm', '.pam', '.pxm', '.pfm', '.hdr', '.pic', '.ras', '.sr'),
+    *('.dib', '.tif', '.tiff', '.pbm', '.pgm', '.ppm', '.pnm', '.pam', '.pxm', '.ras', '.sr'),
 )
 
 # Folders that systems leave beside data: of macOS archives, of Synology's and QNAP's servers, of Windows, of ext4.

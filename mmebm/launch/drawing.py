@@ -47,8 +47,10 @@ def check_tta(cfg: Config) -> None:
             f'--tta averages the class scores of a classifier over flipped images; {type_name(cfg.model)} predicts '
             'none, and the config has no tta_model of its own. Leave --tta out'
         )
-    if 'pipeline' not in ((cfg.get('test_dataloader') or {}).get('dataset') or {}):
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    if 'pipeline' not in dataset or 'datasets' in dataset:
         raise ValueError(
-            '--tta flips images at the end of test_dataloader.dataset.pipeline, which the config does not have. '
+            '--tta flips images at the end of test_dataloader.dataset.pipeline, which the config does not have '
+            'or no image passes through (a ConcatDataset). '
             'Leave --tta out'
         )

@@ -118,12 +118,12 @@ def test_other_engines_pass(engine):
 def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     path = tmp_path / 'sharded.py'
-    path.write_text("model = dict(type='mmebm.EBMAlgorithm')\nstrategy = dict(type='FSDPStrategy')\n")
+    path.write_text(f"model = {MODEL}\nstrategy = dict(type='FSDPStrategy')\n")
     with pytest.raises(ValueError, match=r'^strategy\.type='):
         run_script(load_script('train'), [str(path)], prepare_training)
     script, tested = load_script('test'), []
     script.Runner = SimpleNamespace(from_cfg=lambda cfg: SimpleNamespace(test=lambda: tested.append(cfg.strategy.type)))
-    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
+    torch.save(dict(state_dict=build().state_dict()), tmp_path / 'a.pth')
     run_script(script, [str(path), str(tmp_path / 'a.pth')], prepare_test)
     assert tested == ['FSDPStrategy']
 
@@ -136,20 +136,21 @@ def alone(tmp_path):
     torch.distributed.destroy_process_group()
 
 
+MODEL = dict(
+    type='mmebm.EBMAlgorithm',
+    backbone=dict(
+        type='mmpretrain.VisionTransformer',
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+        img_size=8,
+        patch_size=4,
+        out_type='raw',
+    ),
+    head=dict(type='mmebm.EnergyHead', in_channels=16),
+)
+
+
 def build():
-    return MODELS.build(
-        dict(
-            type='mmebm.EBMAlgorithm',
-            backbone=dict(
-                type='VisionTransformer',
-                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-                img_size=8,
-                patch_size=4,
-                out_type='raw',
-            ),
-            head=dict(type='mmebm.EnergyHead', in_channels=16),
-        )
-    )
+    return MODELS.build(MODEL)
 
 
 def fsdp1(model, mesh, **options):
