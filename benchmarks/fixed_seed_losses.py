@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from benchmarks.output import REPOSITORY
 from mmebm.config_files import find_config
 from mmebm.experiments.results import hardware, stamp
-from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.launch.machine import adapt_to_cpu
 
 RECORD = Path(__file__).parent / 'results' / 'fixed_seed_losses.json'
 ITERATIONS = 30

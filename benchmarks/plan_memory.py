@@ -24,7 +24,7 @@ from benchmarks.memory import MALLOC_SETTINGS, peak_memory
 from benchmarks.output import REPOSITORY, RESULTS
 from mmebm.config_files import find_config
 from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
-from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.launch.machine import adapt_to_cpu
 from mmebm.planning.config_facts import autocast_type, precision_name
 from mmebm.planning.step_cost import build_model, step_cost
 

@@ -75,10 +75,12 @@ INSTALLED = """
 import json
 from pathlib import Path
 
+import numpy as np
+
 import mmebm
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmpretrain import get_model, list_models
+from mmpretrain import FeatureExtractor, get_model, list_models
 
 Path('mine.py').write_text("_base_ = 'mmebm::ebm_vit-t_folder.py'")
 inherited = Config.fromfile('mine.py')
@@ -89,6 +91,7 @@ print('RESULT', json.dumps(dict(
     downstream=get_config('mmebm::finetune/finetune_ebm-vit-b_in1k.py').model.type,
     listed='ebm_vit-t_folder' in list_models('*ebm*'),
     model=type(get_model('ebm_vit-t_shapes')).__name__,
+    features=[*FeatureExtractor('ebm_vit-t_shapes', device='cpu')(np.zeros((32, 32, 3), np.uint8))[0][-1].shape],
 )))
 """
 
@@ -119,6 +122,7 @@ def test_configs_and_models_are_found_by_name(run_installed):
         downstream='ImageClassifier',
         listed=True,
         model='EBMAlgorithm',
+        features=[65, 64],  # a class token and 8 x 8 patches
     )
 
 

@@ -11,7 +11,7 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from mmebm.launch.scripts import adapt_to_cpu
+from mmebm.launch.machine import adapt_to_cpu
 from mmebm.model_building import build_initialized
 from mmebm.planning.config_facts import step_options
 from mmebm.planning.step_cost import OpCounter

@@ -3,7 +3,6 @@
 import gc
 import importlib.util
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,22 +13,15 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.config_files import find_config
-from mmebm.config_tree import nested_dicts
 from mmebm.evaluation import DumpPredictions
-from mmebm.launch.checks.channels import check_channels_of
-from mmebm.launch.checks.classes import check_classes
-from mmebm.launch.checks.engines import check_engine_config
-from mmebm.launch.checks.memory import check_memory
-from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
-from mmebm.launch.checks.save_best import check_save_best
-from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.command_line import OptionAction, expanded
-from mmebm.launch.drawing import adapt_drawing, check_tta
-from mmebm.launch.options import check_data_roots, merge_options
+from mmebm.launch.drawing import check_tta
+from mmebm.launch.machine import adapt_to_cpu
+from mmebm.launch.options import merge_options
+from mmebm.launch.preparation import mend_collate, prepare_test, prepare_training
 from mmebm.launch.runner import CheckedRunner
-from mmebm.launch.start import check_readable, choose_start
+from mmebm.launch.start import choose_start
 from mmebm.launch.terminal import concise_terminal
-from mmebm.model_building import type_name
 from mmebm.quiet_imports import import_quietly
 
 
@@ -110,111 +102,11 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
     leave_process_group()
 
 
-def prepare_training(cfg: Config) -> None:
-    """Check and complete a training's config, before any work is lost on what cannot succeed.
-
-    Raises:
-        FileNotFoundError: A data set's folder, or the weights to start or to resume from, are missing.
-        ValueError: The engine, the scaling of learning rates, the classes, the weights, the memory, the checkpoint to
-            resume from or the figure of the best one do not fit.
-    """
-    check_engine_config(cfg)
-    check_auto_scale(cfg)
-    check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
-    check_classes(cfg, ('train_dataloader', 'val_dataloader'))
-    check_pretrained(cfg)
-    check_load_from(cfg)
-    check_memory(cfg)
-    check_channels_of(cfg)
-    check_save_best(cfg)
-    # In every training, also of configs of mmpretrain, mmseg and mmdet.
-    add_hook(cfg, 'BatchOfOneHook')
-    if cfg.get('resume') and cfg.get('load_from'):
-        check_readable(cfg.load_from)
-        if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself
-            add_hook(cfg, 'ResumeHook')
-
-
-def add_hook(cfg: Config, name: str) -> None:
-    """Add one of mmebm's hooks to a config, unless it has it."""
-    hooks = cfg.get('custom_hooks') or []
-    if name not in map(type_name, hooks):
-        cfg.custom_hooks = [*hooks, dict(type=f'mmebm.{name}')]
-
-
-def prepare_test(cfg: Config) -> None:
-    """Check a test's config.
-
-    Raises:
-        FileNotFoundError: The data set's folder or the checkpoint is missing.
-        ValueError: The classes differ from those of training, or the checkpoint is not one of the model.
-    """
-    cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
-    adapt_drawing(cfg)
-    check_data_roots(cfg, ('test_dataloader',))
-    check_classes(cfg, ('test_dataloader',))
-    check_channels_of(cfg)
-    check_tested(cfg)
-
-
-def check_auto_scale(cfg: Config) -> None:
-    """Refuse ``--auto-scale-lr`` where mmengine would scale for a batch that is not the training's.
-
-    Raises:
-        ValueError: Batches are accumulated, which it does not count.
-    """
-    counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    if (cfg.get('auto_scale_lr') or {}).get('enable') and counts > 1:
-        raise ValueError(
-            f'--auto-scale-lr leaves optim_wrapper.accumulative_counts={counts} out of the total batch, so that the '
-            f'learning rate would be {counts} times too small; tools/plan.py CONFIG --gpus N --gpu KIND gives the '
-            'right one, for --cfg-options optim_wrapper.optimizer.lr=...'
-        )
-
-
 def how_to_resume(work_dirs: Sequence[Path]) -> str:
     """Where an interrupted run has left its last checkpoint, if it has; its folder is known once it has a config."""
     files = [folder / 'last_checkpoint' for folder in work_dirs]
     checkpoints = [file.read_text().strip() for file in files if file.is_file()]
     return f'{checkpoints[0]} is the last checkpoint; --resume continues from it' if checkpoints else ''
-
-
-def mend_collate(cfg: Config) -> None:
-    """Let the dataloaders collate as their config says."""
-    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataloader = cfg.get(section)
-        if dataloader is None:
-            continue
-        if cfg.get('default_scope') in ('mmseg', 'mmdet'):
-            # The runner's default; mmpretrain's script would set its own.
-            dataloader.setdefault('collate_fn', dict(type='pseudo_collate'))
-        if isinstance(dataloader.get('collate_fn'), dict):
-            # Comes with inheritance from `mmpretrain::`, and the runner would pass it to the function.
-            dataloader.collate_fn.pop('_scope_', None)
-
-
-def adapt_to_cpu(cfg: Config) -> None:
-    """Let a config for GPUs run without one: in float32, with gloo between processes, and without pinned memory."""
-    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        (cfg.get(section) or {}).pop('pin_memory', None)  # torch would warn in every epoch
-    wrapper = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
-        warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
-        wrapper.type = 'OptimWrapper'
-        for option in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(option, None)
-    if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
-        torch.distributed.init_process_group('gloo')
-        for _, node in nested_dicts(cfg._cfg_dict):
-            if node.get('type') == 'SyncBN':  # needs GPUs as well
-                node['type'] = 'BN'
-        ddp = dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
-        )
-        cfg.setdefault('model_wrapper_cfg', ddp)
 
 
 def leave_process_group() -> None:

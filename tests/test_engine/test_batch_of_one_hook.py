@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmebm.engine.hooks.batch_of_one_hook import _watch
-from mmebm.launch.scripts import prepare_training
+from mmebm.launch.preparation import prepare_training
 
 
 class Numbers(Dataset):

@@ -17,7 +17,8 @@ from torch.optim import SGD
 
 from mmebm.engine import ShardedOptimizerHook
 from mmebm.launch.checks.engines import check_engine_config
-from mmebm.launch.scripts import load_script, prepare_test, prepare_training, run_script
+from mmebm.launch.preparation import prepare_test, prepare_training
+from mmebm.launch.scripts import load_script, run_script
 from mmebm.models import EBMAlgorithm
 from mmebm.models.selfsup.checks import check_engine
 

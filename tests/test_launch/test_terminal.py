@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmebm import commands
-from mmebm.launch import scripts, terminal
+from mmebm.launch import terminal
+from mmebm.launch.machine import adapt_to_cpu
 from mmebm.quiet_imports import import_quietly
 
 ROOT = Path(__file__).parents[2]
@@ -124,5 +125,5 @@ def test_imports_are_quiet_and_leave_missing_packages_to_others(tmp_path, monkey
 
 def test_without_a_gpu_no_memory_is_pinned():
     cfg = Config(dict(train_dataloader=dict(pin_memory=True), val_dataloader=None, test_dataloader=dict(a=1)))
-    scripts.adapt_to_cpu(cfg)
+    adapt_to_cpu(cfg)
     assert cfg.to_dict() == dict(train_dataloader=dict(), val_dataloader=None, test_dataloader=dict(a=1))

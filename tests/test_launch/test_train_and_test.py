@@ -6,7 +6,8 @@ from mmpretrain.registry import MODELS
 from mmebm import config_files
 from mmebm.config_files import find_config
 from mmebm.launch import options, scripts
-from mmebm.launch.scripts import load_script, prepare_test, prepare_training, run_script
+from mmebm.launch.preparation import prepare_test, prepare_training
+from mmebm.launch.scripts import load_script, run_script
 
 CONFIG = """
 default_scope = 'mmpretrain'

@@ -17,7 +17,7 @@ from torch.optim import SGD
 from mmebm.config_files import find_config
 from mmebm.corruptions import CorruptedPair, Grayscale
 from mmebm.launch.checks.channels import check_channels_of
-from mmebm.launch.scripts import prepare_test
+from mmebm.launch.preparation import prepare_test
 
 THREE = dict(mean=[123.0, 116.0, 103.0], std=[58.0, 57.0, 57.0], to_rgb=True)
 ONE = dict(mean=[120.0], std=[60.0])

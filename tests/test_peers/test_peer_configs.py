@@ -13,8 +13,8 @@ from mmpretrain.structures import DataSample
 
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes
+from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import replace_data_root
-from mmebm.launch.scripts import adapt_to_cpu
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']

@@ -1,0 +1,32 @@
+"""Adapts a config to the machine."""
+
+import warnings
+
+import torch
+from mmengine.config import Config
+
+from mmebm.config_tree import nested_dicts
+
+
+def adapt_to_cpu(cfg: Config) -> None:
+    """Let a config for GPUs run without one: in float32, with gloo between processes, and without pinned memory."""
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        (cfg.get(section) or {}).pop('pin_memory', None)  # torch would warn in every epoch
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
+        warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
+        wrapper.type = 'OptimWrapper'
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(option, None)
+    if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
+        torch.distributed.init_process_group('gloo')
+        for _, node in nested_dicts(cfg._cfg_dict):
+            if node.get('type') == 'SyncBN':  # needs GPUs as well
+                node['type'] = 'BN'
+        ddp = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
+        )
+        cfg.setdefault('model_wrapper_cfg', ddp)
