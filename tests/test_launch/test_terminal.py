@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,24 @@ def interrupted(tmp_path_factory):
     (folder / 'tiny.py').write_text(CONFIG)
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(folder / 'tiny.py'), '--work-dir', str(folder / 'out')]
     environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs behind `&`
+    )
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if 'Epoch(val) [2]' in line:
-            process.send_signal(signal.SIGINT)
-            break
-    lines += process.communicate(timeout=120)[0].splitlines(keepends=True)
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if 'Epoch(val) [2]' in line:
+                process.send_signal(signal.SIGINT)
+                break
+        lines += process.communicate(timeout=120)[0].splitlines(keepends=True)
+    finally:
+        process.kill()
     (log,) = (folder / 'out').glob('*/*.log')
     return ''.join(lines), process.returncode, log.read_text()
 
