@@ -57,9 +57,9 @@ class CorruptedPair(BaseTransform):
                 'MultiView or another CorruptedPair before it in the pipeline. It makes two views itself; take the '
                 'other one out'
             )
-        if is_of_inferencer(results):
-            return results
         clean = contiguous(to_pixel_units(results['img']))
+        if is_of_inferencer(results):
+            return {**results, 'img': clean}
         self._seed_composes()
         corrupted = self.corruption({**results, 'img': clean.copy()})
         if corrupted is None:

@@ -47,6 +47,7 @@ def test_an_inferencers_image_stays_clean():
     pair = CorruptedPair(GaussianNoise(seed=0))
     image = dict(img=picture(), img_shape=(32, 32), ori_shape=(32, 32))
     np.testing.assert_array_equal(pair(dict(image))['img'], picture())
+    np.testing.assert_allclose(pair(image | dict(img=picture(np.uint16)))['img'], picture(), rtol=1e-6)
     for of_a_data_set in (dict(sample_idx=0), dict(sample_idx=0, img_path='a.png')):
         assert isinstance(pair(image | of_a_data_set)['img'], list)
 

@@ -83,6 +83,22 @@ def test_our_loader_under_its_own_name_takes_the_inferencers_image(images):
     assert difference < 0.01  # the resized 8-bit image is rounded
 
 
+@pytest.mark.parametrize('name', [dict(type='mmebm.LoadImage'), dict(type='LoadImageFromFile', _scope_='mmebm')])
+def test_features_of_files_follow_the_loader(name, tmp_path):
+    plain = np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'plain.png'), plain)
+    cv2.imwrite(str(tmp_path / 'deep.png'), plain.astype(np.uint16) * 16)  # 4080 at most
+    cfg = tiny('ebm_vit-t_folder')
+    extract = FeatureExtractor(cfg, device='cpu')
+    (expected,) = extract(str(tmp_path / 'plain.png'))
+    cfg.test_dataloader.dataset.pipeline[0] = name | dict(value_range=(0, 4080))
+    extract.model._config = cfg
+    deep = FeatureExtractor(extract.model, device='cpu')
+    array = cv2.imread(str(tmp_path / 'deep.png'), cv2.IMREAD_UNCHANGED)
+    for (features,) in (deep(str(tmp_path / 'deep.png')), deep(array)):
+        torch.testing.assert_close(features[-1], expected[-1], atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize('phase', ['train', 'test'])
 @pytest.mark.parametrize('name', ['ebm_vit-t_folder', 'peers/ebm-patches_vit-w128_32px'])
 def test_verify_dataset_lists_broken_files(name, phase, images, tmp_path, monkeypatch):
