@@ -5,7 +5,7 @@ computes with detached tensors, ``torch.no_grad()``, ``.detach()`` or ``.item()`
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -103,7 +103,7 @@ class _Energies:
     def check(self, energy: Tensor, loss_fn: LossFn) -> None:
         """As ``check_gradients``, given the energies of x."""
         try:
-            depends_on_x = energy.requires_grad and _gradients(energy.sum(), [self.x])[0] is not None
+            depends_on_x = energy.requires_grad and _gradients(energy.sum(), self.x)[0] is not None
             found, unused = self.second_derivatives(loss_fn) if depends_on_x else (None, [])
         except torch.OutOfMemoryError:
             _warn(self.model, 'second derivatives are not checked, for want of memory')
@@ -125,14 +125,14 @@ class _Energies:
     def second_derivatives(self, loss_fn: LossFn) -> tuple[Tensor, list[str]]:
         """Gradients of the energies' slope along a direction of x, projected, (P,); names that get no gradient."""
         _, gradient = energy_gradient(self, self.x, create_graph=True)
-        gradients = _gradients((gradient * self.direction).sum(), [*self.parameters.values()])
+        gradients = _gradients((gradient * self.direction).sum(), self.x, *self.parameters.values())[1:]
         found = self._project(gradients)
         without = [name for name, gradient in zip(self.parameters, gradients, strict=True) if gradient is None]
         if not without:
             return found, []
         with self.conditions():
             loss = loss_fn(self.x, self.batch)
-        of_loss = _gradients(loss, [self.parameters[name] for name in without])
+        of_loss = _gradients(loss, self.x, *(self.parameters[name] for name in without))[1:]
         return found, [name for name, gradient in zip(without, of_loss, strict=True) if gradient is None]
 
     def wrong(self, found: Tensor) -> list[str] | None:
@@ -158,8 +158,8 @@ class _Energies:
     def _finite_differences(self, step: float) -> Tensor:
         """Second derivatives (P,) by central differences of first ones."""
         after, before = (
-            self._project(_gradients(self(x.detach().requires_grad_()).sum(), [*self.parameters.values()]))
-            for x in (self.x + step * self.direction, self.x - step * self.direction)
+            self._project(_gradients(self(x).sum(), x, *self.parameters.values())[1:])
+            for x in ((self.x + sign * step * self.direction).detach().requires_grad_() for sign in (1, -1))
         )
         return (after - before) / (2 * step)
 
@@ -178,8 +178,12 @@ class _Energies:
             yield torch.empty_like(parameter, requires_grad=False).normal_(generator=self.generator)
 
 
-def _gradients(scalar: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(scalar, inputs, allow_unused=True)
+def _gradients(scalar: Tensor, x: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of x, as in training, and of other tensors.
+
+    Asked for those of its weights alone, torch's group normalisation crashes on a CPU (2.11, channels-last images).
+    """
+    return torch.autograd.grad(scalar, [x, *others], allow_unused=True)
 
 
 def _agree(found: Tensor, expected: Tensor, slack: Tensor | float = 0.0) -> Tensor:

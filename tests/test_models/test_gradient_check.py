@@ -172,6 +172,15 @@ def test_what_is_right_passes_without_a_word(name):
         build(RIGHT[name]).loss(pair())
 
 
+def test_a_group_norm_of_channels_last_images_behind_frozen_layers_does_not_crash():
+    """Such as in mmpretrain's PoolFormer; torch crashes if asked for its weights alone."""
+    model = build(lambda f, x: f(x))
+    model.backbone.first.requires_grad_(False)
+    model.backbone.middle.insert(0, nn.GroupNorm(1, WIDTH))
+    inputs = [images.contiguous(memory_format=torch.channels_last) for images in pair(size=64)]
+    assert model.loss(inputs)['loss'].isfinite()
+
+
 def test_statistics_that_a_forward_pass_moves_do_not_disturb():
     """Spectral normalisation moves its vectors in every forward pass."""
     model = build(lambda f, x: f(x))
