@@ -41,6 +41,34 @@ def test_mmengine_takes_the_figures_that_are_named(key):
     assert CheckpointHook(**{k: v for k, v in cfg.default_hooks.checkpoint.items() if k != 'type'}).rules == ['greater']
 
 
+@pytest.mark.parametrize(
+    'key',
+    [
+        'restoration/psnr_restored_db',  # as the terminal's table has it, by corruption
+        'psnr_restored_db',
+        'restoration/noise/psnr_restored_db',  # of no corruption here
+        'energy/mask/energy_clean',  # better if less, or if greater?
+    ],
+)
+def test_what_would_stop_the_training_after_its_first_validation(key):
+    cfg = config(key, 'mmebm.RestorationMetric', 'mmebm.EnergyMetric')
+    transforms = [[dict(type='mmebm.PatchMask', ratio=0.5, patch_size=4)], [dict(type='mmebm.GaussianNoise', sigma=9)]]
+    choice = dict(type='RandomChoice', transforms=transforms)
+    cfg.val_dataloader.dataset = dict(pipeline=[dict(type='mmebm.CorruptedPair', corruption=choice)])
+    for right in ('restoration/mask/psnr_restored_db', 'energy/denoise+mask/auroc'):
+        cfg.default_hooks.checkpoint.save_best = right
+        check_save_best(cfg)
+    cfg.default_hooks.checkpoint.save_best = key
+    with pytest.raises(ValueError, match=r'auroc, energy/CORRUPTION/pair_accuracy, with a corruption .* denoise, mask'):
+        check_save_best(cfg)
+
+
+def test_a_metric_with_a_prefix_of_its_own():
+    cfg = config('p/mask/psnr_restored_db', 'mmebm.RestorationMetric')
+    cfg.val_evaluator[0].prefix = 'p'
+    check_save_best(cfg)
+
+
 def test_other_metrics_are_mmengines_to_check():
     check_save_best(config('auto', 'Accuracy'))
     check_save_best(config('anything', 'Accuracy', 'mmebm.EnergyMetric'))

@@ -1,9 +1,14 @@
 """Checks which figure of the validation selects the best checkpoint."""
 
+import re
+
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
+from mmebm.config_tree import nested_dicts
+from mmebm.corruptions import Corruption
 from mmebm.model_building import type_name
+from mmebm.registry import TRANSFORMS
 
 KEY = 'default_hooks.checkpoint.save_best'
 
@@ -18,6 +23,12 @@ FIGURES = {
 
 # What is better if greater, besides what mmengine knows.
 GREATER = ('psnr', 'ssim', 'auroc')
+
+# Figures that are neither better if greater nor if less, unless the config says which (``rule``).
+NEITHER = 'energy_'
+
+# Of images without a corruption, and of transforms that do not say their name.
+NAMELESS = {'all', 'custom'}
 
 
 def check_save_best(cfg: Config) -> None:
@@ -41,13 +52,37 @@ def check_save_best(cfg: Config) -> None:
     if not hook.get('rule'):
         hook.setdefault('greater_keys', [*CheckpointHook._default_greater_keys, *GREATER])
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, (list, tuple)) else [cfg.val_evaluator]
-    names = [type_name(evaluator) for evaluator in evaluators]
-    ours = [figure for name in names for figure in FIGURES.get(name, ())]
-    endings = [figure.rpartition('/')[2] for figure in ours]
+    is_ours = all(type_name(evaluator) in FIGURES for evaluator in evaluators)
+    figures = [figure for evaluator in evaluators for figure in _figures(evaluator)]
+    if not hook.get('rule'):
+        figures = [figure for figure in figures if not figure.rpartition('/')[2].startswith(NEITHER)]
+    names = corruption_names(cfg)
     for key in keys:
-        is_missing = all(name in FIGURES for name in names) and key.rpartition('/')[2] not in endings
-        if is_missing or ours and key == 'auto':
+        if (is_ours and not _is_one(key, figures, names)) or (figures and key == 'auto'):
             raise ValueError(
-                f'{KEY}={key!r} selects no figure that training improves; name one of {", ".join(ours)}, with the name '
-                'of a corruption as the log of a validation has it, such as mask'
+                f'{KEY}={key!r} selects no figure that training improves; name one of {", ".join(figures)}, with a '
+                f'corruption of the validation in it: {", ".join(sorted(names)) or "as the log names it"}'
             )
+
+
+def corruption_names(cfg: Config) -> set[str]:
+    """The names that a validation's corruptions have in its figures; those of a chain are joined by ``+``."""
+    nodes = [node for _, node in nested_dicts(cfg.val_dataloader)]
+    pairs = [node for node in nodes if type_name(node) == 'CorruptedPair']
+    types = [node['type'] for pair in pairs for _, node in nested_dicts(dict(pair)) if node.get('type')]
+    classes = [TRANSFORMS.get(found) if isinstance(found, str) else found for found in types]
+    return {cls.name for cls in classes if isinstance(cls, type) and issubclass(cls, Corruption)}
+
+
+def _figures(evaluator: dict) -> list[str]:
+    """The figures of one of this package's metrics, which may have a prefix of its own."""
+    figures = FIGURES.get(type_name(evaluator), ())
+    prefix = evaluator.get('prefix')
+    return [f'{prefix}/{figure.partition("/")[2]}' if prefix else figure for figure in figures]
+
+
+def _is_one(key: str, figures: list[str], names: set[str]) -> bool:
+    """Whether a key is one of the figures, with corruptions that there are, as far as they are known."""
+    matches = [re.fullmatch(re.escape(figure).replace('CORRUPTION', '([^/]+)'), key) for figure in figures]
+    known = names | NAMELESS
+    return any(match and (not names or known.issuperset(match[1].split('+'))) for match in matches)
