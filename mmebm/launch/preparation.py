@@ -7,7 +7,7 @@ from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.memory import check_memory
-from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
+from mmebm.launch.checks.pretrained import check_load_from, check_pretrained, forget_pretrained
 from mmebm.launch.checks.save_best import check_save_best
 from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.drawing import adapt_drawing
@@ -28,6 +28,9 @@ def prepare_training(cfg: Config) -> None:
     check_auto_scale(cfg)
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))
     check_classes(cfg, ('train_dataloader', 'val_dataloader'))
+    is_resumed = cfg.get('resume') and cfg.get('load_from')
+    if is_resumed:
+        forget_pretrained(cfg)
     check_pretrained(cfg)
     check_load_from(cfg)
     check_memory(cfg)
@@ -35,7 +38,7 @@ def prepare_training(cfg: Config) -> None:
     check_save_best(cfg)
     # In every training, also of configs of mmpretrain, mmseg and mmdet.
     add_hook(cfg, 'BatchOfOneHook')
-    if cfg.get('resume') and cfg.get('load_from'):
+    if is_resumed:
         check_readable(cfg.load_from)
         if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself
             add_hook(cfg, 'ResumeHook')

@@ -226,6 +226,7 @@ def test_settings_that_hold_from_here_on_are_listed():
         'train_dataloader.dataset.pipeline.0.ratio': 0.6,
         'train_dataloader.num_workers': 0,
         'model.training_step.compile': False,
+        'model.backbone': dict(init_cfg=dict(type='Pretrained', checkpoint='moved.pth')),  # the checkpoint replaces it
         'work_dir': 'y',
         'auto_scale_lr.enable': True,
     }

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from tiny import tiny_vit
 
-from mmebm.launch.checks.pretrained import check_load_from, check_pretrained
+from mmebm.launch.checks.pretrained import check_load_from, check_pretrained, forget_pretrained
 from mmebm.launch.checks.tested import check_tested
 from mmebm.model_building import build
 
@@ -200,6 +200,17 @@ def test_a_forgotten_prefix_is_named():
     cfg = config(CLASSIFIER, model__backbone__init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
     with pytest.raises(ValueError, match=r'The network in it is under "backbone\.": set init_cfg\.prefix=backbone\.'):
         check_pretrained(cfg)
+
+
+def test_a_missing_file_is_named_with_its_key_and_not_missed_by_a_resumed_training():
+    init = dict(type='Pretrained', checkpoint='gone.pth', prefix='backbone.')
+    cfg = config(CLASSIFIER, model__backbone__init_cfg=[dict(type='Kaiming', layer='Conv2d'), init])
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth": set .* model\.backbone\.init_cfg\.1\.checkpoint=FILE'):
+        check_pretrained(cfg)
+    cfg.model.pretrained = 'gone.pth'
+    forget_pretrained(cfg)
+    assert cfg.model.backbone.init_cfg is cfg.model.pretrained is None
+    check_pretrained(cfg)
 
 
 def test_an_auxiliary_head_is_not_tested():

@@ -21,6 +21,9 @@ FREE = ('model.training_step', 'train_dataloader.num_workers', 'train_dataloader
         'train_dataloader.persistent_workers', 'train_dataloader.prefetch_factor', 'train_cfg.val_interval',
         'train_cfg.val_begin')  # fmt: skip
 
+# How weights begin, before the checkpoint's replace them.
+BEGINNING = {'init_cfg', 'pretrained'}
+
 # What the checkpoint brings along, so that the present setting would be ignored or would not fit.
 FIXED = ('model', 'data_preprocessor', 'train_cfg.type', 'train_cfg.by_epoch', 'optim_wrapper.constructor',
          'optim_wrapper.optimizer.type', 'optim_wrapper.optimizer.optimizer_type',
@@ -62,7 +65,7 @@ def changed_settings(checkpoint: Mapping[str, Any], cfg: Config, path: str) -> d
     meta = checkpoint['meta']
     old, new = settings(meta.get('cfg') or ''), settings(cfg.pretty_text)
     changed = differences(*({key: side[key] for key in TRAINING if key in side} for side in (old, new)))
-    changed = {key: pair for key, pair in changed.items() if old and not _below(key, FREE)}
+    changed = {key: pair for key, pair in changed.items() if old and not _is_free(key)}
     fixed = {key: pair for key, pair in changed.items() if _below(key, FIXED)}
     seed = (cfg.get('randomness') or {}).get('seed')
     if None not in (seed, meta.get('seed')) and seed != meta['seed']:
@@ -74,6 +77,10 @@ def changed_settings(checkpoint: Mapping[str, Any], cfg: Config, path: str) -> d
             f'{listed}. Set them as they were, or {new_training(path)}'
         )
     return changed
+
+
+def _is_free(key: str) -> bool:
+    return _below(key, FREE) or not BEGINNING.isdisjoint(key.split('.'))
 
 
 def _below(key: str, prefixes: tuple[str, ...]) -> bool:

@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmebm.checkpoint import Checkpoint, loading_configs, part, read_loadable
-from mmebm.config_tree import nested_dicts
+from mmebm.config_tree import nested, nested_dicts
 from mmebm.interchange.importing import NOT_THE_BACKBONE
 from mmebm.misfit import COMPUTED, Misfit, load
 from mmebm.model_building import build, complete_model_config
@@ -32,11 +32,23 @@ FROM_BACKBONE = (
 )
 
 
+def forget_pretrained(cfg: Config) -> None:
+    """Let a training that is resumed do without the files that its model was initialised from, in place.
+
+    The checkpoint replaces their weights, and they may be gone.
+    """
+    for _, node in nested_dicts(cfg.get('model')):
+        if loading_configs(node.get('init_cfg')):
+            node['init_cfg'] = None
+        if isinstance(node.get('pretrained'), str):
+            node['pretrained'] = None
+
+
 def check_pretrained(cfg: Config) -> None:
     """Check the files that a config's model, or a part of it, is initialised from (``init_cfg``).
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file; names the key.
         ValueError: The file is no checkpoint, holds what could run code, has nothing under the prefix, or is of another
             architecture.
     """
@@ -47,7 +59,15 @@ def check_pretrained(cfg: Config) -> None:
         for init_cfg in loading_configs(getattr(module, 'init_cfg', None)):
             path, prefix = str(init_cfg['checkpoint']), init_cfg.get('prefix') or ''
             if not _translates(module, path):
-                _warn_of(check_start(module, part(read_loadable(path), prefix), path), path)
+                _warn_of(check_start(module, part(_read_start(path, cfg), prefix), path), path)
+
+
+def _read_start(path: str, cfg: Config) -> Checkpoint:
+    try:
+        return read_loadable(path)
+    except FileNotFoundError as error:
+        key = next((key for key, value in nested(cfg.get('model'), 'model') if value == path), 'init_cfg.checkpoint')
+        raise FileNotFoundError(f'{error}: set --cfg-options {key}=FILE') from None
 
 
 def check_load_from(cfg: Config) -> None:
