@@ -366,7 +366,7 @@ def test_the_hook_takes_the_name_of_a_config(tmp_path):
     model = MODELS.build(Config.fromfile(FOLDER / 'ebm_vit-t_shapes.py').model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
     hook = InputEnergyHook('ebm_vit-t_shapes', str(tmp_path / 'a.pth'), size=32)
-    runner = type('Runner', (), dict(model=model))
+    runner = type('Runner', (), dict(model=model, train_dataloader=None))
     hook.before_train(runner)
     images = torch.rand(2, 3, 32, 32) * 255
     with torch.no_grad():
@@ -386,7 +386,7 @@ def test_bad_input_of_the_hook_is_named(energy_model, tmp_path):
         hook.energies([torch.zeros(2, 3, 32, 32)])
     with pytest.raises(TypeError, match='not of several views'):
         hook.energies(dict(sup=[]))
-    runner = type('Runner', (), dict(model=model))
+    runner = type('Runner', (), dict(model=model, train_dataloader=None))
     with pytest.raises(FileNotFoundError, match='nowhere.pth'):
         InputEnergyHook(config, str(tmp_path / 'nowhere.pth')).before_train(runner)
     other = tmp_path / 'other.py'
