@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from mmebm.config_tree import differences
 from mmebm.engine import ResumeHook
-from mmebm.engine.resuming.position import own_paths
+from mmebm.engine.resuming.position import check_length, own_paths
 from mmebm.engine.resuming.settings import changed_settings
 
 WARM_UP = dict(type='LinearLR', start_factor=0.1, begin=0, end=1, convert_to_iter_based=True)
@@ -144,6 +144,21 @@ def test_a_training_by_iteration(tmp_path):
     _, expected = run(tmp_path / 'whole', **options)
     _, rates = run(tmp_path / 'resumed', resume=tmp_path / 'half/iter_6.pth', **options)
     assert rates == {0: expected[0][6:]}
+    with pytest.raises(
+        ValueError, match=r'has 12 iterations done, more than train_cfg\.max_iters=6: .* larger max_iters'
+    ):
+        run(tmp_path, resume=tmp_path / 'whole/iter_12.pth', train_cfg=train_cfg(6), **by_iteration)
+
+
+def test_that_nothing_is_left_to_train_is_said(half, tmp_path):
+    said = []
+    runner = SimpleNamespace(max_epochs=2, logger=SimpleNamespace(warning=said.append))
+    check_length(1, 'max_epochs', runner, 'a.pth')
+    assert not said
+    check_length(2, 'max_epochs', runner, 'a.pth')
+    assert said[0].startswith('a.pth has all 2 epochs of the training done: nothing is trained')
+    _, rates = run(tmp_path, resume=half / 'epoch_2.pth', epochs=2)
+    assert rates == {}
 
 
 @pytest.mark.parametrize(('iteration', 'epoch'), [(3, 0), (4, 1), (6, 1)])

@@ -42,15 +42,18 @@ class BatchOfOneHook(Hook):
 
 
 def _batch_of_one(loader: DataLoader) -> str | None:
-    """What gives a batch of one image, in words; None if nothing does."""
+    """What gives a batch of one image and what to set, in words; None if nothing does."""
     batches = loader.batch_sampler
     batch_size = getattr(batches, 'batch_size', None)
     if batch_size == 1:
-        return 'train_dataloader.batch_size is 1'
+        return 'train_dataloader.batch_size is 1: set a larger one'
     is_endless = isinstance(loader.sampler, InfiniteSampler)
     if batch_size is None or is_endless or batches.drop_last or len(loader.sampler) % batch_size != 1:
         return None
-    return f'of {len(loader.sampler)} images in batches of {batch_size}, the last batch is one image'
+    return (
+        f'of {len(loader.sampler)} images in batches of {batch_size}, the last batch is one image: set '
+        'train_dataloader.drop_last=True or another train_dataloader.batch_size'
+    )
 
 
 def _watch(model: nn.Module, problem: str) -> Iterator[RemovableHandle]:
@@ -63,6 +66,6 @@ def _check(name: str, problem: str, module: nn.Module, args: tuple[Tensor, ...])
     is_training = module.training or (module.running_mean is None and module.running_var is None)
     if is_training and args[0].shape[2:].numel() == 1:
         raise ValueError(
-            f'{name}: batch normalisation of one value per image and channel needs two images or more, but {problem}: '
-            'set train_dataloader.drop_last=True or another train_dataloader.batch_size, or use larger images'
+            f'{name}: batch normalisation of one value per image and channel needs two images or more, but {problem}, '
+            'or use larger images'
         )

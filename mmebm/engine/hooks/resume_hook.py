@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmebm.checkpoint import check_fit
-from mmebm.engine.resuming.position import own_paths, to_epoch_start
+from mmebm.engine.resuming.position import check_length, own_paths, to_epoch_start
 from mmebm.engine.resuming.schedule import hyperparameters, replay, same_optimizer, same_schedule
 from mmebm.engine.resuming.settings import changed_settings, check_complete
 from mmebm.model_building import unwrapped
@@ -47,7 +47,9 @@ class ResumeHook(Hook):
         check_fit(checkpoint['state_dict'], model.state_dict(), path, type(model).__name__)
         own_paths(checkpoint, runner)
         interrupted = False
-        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            check_length(checkpoint['meta']['iter'], 'max_iters', runner, path)
+        else:
             interrupted = to_epoch_start(checkpoint, runner, path)
         if changed:
             listed = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changed.items())

@@ -45,14 +45,35 @@ def to_epoch_start(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> 
             f'An epoch has {present} iterations now, and had {length} in {path}: the batch, the number of processes or '
             f'the data set is another. {epoch} epochs count as done'
         )
-    if epoch > runner.max_epochs:
-        raise ValueError(
-            f'{path} has {epoch} epochs done, more than train_cfg.max_epochs={runner.max_epochs}: there is nothing to '
-            'train. Set a larger max_epochs'
-        )
+    check_length(epoch, 'max_epochs', runner, path)
     interrupted = rest > 0 or epoch != meta['epoch']
     meta.update(epoch=epoch, iter=epoch * present)
     return interrupted
+
+
+def check_length(done: int, key: str, runner: Runner, path: str) -> None:
+    """Check that a training goes on behind its checkpoint; a warning says if it is just finished.
+
+    Args:
+        done: Epochs or iterations.
+        key: ``max_epochs`` or ``max_iters``.
+        runner: Of the training.
+        path: The checkpoint's file, for messages.
+
+    Raises:
+        ValueError: More is done than the training is to have.
+    """
+    length, unit = getattr(runner, key), dict(max_epochs='epochs', max_iters='iterations')[key]
+    if done > length:
+        raise ValueError(
+            f'{path} has {done} {unit} done, more than train_cfg.{key}={length}: there is nothing to train. Set a '
+            f'larger {key}'
+        )
+    if done == length:
+        runner.logger.warning(
+            f'{path} has all {done} {unit} of the training done: nothing is trained. To go on, set a larger '
+            f'train_cfg.{key}'
+        )
 
 
 def own_paths(checkpoint: Mapping[str, Any], runner: Runner) -> None:
