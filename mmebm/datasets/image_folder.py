@@ -24,7 +24,7 @@ class ImageFolder(CustomDataset):
         data_root: The folder.
         data_prefix: A subfolder of ``data_root`` to restrict the search to, such as ``'train'``.
         with_label: Use the first level of subfolders as the classes.
-        extensions: File extensions to include, in lower case; upper case files match too.
+        extensions: File extensions to include, or one of them; upper and lower case match each other.
         lazy_init: Whether to postpone listing the files to ``full_init``.
         **kwargs: The other options of :class:`mmpretrain.datasets.CustomDataset`, such as ``pipeline`` or ``ann_file``.
 
@@ -38,7 +38,7 @@ class ImageFolder(CustomDataset):
         data_root: str = '',
         data_prefix: str | dict = '',
         with_label: bool = False,
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: str | Sequence[str] = EXTENSIONS,
         lazy_init: bool = False,
         **kwargs,
     ) -> None:
@@ -49,7 +49,7 @@ class ImageFolder(CustomDataset):
             data_root=data_root,
             data_prefix=data_prefix,
             with_label=with_label,
-            extensions=extensions,
+            extensions=(extensions,) if isinstance(extensions, str) else extensions,  # not the letters of one
             lazy_init=lazy_init,
             **kwargs,
         )

@@ -94,6 +94,13 @@ def test_an_empty_folder_and_the_extensions_are_named(tmp_path):
         ImageFolder(data_root=str(tmp_path))
 
 
+def test_one_extension_needs_no_list(tmp_path):
+    for name in ('a.jpg', 'b.JPG', 'c.png', 'd.svg'):
+        (tmp_path / name).write_bytes(b'an image')
+    folder = ImageFolder(data_root=str(tmp_path), extensions='.jpg')
+    assert [folder.get_data_info(i)['img_path'][-5:] for i in range(len(folder))] == ['a.jpg', 'b.JPG']
+
+
 # Decoding
 
 
