@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmebm.checkpoint import part, read_checkpoint
+from mmebm.error_text import counted
 from mmebm.experiments.processes import check_same, run_config
 from mmebm.experiments.reporting import reporting, say
 from mmebm.model_building import build
@@ -46,7 +47,7 @@ def train(training: Training) -> None:
     check_same(training.cfg, training.folder)
     if training.checkpoint(training.points[-1]).is_file():
         return
-    say(f'{training.name}: {training.points[-1]} epochs')
+    say(f'{training.name}: {counted(training.points[-1], "epoch")}')
     with reporting(training.name, training.cfg, training.folder):
         run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
 
