@@ -18,6 +18,12 @@ from mmebm.registry import TRANSFORMS
 # Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
 _DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
 
+# How to set the range of values, for messages: a test reads other options than a training.
+_OPTIONS = (
+    '--cfg-options train_dataloader.dataset.pipeline.0.value_range={0} for training, '
+    'test_dataloader.dataset.pipeline.0.value_range={0} for a test, and likewise val_dataloader'
+)
+
 
 class BrokenImageError(OSError):
     """An image file that cannot be read or decoded, or is truncated; the message names it."""
@@ -133,8 +139,8 @@ class LoadImage(LoadImageFromFile):
         if self.value_range is None:
             raise ValueError(
                 f'LoadImage: {path} has {image.dtype} values, here from {image.min():g} to {image.max():g}, whose '
-                'range is not known: set value_range=(BLACK, WHITE), those of your data, in LoadImage (--cfg-options '
-                'train_dataloader.dataset.pipeline.0.value_range=BLACK,WHITE, and likewise in other data loaders)'
+                'range is not known: set value_range=(BLACK, WHITE), those of your data, in LoadImage '
+                f'({_OPTIONS.format("BLACK,WHITE")})'
             )
 
     def _in_pixel_units(self, image: NDArray, source: str) -> NDArray:
@@ -155,8 +161,7 @@ class LoadImage(LoadImageFromFile):
         MMLogger.get_current_instance().warning(
             f'LoadImage: {source} has 16-bit values of at most {highest} out of 65535, of which {left} will be left. '
             f'If your files hold {highest.bit_length()}-bit data, set value_range=(0, {white}) in LoadImage '
-            f'(--cfg-options train_dataloader.dataset.pipeline.0.value_range=0,{white}, and likewise in other data '
-            'loaders). Said once; other files may be alike.'
+            f'({_OPTIONS.format(f"0,{white}")}). Said once; other files may be alike.'
         )
 
     def __setstate__(self, state: dict) -> None:
