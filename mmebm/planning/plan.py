@@ -153,7 +153,7 @@ def notes_on(cfg: Config, plan: dict) -> list[str]:
     """What a plan leaves open, and what has to be set for it."""
     notes = []
     if plan['images_per_second'] is None or plan['speed_is_guess']:
-        guess = ', and the hours are a guess' if plan['speed_is_guess'] else ''
+        guess = ', and the hours are a guess' if plan['speed_is_guess'] and plan['hours'] is not None else ''
         notes.append(
             f'Speed: {plan["variant"]} in {plan["precision"]} has not been measured on {plan["device"]}{guess}: run '
             'python -m benchmarks.step_time there, or give --images-per-second.'
