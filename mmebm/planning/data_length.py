@@ -38,7 +38,7 @@ def length_of(dataset: Mapping[str, Any], scope: str | None = None) -> Length:
     kind, files = class_of(dataset, DATASETS, scope), files_of(dataset)
     if isinstance(kind, type) and issubclass(kind, CustomDataset) and files.exists():
         try:
-            images = len(DATASETS.build(dict(dataset, pipeline=[], lazy_init=False)))
+            images = len(DATASETS.build(dict(dataset, type=kind, pipeline=[], lazy_init=False)))
         except AssertionError as error:  # mmpretrain's way to say so
             raise ValueError(f'{files}: {error}') from error
         return Length(images, f'counted in {files}')

@@ -25,6 +25,7 @@ def test_a_folder_named_imagenet_is_counted(folder):
     assert length_of(dict(type='mmebm.ImageFolder', data_root=folder, data_prefix='train')) == counted
     assert length_of(dict(type='mmebm.LabelledFolder', data_root=folder, split='train')) == counted
     plain = dict(type='CustomDataset', data_root=folder, data_prefix=dict(img_path='train'), with_label=False)
+    assert length_of(dict(plain, type='CustomDataset'), 'mmpretrain').images == 3  # as in a config of mmpretrain
     assert length_of(plain).images == 3  # mmpretrain knows no .webp, but takes what is hidden
 
 
