@@ -16,7 +16,7 @@ class CheckedRunner(Runner):
         """Build mmengine's loop.
 
         Raises:
-            ValueError: It would make no step.
+            ValueError: It would make no step, or one of less than the batches to accumulate.
         """
         loop = super().build_train_loop(loop)
         check_batches(loop, 'train_dataloader')
@@ -24,6 +24,12 @@ class CheckedRunner(Runner):
             raise ValueError(
                 f'The training has no step: train_cfg has max_epochs={loop.max_epochs} and {loop.max_iters} iterations '
                 'in all; set --cfg-options train_cfg.max_epochs=N (or max_iters), 1 or more'
+            )
+        counts = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+        if counts > loop.max_iters:
+            raise ValueError(
+                f'The weights would change once, at the end: optim_wrapper.accumulative_counts={counts} '
+                f'batches are accumulated for a step, and the training has {loop.max_iters}; set fewer, or train longer'
             )
         return loop
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -52,6 +53,8 @@ def check_gradients(model: nn.Module, energy_of: EnergyOf, loss_fn: LossFn, x: T
         RuntimeError: The energy cannot be differentiated twice, or wrongly. The message names the parameters, and the
             functions and layers at fault.
     """
+    # On a CPU, this takes as long as some ten steps of these images.
+    print_log("Checking the model's second derivatives on the first image", logger='current')
     x, conditions = x.detach(), same_conditions(x)
     with conditions():
         _check_energy(model, energy_of(model, batch), x)

@@ -94,6 +94,14 @@ def test_no_steps(tmp_path, train_cfg):
         runner(tmp_path, loader(8), train_cfg).train()
 
 
+def test_more_batches_to_accumulate_than_there_are_are_named(tmp_path):
+    cfg = dict(optim_wrapper=dict(accumulative_counts=7))
+    with pytest.raises(ValueError, match='change once.*accumulative_counts=7 .* the training has 6; set fewer'):
+        runner(tmp_path, loader(12), cfg=cfg).train()
+    cfg['optim_wrapper']['accumulative_counts'] = 6
+    runner(tmp_path, loader(12), cfg=cfg).train()
+
+
 def test_nothing_to_validate_or_to_test_on(tmp_path):
     validation = dict(val_dataloader=loader(0), val_cfg=dict(), val_evaluator=[Nothing()])
     with pytest.raises(ValueError, match=r'val_dataloader\.dataset \(Images\) has no images'):
