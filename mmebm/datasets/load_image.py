@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 import torch
+from mmcv.image import io as mmcv_io
 from mmcv.image.io import imread_flags, supported_backends
 from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import get
@@ -54,6 +55,7 @@ class LoadImage(LoadImageFromFile):
         backend_args: The storage backend, as in :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
+        ImportError: The decoder is not installed.
         ValueError: ``color_type`` or ``imdecode_backend`` is unknown, or ``value_range`` is no range. When called: the
             range of the values, or what their channels mean, is not known.
         BrokenImageError: (when called) The file is missing, empty, truncated or cannot be decoded.
@@ -75,6 +77,8 @@ class LoadImage(LoadImageFromFile):
             raise ValueError(
                 f'LoadImage: imdecode_backend={imdecode_backend!r} is unknown; choose from {supported_backends}.'
             )
+        if imdecode_backend == 'turbojpeg' and mmcv_io.TurboJPEG is None:
+            raise ImportError("LoadImage: imdecode_backend='turbojpeg' needs PyTurboJPEG; install it, or use 'cv2'.")
         is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
         if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')

@@ -105,10 +105,13 @@ def check_data_roots(cfg: Config, sections: tuple[str, ...], advice: str = '') -
 
     Raises:
         FileNotFoundError: a data set's ``data_root`` is no folder here.
+        ValueError: it is a web address, and no list says what is there.
     """
     for section in sections:
         for path, node in nested_dicts(cfg.get(section), section):
             root = node.get('data_root')
+            if str(root).startswith(('http://', 'https://')) and not node.get('ann_file'):
+                raise ValueError(f'{path}.data_root={root}: no folder can be listed over HTTP; download it first')
             downloads = node.get('download', type_name(node) in SELF_DOWNLOADING)
             if not isinstance(root, str) or not root or '://' in root or downloads:
                 continue

@@ -210,3 +210,9 @@ def test_other_numbers_of_channels_are_for_unchanged():
     assert loaded(image, color_type='unchanged')['img'].shape == (8, 8, 7)
     with pytest.raises(ValueError, match=r"shape \(8, 8, 7\) cannot be read with color_type='color'.*'unchanged'"):
         loaded(image)
+
+
+def test_a_decoder_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr('mmcv.image.io.TurboJPEG', None)
+    with pytest.raises(ImportError, match="imdecode_backend='turbojpeg' needs PyTurboJPEG"):
+        LoadImage(imdecode_backend='turbojpeg')

@@ -169,3 +169,11 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root=str(file)))))
     with pytest.raises(FileNotFoundError, match=r'images.zip" \(train_dataloader.dataset.data_root\) is no folder'):
         check_data_roots(cfg, ('train_dataloader',))
+
+
+def test_a_folder_of_the_web_is_not_listed():
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='ImageFolder', data_root='http://x/y'))))
+    with pytest.raises(ValueError, match=r'train_dataloader\.dataset\.data_root=http://x/y: no folder can be listed'):
+        check_data_roots(cfg, ('train_dataloader',))
+    cfg.train_dataloader.dataset.ann_file = 'list.txt'
+    check_data_roots(cfg, ('train_dataloader',))

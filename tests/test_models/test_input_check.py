@@ -157,3 +157,8 @@ def test_inputs_that_are_no_batches(build, collate, message):
         build_ebm().test_step(data)
     with pytest.raises(ValueError, match=message):
         build_ebm().train_step(data, OptimWrapper(SGD(build_ebm().parameters(), lr=0.1)))
+
+
+def test_a_deviation_of_zero():
+    with pytest.raises(ValueError, match=r'data_preprocessor\.std must be positive.*\[58\.0, 0\.0, 57\.0\]'):
+        build_ebm(backbone=tiny_vit(), data_preprocessor=THREE | dict(std=[58.0, 0.0, 57.0]))

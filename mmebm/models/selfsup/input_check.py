@@ -86,10 +86,13 @@ def check_units(owner: str, preprocessor: nn.Module) -> None:
     """Check that a data preprocessor normalises by values in pixel units.
 
     Raises:
-        ValueError: They are in other units, 0 to 1 or those of more than 8 bits.
+        ValueError: They are in other units, 0 to 1 or those of more than 8 bits, or a deviation is not positive.
     """
     if not hasattr(preprocessor, 'mean'):
         return
+    if not (preprocessor.std > 0).all():
+        deviations = preprocessor.std.flatten().tolist()
+        raise ValueError(f'{owner}: data_preprocessor.std must be positive in each channel, not {deviations}')
     mean, std = preprocessor.mean.max().item(), preprocessor.std.max().item()
     if mean > PEAK or (0 < mean <= 1 and std < 1):
         raise ValueError(
