@@ -6,6 +6,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmebm.launch.checks.categories import check_categories
 from mmebm.launch.schedule import mismatch, without_short
 
 
@@ -62,19 +63,21 @@ class CheckedRunner(Runner):
 
 
 def check_batches(loop: BaseLoop, section: str) -> None:
-    """Check that a loop's data loader has at least one batch.
+    """Check that a loop's data loader has at least one batch, and the categories that its config names.
 
     Args:
         loop: Of mmengine; one without such a loader is not checked.
         section: The loader's key in the config.
 
     Raises:
-        ValueError: The data set is empty, or smaller than a batch, which ``drop_last`` drops.
+        ValueError: The data set is empty, or smaller than a batch, which ``drop_last`` drops; or its annotations lack a
+            class.
     """
     loader = getattr(loop, 'dataloader', None)
     dataset = getattr(loader, 'dataset', None)
     if not isinstance(loader, DataLoader) or not isinstance(dataset, Sized):
         return
+    check_categories(dataset, f'{section}.dataset')
     if len(dataset) == 0:
         raise ValueError(
             f'{section}.dataset ({type(dataset).__name__}) has no images, or all of them were filtered out: check its '
