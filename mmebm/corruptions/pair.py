@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,16 @@ class CorruptedPair(BaseTransform):
 
     Raises:
         KeyError: A transform is not registered; the message lists mmebm's.
-        ValueError: The corruption changes the image's shape, or ``strength`` is not within 0 to 1.
+        ValueError: The corruption changes the image's shape, a transform refuses its options, or ``strength`` is not
+            within 0 to 1.
     """
 
     def __init__(
         self, corruption: dict | Callable | Sequence[dict | Callable], strength: float | tuple[float, float] = 1.0
     ):
         self.strength = tuple(strength) if isinstance(strength, (list, tuple)) else (strength, strength)
-        if len(self.strength) != 2 or not 0 <= self.strength[0] <= self.strength[1] <= 1:
+        are_two = len(self.strength) == 2 and all(isinstance(limit, Real) for limit in self.strength)
+        if not (are_two and 0 <= self.strength[0] <= self.strength[1] <= 1):
             raise ValueError(f'CorruptedPair: strength must be in [0, 1], or a range within, not {strength!r}')
         steps = corruption if isinstance(corruption, (list, tuple)) else [corruption]
         try:
@@ -47,6 +50,12 @@ class CorruptedPair(BaseTransform):
         except KeyError as error:
             ours = [f'mmebm.{name}' for name, cls in TRANSFORMS.module_dict.items() if issubclass(cls, Corruption)]
             raise KeyError(f'CorruptedPair: unknown corruption; mmebm has {ours}. {error.args[0]}') from error
+        except AssertionError as error:  # mmcv's RandomChoice compares the sum with 1 exactly, and gives no message
+            raise ValueError(
+                f'CorruptedPair: a transform refuses its options{f" ({error})" if str(error) else ""}. The prob of a '
+                'RandomChoice are floats, one per choice, whose sum is exactly 1; without them all are equally likely. '
+                'Against rounding, write the last one as 1 minus the others, as in [0.7, 0.2, 1 - (0.7 + 0.2)]'
+            ) from error
         self.composes = unseeded_composes(self.corruption)
 
     def transform(self, results: dict) -> dict | None:

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -83,10 +83,16 @@ class Corruption(BaseTransform):
     def _range(self, name: str, value: float | Sequence[float], lowest: float) -> tuple[float, float]:
         """A number as the range from it to itself; a range unchanged."""
         limits = tuple(value) if isinstance(value, Sequence) else (value, value)
-        are_two = len(limits) == 2 and all(isinstance(limit, Real) for limit in limits)
+        are_two = len(limits) == 2 and all(isinstance(limit, Real) and limit < math.inf for limit in limits)
         requirement = f'{name} must be at least {lowest}, or a range of two such numbers, lower first'
         self._check(are_two and lowest <= limits[0] <= limits[1], requirement, value)
         return limits[0], limits[1]
+
+    def _check_share(self, name: str, value: float) -> None:
+        self._check(isinstance(value, Real) and 0 <= value <= 1, f'{name} must be in [0, 1]', value)
+
+    def _check_patch_size(self, value: int) -> None:
+        self._check(isinstance(value, Integral) and value >= 1, 'patch_size must be a whole number, at least 1', value)
 
     def _check(self, is_valid: bool, requirement: str, value: Any) -> None:
         if not is_valid:
@@ -117,11 +123,15 @@ class PatchMask(Corruption):
         seed: int | None = None,
     ):
         super().__init__(seed)
-        self._check(0 <= ratio <= 1, 'ratio must be in [0, 1]', ratio)
-        self._check(patch_size >= 1, 'patch_size must be at least 1', patch_size)
+        self._check_share('ratio', ratio)
+        self._check_patch_size(patch_size)
         self._check(layout in ('random', 'block'), "layout must be 'random' or 'block'", layout)
-        self._check(not isinstance(fill, str) or fill in ('mean', 'noise'), "fill must be 'mean', 'noise' or a colour",
-                    fill)  # fmt: skip
+        is_colour = np.asarray(fill).dtype.kind in 'iuf' and np.size(fill) > 0 and np.isfinite(fill).all()
+        self._check(
+            is_colour or isinstance(fill, str) and fill in ('mean', 'noise'),
+            "fill must be 'mean', 'noise' or a colour",
+            fill,
+        )
         self.ratio = ratio
         self.patch_size = patch_size
         self.draw_mask = random_mask if layout == 'random' else block_mask
@@ -192,8 +202,8 @@ class PatchShuffle(Corruption):
 
     def __init__(self, patch_size: int = 16, share: float = 1.0, seed: int | None = None):
         super().__init__(seed)
-        self._check(0 <= share <= 1, 'share must be in [0, 1]', share)
-        self._check(patch_size >= 1, 'patch_size must be at least 1', patch_size)
+        self._check_share('share', share)
+        self._check_patch_size(patch_size)
         self.patch_size = patch_size
         self.share = share
 

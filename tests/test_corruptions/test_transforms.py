@@ -326,6 +326,14 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: Downsample([5]), r'Downsample: factor must be at least 1, .* two such numbers.*, not \[5\]'),
         (lambda: Downsample([]), r'factor must be at least 1, .*, not \[\]'),
         (lambda: GaussianNoise('50'), "sigma must be at least 0, .*, not '50'"),
+        (lambda: PatchMask('0.6'), r"PatchMask: ratio must be in \[0, 1\], not '0.6'"),
+        (lambda: PatchMask(patch_size=16.0), 'PatchMask: patch_size must be a whole number, at least 1, not 16.0'),
+        (lambda: PatchShuffle(patch_size=(8, 8)), r'patch_size must be a whole number, at least 1, not \(8, 8\)'),
+        (lambda: PatchMask(fill=None), "fill must be 'mean', 'noise' or a colour, not None"),
+        (lambda: PatchMask(fill=[0, float('nan'), 0]), "fill must be 'mean', 'noise' or a colour, not .*nan"),
+        (lambda: GaussianNoise(float('inf')), 'sigma must be at least 0, .*, not inf'),
+        (lambda: CorruptedPair([], strength='0.5'), r"strength must be in \[0, 1\], or a range within, not '0.5'"),
+        (lambda: CorruptedPair([], strength=None), 'strength must be in .*, not None'),
         (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, None))),
          r'fill must be one number or one per channel, of which the image has 1, not \[1, 2, 3\]'),
@@ -338,6 +346,26 @@ def test_without_a_seed_the_corruption_follows_numpy():
 def test_bad_settings_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_shares_of_a_mixture_whose_sum_is_not_exactly_one():
+    noise, mask, blur = (
+        [dict(type='mmebm.GaussianNoise')],
+        [dict(type='mmebm.PatchMask')],
+        [dict(type='mmebm.Downsample')],
+    )
+    mixture = dict(type='mmcv.RandomChoice', transforms=[noise, mask, blur])
+    with pytest.raises(ValueError, match=r'CorruptedPair: .*prob.* as in \[0.7, 0.2, 1 - \(0.7 \+ 0.2\)\]'):
+        CorruptedPair(mixture | dict(prob=[0.7, 0.2, 0.1]))
+    with pytest.raises(ValueError, match=r'refuses its options \(.*Got 3 vs 2'):
+        CorruptedPair(mixture | dict(prob=[0.5, 0.5]))
+    CorruptedPair(mixture | dict(prob=[0.7, 0.2, 1 - (0.7 + 0.2)]))
+
+
+@pytest.mark.parametrize('fill', [np.float32(7), (7, 7, 7), 7])
+def test_colours_may_be_of_numpy(fill):
+    hidden = PatchMask(1, patch_size=np.int64(8), fill=fill)(dict(img=picture()))['img']
+    assert (hidden == 7).all()
 
 
 def test_an_unknown_corruption_is_answered_with_the_known_ones():
