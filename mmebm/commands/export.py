@@ -39,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'Wrote {file}')
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+    return int(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -49,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--config', help="that it was trained with, a path or the name of one of mmebm's configs "
                         '(default: the one that the checkpoint names)')  # fmt: skip
     parser.add_argument('--out', type=path, metavar='FOLDER', help='new or empty (default: beside the checkpoint)')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='to resize position embeddings to')
+    parser.add_argument('--image-size', type=positive, metavar='PIXELS', help='to resize position embeddings to')
     parser.add_argument('--channels', choices=['as-loaded', 'bgr'], default='as-loaded',
                         help='bgr: it was trained on BGR images and is to take RGB ones '
                         '(default: whatever it was trained on)')  # fmt: skip

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from shlex import quote
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -23,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     if left_out:
         print(f'Left out, since the backbone does not have them: {", ".join(left_out)}')
+    checkpoint = quote(str(args.out))
     print(
         f'Wrote {args.out}. To start from it:\n'
-        f'  --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint={args.out} '
+        f'  --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint={checkpoint} '
         'model.backbone.init_cfg.prefix=backbone.'
     )
 

@@ -1,5 +1,6 @@
 """Exports a backbone, and verifies that the exported model computes the same features."""
 
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -97,8 +98,8 @@ def export(
         FileNotFoundError: There is no such checkpoint.
         ImportError: The target's package is not installed.
         UnsupportedError: The target has no such model, or its channels cannot be reversed.
-        ValueError: The checkpoint does not fit its config, it was not trained on BGR as ``channels`` says, or the
-            features differ by more than ``TOLERANCE``. Nothing is written then.
+        ValueError: The checkpoint does not fit its config, it was not trained on BGR as ``channels`` says, its
+            features are not finite, or they differ by more than ``TOLERANCE``. Nothing is written then.
     """
     out = Path(out).resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -111,6 +112,11 @@ def export(
         folder = Path(folder)
         target.write(source, folder)
         difference, magnitude = compare(source, target, folder)
+        if not math.isfinite(magnitude):
+            raise ValueError(
+                f'{checkpoint} has features that are not finite: its training diverged, or its weights are damaged. '
+                'Export an earlier checkpoint; nothing was written'
+            )
         if not difference <= TOLERANCE:
             raise ValueError(
                 f'The features of the exported {source.kind} differ by up to {difference:.1e}, more than '

@@ -10,7 +10,7 @@ from mmebm.checkpoint import read_checkpoint
 from mmebm.error_text import first_few
 from mmebm.interchange import hf_models, timm_models, torchvision_models
 from mmebm.interchange.name_map import NameMap
-from mmebm.interchange.source import FULL_OUTPUT
+from mmebm.interchange.source import FULL_OUTPUT, load_resized
 from mmebm.interchange.specs import READERS, kind_of
 from mmebm.model_building import build
 
@@ -50,7 +50,8 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
     Raises:
         FileExistsError: ``out`` exists.
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, the format has no such backbone, or the weights are of another architecture.
+        ValueError: It cannot be read, the format has no such backbone, or the weights are of another architecture
+            or another shape of images.
     """
     out = Path(out)
     if out.exists():
@@ -74,7 +75,7 @@ def import_weights(path: str | Path, format: str, backbone: dict[str, Any], out:
             f'{path} holds weights without a counterpart in a {kind} ({first_few(foreign)}); another --from, or '
             'another architecture?'
         )
-    model.load_state_dict(ours)
+    load_resized(model, ours, str(path))
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state_dict={f'backbone.{key}': value for key, value in model.state_dict().items()}), out)
     return unknown

@@ -59,10 +59,11 @@ class OpenMMLab:
 
 
 def dense_outputs(source: Source) -> dict[str, Any]:
-    """Options for a backbone to return four maps. Norms of earlier stages are new, to be trained."""
+    """Options for a backbone to return four maps, or those of all blocks. Norms of earlier stages are new, to be trained."""
     if source.kind == 'VisionTransformer':
         depth = source.spec.depth
-        return dict(out_type='featmap', out_indices=[depth * quarter // 4 - 1 for quarter in range(1, 5)])
+        last = {max(0, depth * quarter // 4 - 1) for quarter in range(1, 5)}
+        return dict(out_type='featmap', out_indices=sorted(last))
     if source.kind == 'ConvNeXt':
         return dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
     return dict(out_indices=(0, 1, 2, 3)) if source.kind in FULL_OUTPUT else {}

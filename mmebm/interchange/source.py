@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     if kind in HAVE_IMAGE_SIZE:
         cfg = cfg | dict(img_size=size)
         resized = build(cfg | FULL_OUTPUT[kind])
-        resized.load_state_dict(trained.state_dict())  # here mmpretrain resizes position embeddings
+        load_resized(resized, trained.state_dict(), str(path))
     elif image_size is not None and kind not in FULL_OUTPUT:
         raise UnsupportedError(f'A {kind} cannot be resized; its own library can (leave out --image-size)')
     for backbone in (trained, resized):
@@ -146,6 +147,22 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
         left_out=left_out,
         to_rgb=bool(preprocessor.get('to_rgb') or preprocessor.get('bgr_to_rgb')),
     )
+
+
+def load_resized(backbone: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Load weights that fit but for position embeddings, which mmpretrain resizes.
+
+    Raises:
+        ValueError: It cannot: it takes only those of square images.
+    """
+    try:
+        backbone.load_state_dict(state)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(
+            f'{path}: position embeddings for other images than square ones cannot be resized ({reason}); keep the '
+            'image size that they were trained with'
+        ) from error
 
 
 def from_bgr(source: Source) -> Source:

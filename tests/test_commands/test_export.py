@@ -84,10 +84,10 @@ def test_there_and_back(checkpoint, tmp_path, capsys):
     export.main([str(checkpoint), '--to', 'hf', '--out', str(tmp_path / 'hf')])
     config = tmp_path / 'config.py'
     config.write_text(f'model = dict(backbone={BACKBONE!r})')
-    out = tmp_path / 'start.pth'
+    out = tmp_path / 'a start.pth'
     weights = tmp_path / 'hf' / 'model.safetensors'
     import_weights.main([str(weights), '--from', 'hf', '--config', str(config), '--out', str(out)])
-    assert f'model.backbone.init_cfg.checkpoint={out} ' in capsys.readouterr().out
+    assert f"model.backbone.init_cfg.checkpoint='{out}' " in capsys.readouterr().out
     original, back = (torch.load(path, weights_only=True)['state_dict'] for path in (checkpoint, out))
     assert set(original) == set(back) and all(back[key].equal(value) for key, value in original.items())
     model = MODELS.build(BACKBONE | dict(img_size=32))
@@ -103,6 +103,8 @@ def test_there_and_back(checkpoint, tmp_path, capsys):
             ['CHECKPOINT', '--to', 'timm', '--config', 'ebm_vit-t_folder'],
             'is of another architecture than the',
         ),
+        (['CHECKPOINT', '--to', 'timm', '--image-size', '0'], "'0' is no whole number of at least 1"),
+        (['CHECKPOINT', '--to', 'timm', '--image-size', '-32'], "'-32' is no whole number of at least 1"),
         (['CHECKPOINT', '--to', 'elsewhere'], "invalid choice: 'elsewhere'"),
     ],
 )

@@ -13,6 +13,7 @@ from torch import nn
 from mmebm.checkpoint import part, read_checkpoint
 from mmebm.interchange import UnsupportedError, export, import_weights
 from mmebm.interchange.library import MERGED
+from mmebm.interchange.openmmlab import dense_outputs
 from mmebm.interchange.source import AS_LOADED, FROM_BGR, read_source
 from mmebm.model_building import build
 
@@ -310,6 +311,31 @@ def test_weights_of_another_architecture_are_not_imported(tmp_path):
     deeper = VIT | dict(arch=ARCH | dict(num_layers=3))
     with pytest.raises(ValueError, match=r'another architecture than the config.s VisionTransformer: missing: la'):
         import_weights(tmp_path / 'timm' / 'model.safetensors', 'timm', deeper, tmp_path / 'start.pth')
+
+
+def test_oblong_position_embeddings_are_not_resized(tmp_path):
+    with pytest.raises(ValueError, match='other images than square ones cannot be resized'):
+        run(tmp_path, VIT | dict(img_size=(32, 48)), 'timm', image_size=32)
+    run(tmp_path, VIT | dict(img_size=(32, 48)), 'timm')
+    with pytest.raises(ValueError, match='other images than square ones cannot be resized'):
+        import_weights(tmp_path / 'timm' / 'model.safetensors', 'timm', VIT, tmp_path / 'start.pth')
+    assert not (tmp_path / 'start.pth').exists()
+
+
+def test_weights_that_are_not_finite_are_not_exported(tmp_path):
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT)
+    content = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    content['state_dict']['backbone.layers.0.attn.qkv.weight'][0] = float('nan')
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    with pytest.raises(ValueError, match='has features that are not finite: its training diverged'):
+        export(tmp_path / 'epoch_1.pth', 'timm', tmp_path / 'timm')
+    assert not (tmp_path / 'timm').exists()
+
+
+@pytest.mark.parametrize(('depth', 'expected'), [(1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3]), (12, [2, 5, 8, 11])])
+def test_maps_of_a_vit_are_of_different_blocks(tmp_path, depth, expected):
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT | dict(arch=ARCH | dict(num_layers=depth)))
+    assert dense_outputs(read_source(tmp_path / 'epoch_1.pth'))['out_indices'] == expected
 
 
 def test_the_source_keeps_what_was_trained(tmp_path):
