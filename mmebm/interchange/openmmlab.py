@@ -59,7 +59,7 @@ class OpenMMLab:
 
 
 def dense_outputs(source: Source) -> dict[str, Any]:
-    """Options for a backbone to return four maps, or those of all blocks. Norms of earlier stages are new, to be trained."""
+    """Options for a backbone to return four maps, or all. Norms of earlier stages are new, to be trained."""
     if source.kind == 'VisionTransformer':
         depth = source.spec.depth
         last = {max(0, depth * quarter // 4 - 1) for quarter in range(1, 5)}
