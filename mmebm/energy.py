@@ -124,10 +124,17 @@ def restore(energy_fn: EnergyFn, x: Tensor, step_size: float | Tensor, num_steps
         num_steps: K >= 1.
 
     Raises:
-        ValueError: ``num_steps`` is less than 1, or the energy is not of shape (N,).
+        ValueError: ``num_steps`` is less than 1, ``step_size`` has several elements, the images are integers, or the
+            energy is not of shape (N,).
     """
     if num_steps < 1:
         raise ValueError(f'num_steps must be at least 1, not {num_steps}')
+    if isinstance(step_size, Tensor) and step_size.numel() != 1:
+        raise ValueError(f'step_size must be a number or a tensor of one element, not of {tuple(step_size.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'x must be images in floating point, normalised as the network expects them, not {x.dtype}')
+    if x.is_inference():  # made in torch.inference_mode(), which forbids their gradient even outside it
+        x = x.clone()
     step = partial(restoration_step, energy_fn, step_size=step_size, create_graph=False)
     images, energies = zip(*descend(step, x, num_steps), strict=True)
     return Restoration([x, *images], [*energies])

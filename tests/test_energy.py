@@ -136,6 +136,19 @@ def test_inference_mode_is_refused_with_what_to_do():
         energy_gradient(half_square, torch.ones(1, 1, 2, 2), create_graph=False)
 
 
+def test_images_made_in_inference_mode_are_restored_outside():
+    with torch.inference_mode():
+        images = torch.ones(1, 1, 2, 2)
+    torch.testing.assert_close(restore(half_square, images, 0.5, 1).images[-1], torch.full((1, 1, 2, 2), 0.5))
+
+
+def test_a_step_size_per_image_and_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match=r'tensor of one element, not of \(2,\)'):
+        restore(half_square, torch.ones(2, 1, 2, 2), torch.ones(2), 1)  # would be broadcast over columns
+    with pytest.raises(ValueError, match='floating point, .*not torch.uint8'):
+        restore(half_square, torch.ones(2, 1, 2, 2, dtype=torch.uint8), 0.1, 1)
+
+
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match='num_steps must be at least 1, not 0'):
         restore(half_square, torch.ones(1, 1, 2, 2), 1.0, 0)

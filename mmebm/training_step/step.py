@@ -58,8 +58,8 @@ class TrainingStep:
     ) -> None:
         if attention not in ATTENTIONS:
             raise ValueError(f'training_step: attention must be one of {list(ATTENTIONS)}, not {attention!r}')
-        if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f'training_step: micro_batch must be at least 1, not {micro_batch}')
+        if micro_batch is not None and not (isinstance(micro_batch, int) and micro_batch >= 1):
+            raise ValueError(f'training_step: micro_batch must be a whole number, at least 1, not {micro_batch!r}')
         if attention != 'explicit' and (compile or low_memory):
             other = 'compile' if compile else 'low_memory'
             raise ValueError(f'training_step: {other}=True excludes attention={attention!r}, which it does not need')

@@ -126,3 +126,9 @@ def test_a_stage_of_several_tensors_counts_as_that_many():
 def test_features_that_are_none_are_refused(feats, error, message):
     with pytest.raises(error, match=message):
         EnergyHead(in_channels=5)(feats)
+
+
+@pytest.mark.parametrize('width', [0, -4, 8.0])
+def test_a_hidden_layer_without_width_is_refused(width):
+    with pytest.raises(ValueError, match=f'hidden_channels must be a whole number, at least 1, not {width}'):
+        EnergyHead(16, hidden_channels=width)

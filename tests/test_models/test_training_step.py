@@ -44,9 +44,11 @@ def pair(num_images=4):
     ('options', 'message'),
     [
         (dict(attention='flash'), "attention must be one of .*'explicit'"),
-        (dict(micro_batch=0), 'micro_batch must be at least 1'),
+        (dict(micro_batch=0), 'micro_batch must be a whole number, at least 1, not 0'),
+        (dict(micro_batch=2.5), 'micro_batch must be a whole number, at least 1, not 2.5'),
+        (dict(nce_weight=float('nan')), 'nce_weight must be a number of at least 0, not nan'),
         (dict(compile=True, low_memory=True), 'compile=True excludes low_memory'),
-        (dict(nce_weight=-0.1), 'nce_weight must be at least 0, not -0.1'),
+        (dict(nce_weight=-0.1), 'nce_weight must be a number of at least 0, not -0.1'),
         (dict(nce_weight=0.1, low_memory=True), 'low_memory=True excludes nce_weight'),
         (dict(compile=True, attention='recomputed'), 'compile=True excludes'),
         (dict(low_memory=True, attention='recomputed'), 'low_memory=True excludes attention'),

@@ -66,7 +66,7 @@ class EnergyHead(BaseModule):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: Unknown ``kind`` or ``over``.
+        ValueError: Unknown ``kind`` or ``over``, or ``hidden_channels`` below 1.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class EnergyHead(BaseModule):
             raise ValueError(f'EnergyHead: kind must be one of {list(ENERGIES)}, not {kind!r}')
         if over not in ('pooled', 'tokens'):
             raise ValueError(f"EnergyHead: over must be 'pooled' or 'tokens', not {over!r}")
+        if hidden_channels is not None and not (isinstance(hidden_channels, int) and hidden_channels >= 1):
+            raise ValueError(f'EnergyHead: hidden_channels must be a whole number, at least 1, not {hidden_channels!r}')
         self.in_channels = [in_channels] if isinstance(in_channels, int) else list(in_channels)
         self.over = over
         self.energies = nn.ModuleList(ENERGIES[kind](channels, hidden_channels) for channels in self.in_channels)

@@ -92,7 +92,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
         ValueError: A name is not a parameter of the model.
     """
     parameters = dict(model.named_parameters())
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         if name not in parameters:
             raise ValueError(
                 f'{type(model).__name__}: frozen names {name!r}, which is not one of the parameters {[*parameters]}'

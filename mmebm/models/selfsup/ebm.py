@@ -1,5 +1,6 @@
 """Energy-based pretraining: restore corrupted images by gradient descent on an energy."""
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -77,12 +78,12 @@ class EBMAlgorithm(BaseRestorer):
         init_cfg: dict | None = None,
     ):
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if num_steps < 1:
-            raise ValueError(f'EBMAlgorithm: num_steps must be at least 1, not {num_steps}')
-        if step_size != 'auto' and not (isinstance(step_size, (int, float)) and step_size > 0):
+        if not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f'EBMAlgorithm: num_steps must be a whole number, at least 1, not {num_steps!r}')
+        if step_size != 'auto' and not (isinstance(step_size, (int, float)) and 0 < step_size < math.inf):
             raise ValueError(f"EBMAlgorithm: step_size must be a positive number or 'auto', not {step_size!r}")
-        if nce_weight < 0:
-            raise ValueError(f'EBMAlgorithm: nce_weight must be at least 0, not {nce_weight}')
+        if not (isinstance(nce_weight, (int, float)) and 0 <= nce_weight < math.inf):
+            raise ValueError(f'EBMAlgorithm: nce_weight must be a number of at least 0, not {nce_weight!r}')
         self.num_steps = num_steps
         self.log_step_size = nn.Parameter(
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
