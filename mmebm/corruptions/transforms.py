@@ -126,7 +126,7 @@ class PatchMask(Corruption):
         self._check_share('ratio', ratio)
         self._check_patch_size(patch_size)
         self._check(layout in ('random', 'block'), "layout must be 'random' or 'block'", layout)
-        is_colour = np.asarray(fill).dtype.kind in 'iuf' and np.size(fill) > 0 and np.isfinite(fill).all()
+        is_colour = np.asarray(fill).dtype.kind in 'iuf' and np.size(fill) > 0 and bool(np.isfinite(fill).all())
         self._check(
             is_colour or isinstance(fill, str) and fill in ('mean', 'noise'),
             "fill must be 'mean', 'noise' or a colour",
