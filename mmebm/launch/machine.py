@@ -6,6 +6,18 @@ import torch
 from mmengine.config import Config
 
 from mmebm.config_tree import nested_dicts
+from mmebm.model_building import type_name
+
+# Of mmengine's AmpOptimWrapper; its OptimWrapper does not take them.
+AMP_OPTIONS = ('loss_scale', 'dtype', 'use_fsdp')
+
+
+def leave_out_amp_options(cfg: Config) -> None:
+    """Let a config that inherits AmpOptimWrapper's options be trained by OptimWrapper, in float32."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if type_name(wrapper) == 'OptimWrapper':
+        for option in AMP_OPTIONS:
+            wrapper.pop(option, None)
 
 
 def adapt_to_cpu(cfg: Config) -> None:
@@ -16,8 +28,7 @@ def adapt_to_cpu(cfg: Config) -> None:
     if wrapper.get('type') == 'AmpOptimWrapper':
         warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
         wrapper.type = 'OptimWrapper'
-        for option in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(option, None)
+        leave_out_amp_options(cfg)
     if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
         torch.distributed.init_process_group('gloo')
         for _, node in nested_dicts(cfg._cfg_dict):

@@ -11,6 +11,7 @@ from mmebm.launch.checks.pretrained import check_load_from, check_pretrained, fo
 from mmebm.launch.checks.save_best import check_save_best
 from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.drawing import adapt_drawing
+from mmebm.launch.machine import leave_out_amp_options
 from mmebm.launch.options import check_data_roots
 from mmebm.launch.start import check_readable
 from mmebm.model_building import type_name
@@ -24,6 +25,7 @@ def prepare_training(cfg: Config) -> None:
         ValueError: The engine, the scaling of learning rates, the classes, the weights, the memory, the checkpoint to
             resume from or the figure of the best one do not fit.
     """
+    leave_out_amp_options(cfg)
     check_engine_config(cfg)
     check_auto_scale(cfg)
     check_data_roots(cfg, ('train_dataloader', 'val_dataloader', 'custom_hooks'))

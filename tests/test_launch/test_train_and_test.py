@@ -93,6 +93,14 @@ def test_without_a_gpu_amp_becomes_float32(folder, monkeypatch):
     assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
 
 
+def test_amp_is_switched_off_by_the_type_alone(folder, monkeypatch):
+    monkeypatch.setattr(scripts, 'get_device', lambda: 'cuda')
+    amp = "optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')"
+    (folder / 'amp.py').write_text(f"_base_ = './tiny.py'\n{amp}")
+    cfg = merged('train', ['amp.py', '--cfg-options', 'optim_wrapper.type=OptimWrapper'])
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
+
+
 def test_test_flags_are_mmpretrains(folder):
     argv = ['tiny.py', 'a.pth', '--cfg-options', 'test_data_root=new']
     cfg = merged('test', argv)

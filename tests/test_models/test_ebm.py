@@ -84,6 +84,11 @@ def test_predict_restores_single_images():
     assert 'clean' not in sample
 
 
+def test_an_image_without_a_batch_axis_is_no_batch_of_channels():
+    with pytest.raises(ValueError, match=r'images \(N, C, H, W\), not \(3, 4, 4\): one is image\[None\]'):
+        square_energy(step_size=0.5).restore(torch.ones(3, 4, 4))
+
+
 @pytest.mark.parametrize('kind', ['mlp', 'quadratic'])
 @pytest.mark.parametrize('over', ['pooled', 'tokens'])
 def test_every_parameter_gets_a_gradient(kind, over):

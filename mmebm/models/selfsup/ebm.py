@@ -113,7 +113,11 @@ class EBMAlgorithm(BaseRestorer):
         return self.head(feats, images, kept)
 
     def restore(self, corrupted: Tensor) -> Restoration:
-        """Restore normalised images (N, C, H, W); see ``mmebm.energy.restore``."""
+        """Restore normalised images (N, C, H, W), of which there may be one; see ``mmebm.energy.restore``."""
+        if corrupted.dim() != 4:
+            raise ValueError(
+                f'EBMAlgorithm restores images (N, C, H, W), not {tuple(corrupted.shape)}: one is image[None]'
+            )
         return restore(self.energy, corrupted, self.step_size.detach(), self.num_steps)
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
