@@ -92,6 +92,4 @@ custom_hooks = [
     dict(type='mmebm.EnergyLogHook', interval=100),
     dict(type='mmebm.ProgressHook'),
 ]
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='mmebm.CorruptionLogProcessor')

@@ -128,5 +128,3 @@ custom_hooks = [
     ),
 ]
 randomness = dict(seed=0)
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

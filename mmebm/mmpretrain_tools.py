@@ -1,5 +1,6 @@
 """Lets tools of mmpretrain follow mmebm's configs: ``browse_dataset``, and the inferencers that read images."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmebm.after_import import after_import
 def install() -> None:
     """Mends what the tools use, whether it has been imported or not."""
     after_import('matplotlib._tight_bbox', _mend)
+    after_import('mmpretrain.visualization.visualizer', lambda module: _take_scope(module.UniversalVisualizer))
     after_import('mmpretrain.apis.feature_extractor', lambda module: _follow_loader(module.FeatureExtractor))
     after_import(
         'mmpretrain.apis.image_classification', lambda module: _follow_loader(module.ImageClassificationInferencer)
@@ -27,6 +29,17 @@ def _mend(module: ModuleType) -> None:
     parameters = list(inspect.signature(module.adjust_bbox).parameters.values())
     if [parameter.name for parameter in parameters] == ['fig', 'bbox_inches', 'renderer', 'fixed_dpi']:
         module.adjust_bbox.__defaults__ = (None, None)
+
+
+def _take_scope(visualizer: Any) -> None:
+    """Let the visualizer pass over a scope, which a config inherits with it, and which the script hands on to it."""
+    init = visualizer.__init__
+
+    @functools.wraps(init)
+    def init_without_scope(self: Any, *args: Any, _scope_: str | None = None, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+
+    visualizer.__init__ = init_without_scope
 
 
 def _follow_loader(inferencer: Any) -> None:

@@ -14,6 +14,4 @@ noise = dict(type='mmebm.GaussianNoise', sigma=(10.0, 50.0))
 _base_.train_dataloader.dataset.pipeline.insert(-1, dict(type='RandomApply', transforms=[noise], prob=0.5))
 _base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherited, it would get a scope as an argument
 resume = False  # inherited as True, which would resume from any checkpoint in work_dir
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -13,6 +13,4 @@ data_root = 'data/imagenet'
 ways = [[dict(type='mmebm.Grayscale')], [dict(type='mmebm.Downsample', factor=(2.0, 4.0))], []]
 _base_.train_dataloader.dataset.pipeline.insert(-1, dict(type='RandomChoice', transforms=ways))
 _base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherited, it would get a scope as an argument
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -22,6 +22,4 @@ _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')
 _base_.test_dataloader.collate_fn = dict(type='default_collate')
 auto_scale_lr = dict(base_batch_size=2048)
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 custom_hooks = [dict(type='mmebm.ProgressHook')]

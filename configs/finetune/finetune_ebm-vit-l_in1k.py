@@ -22,6 +22,4 @@ data_root = 'data/imagenet'
 _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 custom_hooks = [dict(type='mmebm.ProgressHook')]

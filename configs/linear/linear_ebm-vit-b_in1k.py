@@ -28,6 +28,4 @@ _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -42,5 +42,3 @@ default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
 auto_scale_lr = _base_.shared.auto_scale_lr
 resume = False  # inherited as True, which would resume from any checkpoint in work_dir
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

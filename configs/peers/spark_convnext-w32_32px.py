@@ -44,6 +44,4 @@ param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
 custom_hooks = _base_.shared.custom_hooks
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 auto_scale_lr = _base_.shared.auto_scale_lr

@@ -36,5 +36,3 @@ custom_hooks = _base_.shared.custom_hooks
 auto_scale_lr = _base_.shared.auto_scale_lr
 val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
-# Inherited, it has mmpretrain's scope as an argument, which mmpretrain's own browse_dataset does not expect.
-visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
