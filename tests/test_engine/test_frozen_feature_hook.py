@@ -133,7 +133,7 @@ def test_interval_of_iterations(tmp_path):
 def test_a_resumed_training_is_not_measured_as_an_initial_one():
     hook = FrozenFeatureHook(loader(5), loader(3))
     hook.measure = lambda runner: pytest.fail('measured')
-    hook.before_train(SimpleNamespace(iter=4))
+    hook.before_train(SimpleNamespace(train_dataloader=None, iter=4))
 
 
 class Level(BaseModel):

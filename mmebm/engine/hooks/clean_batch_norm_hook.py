@@ -8,12 +8,13 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class CleanBatchNormHook(Hook):
     """Replace the running statistics of batch normalisation by those of clean training images.
 
@@ -41,8 +42,7 @@ class CleanBatchNormHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measure the statistics every ``interval`` epochs and after the last one, before a checkpoint is saved."""
-        is_due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
-        if is_due and not is_dry_run(runner):
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
             model = unwrapped(runner.model)
             update_bn(self._inputs(runner, model), model)
 

@@ -7,13 +7,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class EnergyLogHook(Hook):
     """Logs the mean energy of clean, corrupted and restored images of a training batch.
 
@@ -44,8 +45,6 @@ class EnergyLogHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Log energies of images of the current training batch, with the network in evaluation mode."""
-        if is_dry_run(runner):
-            return
         # In the same iterations as mmengine's LoggerHook, so that it does not log old energies.
         loader = runner.train_dataloader
         is_short = len(loader) < self.interval

@@ -11,11 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class EpochSeedHook(Hook):
     """Seed Python, NumPy and torch before each training epoch from (seed, epoch, rank).
 
@@ -39,8 +40,6 @@ class EpochSeedHook(Hook):
                 'EpochSeedHook seeds at the start of each epoch, and training by iteration has none: '
                 'set `train_cfg=dict(by_epoch=True, max_epochs=...)` or remove the hook.'
             )
-        if is_dry_run(runner):
-            return
         if dataloader.persistent_workers:
             raise ValueError(
                 'EpochSeedHook: persistent workers cannot be seeded again in each epoch: '
@@ -60,8 +59,6 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed this process and the workers about to start, and reset the count of accumulated batches."""
-        if is_dry_run(runner):
-            return
         entropy = (self._seed, runner.epoch, get_rank())
         _seed_all(entropy)
         runner.train_dataloader.worker_init_fn = partial(_init_worker, entropy=entropy, init_fn=self._worker_init_fn)

@@ -8,13 +8,14 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmebm.datasets.classes import check_same_classes
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class FrozenFeatureHook(Hook):
     """Measures the accuracy of the frozen features before, during and after pretraining.
 
@@ -96,8 +97,6 @@ class FrozenFeatureHook(Hook):
             )
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
-        if is_dry_run(runner):
-            return
         metrics = self.measure(runner)
         for name, value in metrics.items():
             runner.message_hub.update_scalar(name, value)  # not val/..., which each validation would log again

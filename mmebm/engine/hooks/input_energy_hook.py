@@ -11,12 +11,13 @@ from torch.nn.functional import interpolate
 
 from mmebm.checkpoint import check_fit, read_checkpoint
 from mmebm.config_files import find_config
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class InputEnergyHook(Hook):
     """Logs the mean energy of a training batch's images under a model pretrained by ``EBMAlgorithm``.
 
@@ -52,8 +53,6 @@ class InputEnergyHook(Hook):
             ValueError: The checkpoint is broken, unsafe to load, or of another model than the config's; or several
                 configs have that name.
         """
-        if is_dry_run(runner):
-            return
         checkpoint = read_checkpoint(self.checkpoint)
         with evaluating(runner.model):  # initial weights are drawn before the checkpoint replaces them
             self.model = get_model(find_config(self.config)).eval()
@@ -74,7 +73,7 @@ class InputEnergyHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Logs the energy of the current training batch."""
-        if self.every_n_train_iters(runner, self.interval) and not is_dry_run(runner):
+        if self.every_n_train_iters(runner, self.interval):
             energies = self.energies(data_batch['inputs'])
             runner.message_hub.update_scalar('train/input_energy', energies.mean().item())
 

@@ -8,12 +8,13 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmebm.checkpoint import loads_weights
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class PatchWhiteningHook(Hook):
     """Initialise the patch embedding so that it whitens patches, by the covariance of patches of the first batch.
 
@@ -46,7 +47,7 @@ class PatchWhiteningHook(Hook):
         Raises:
             TypeError: The backbone has no such embedding.
         """
-        if runner.iter > 0 or is_dry_run(runner):
+        if runner.iter > 0:
             return
         model = unwrapped(runner.model)
         if runner._load_from is not None or loads_weights(model) or loads_weights(model.backbone):

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mmebm.engine.dry_run import is_dry_run
+from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.registry import HOOKS
 
 REFRESH_SECONDS = 0.5
 
 
 @HOOKS.register_module()
+@idle_in_dry_runs
 class ProgressHook(Hook):
     """Show a bar over all training iterations: epoch, loss (mean of the last ten), images per second, time left.
 
@@ -32,7 +33,7 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start the bar, at the iteration that a resumed run has reached."""
-        if not is_main_process() or not sys.stdout.isatty() or is_dry_run(runner):
+        if not is_main_process() or not sys.stdout.isatty():
             return
         # No refresh thread: a data loading worker forked while that thread holds its lock would hang at its first log.
         self._progress = Progress(
