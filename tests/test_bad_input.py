@@ -10,22 +10,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from PIL import Image
+from tiny import FOLDER_CONFIG
 
 from mmebm.commands.train import main
 from mmebm.registry import HOOKS
 
-ROOT = Path(__file__).parents[1]
 CONFIG = f"""
-_base_ = '{ROOT}/configs/ebm_vit-t_folder.py'
-model = dict(
-    training_step=dict(compile=False),
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32), img_size=32
-    ),
-    head=dict(in_channels=16),
-)
-train_dataloader = dict(batch_size=2, num_workers=0)
-train_cfg = dict(max_epochs=2)
+{FOLDER_CONFIG}train_cfg = dict(max_epochs=2)
 param_scheduler = None
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1))
 """

@@ -1,6 +1,23 @@
 """The smallest models that are made of the real parts, for tests."""
 
+from pathlib import Path
+
 from mmpretrain.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+
+# Text of a config: a folder's own, with a ViT of one block at 32 pixels, in batches of two.
+FOLDER_CONFIG = f"""
+_base_ = '{ROOT}/configs/ebm_vit-t_folder.py'
+model = dict(
+    training_step=dict(compile=False),
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32), img_size=32
+    ),
+    head=dict(in_channels=16),
+)
+train_dataloader = dict(batch_size=2, num_workers=0)
+"""
 
 # Options of a model that say how its training step is computed.
 STEP_OPTIONS = ('compile', 'micro_batch', 'low_memory', 'attention')

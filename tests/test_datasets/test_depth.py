@@ -1,30 +1,16 @@
 """Images of any depth and number of channels become pixel units, or a message says what is missing."""
 
 import copy
-import logging
 import pickle
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmebm.datasets import BrokenImageError, ImageFolder, LoadImage
 from mmebm.pixels import to_pixel_units
-
-
-@pytest.fixture
-def warnings_logged():
-    """The WARNING records of mmengine's logger."""
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
 
 
 def shades(channels=3, size=32):

@@ -1,11 +1,9 @@
 import copy
-import logging
 import pickle
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
 from mmpretrain.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -14,18 +12,6 @@ from mmebm.datasets import BrokenImageError, ImageFolder, LoadImage
 
 RED, GREEN, BLUE = 200, 100, 50
 PIPELINE = [{'type': 'mmebm.LoadImage'}]
-
-
-@pytest.fixture
-def warnings_logged():
-    """The WARNING records of mmengine's logger, which does not propagate to pytest's own handler."""
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
 
 
 def _save(path, size=(16, 16), mode='RGB', **options):

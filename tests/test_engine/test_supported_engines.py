@@ -8,6 +8,7 @@ from mmengine.model.wrappers import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.registry import MODELS
+from tiny import tiny_vit
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -139,13 +140,7 @@ def alone(tmp_path):
 
 MODEL = dict(
     type='mmebm.EBMAlgorithm',
-    backbone=dict(
-        type='mmpretrain.VisionTransformer',
-        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-        img_size=8,
-        patch_size=4,
-        out_type='raw',
-    ),
+    backbone=tiny_vit(type='mmpretrain.VisionTransformer'),
     head=dict(type='mmebm.EnergyHead', in_channels=16),
 )
 

@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import FOLDER_CONFIG
 
 from mmebm.commands.train import main
 
-ROOT = Path(__file__).parents[2]
 CONFIG = f"""
-_base_ = '{ROOT}/configs/ebm_vit-t_folder.py'
-model = dict(
-    training_step=dict(compile=False),
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32), img_size=32
-    ),
-    head=dict(in_channels=16),
-)
-train_dataloader = dict(batch_size=2, num_workers=0)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=1))
+{FOLDER_CONFIG}default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=1))
 _base_.train_dataloader.dataset.pipeline[1].scale = 32
 """
 

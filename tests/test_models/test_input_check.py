@@ -1,6 +1,5 @@
 """Images and normalisation that do not fit each other, in units or in channels, are named."""
 
-import logging
 from functools import partial
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmpretrain.datasets.transforms import MultiView, PackInputs
 from tiny import build_ebm, tiny_vit
@@ -110,18 +108,12 @@ def test_images_in_other_units(images, message):
         run(build_ebm(), images)
 
 
-def test_images_of_0_to_1_are_mentioned():
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
+def test_images_of_0_to_1_are_mentioned(warnings_logged):
     model = build_ebm()
     for _ in range(2):
         run(model, noise(3, torch.float32, 1))
     run(build_ebm(), noise(3, torch.float32, 255))
-    logger.removeHandler(handler)
-    (record,) = records
+    (record,) = warnings_logged
     assert 'the first images have values of at most' in record and '0 to 255' in record
 
 
