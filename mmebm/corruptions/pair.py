@@ -9,8 +9,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from numpy.typing import NDArray
 
+from mmebm.corruptions.base import Corruption
 from mmebm.corruptions.functional import as_type_of, contiguous
-from mmebm.corruptions.transforms import Corruption
 from mmebm.pixels import to_pixel_units
 from mmebm.registry import TRANSFORMS
 
