@@ -44,6 +44,13 @@ def peak_of(cfg):
 
 
 @pytest.mark.filterwarnings('error')
+def test_a_model_that_cannot_be_built_is_left_to_the_run(cfg, machine):
+    machine(2**20)
+    cfg.model.head.kind = 'cubic'
+    memory.check_memory(cfg)
+
+
+@pytest.mark.filterwarnings('error')
 def test_what_fits_says_nothing(cfg, machine, capsys):
     machine(64 * GIB)
     memory.check_memory(cfg)

@@ -71,6 +71,5 @@ class ResumeHook(Hook):
         for group, present in zip(runner.optim_wrapper.param_groups, self._hyperparameters, strict=True):
             group.update(present)
         replay(runner)
-        rates = runner.optim_wrapper.get_lr()
-        rate = rates.get('base_lr', rates['lr'])[0]
+        rate = max(runner.optim_wrapper.get_lr()['lr'])  # not base_lr, which mmengine leaves out of --auto-scale-lr
         runner.logger.info(f'The schedule is that of the present settings, and resumes with learning rate {rate:.4g}')

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 
-from mmebm.model_building import model_class
+from mmebm.model_building import build, complete_model_config, model_class
 from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.planning.config_facts import autocast_type, image_size, precision_name
 from mmebm.planning.measured_speed import measurements
@@ -41,6 +41,8 @@ def check_memory(cfg: Config) -> None:
         with quietly():
             memory, cost = estimate(cfg, on_gpu=device == 'cuda')
     except Exception as error:  # any that a model of the user's raises on tensors without values
+        if not builds(cfg):
+            return  # the run will say what is wrong
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warnings.warn(f'Whether a training step fits into the memory could not be estimated: {reason}', stacklevel=2)
         return
@@ -63,6 +65,16 @@ def estimate(cfg: Config, on_gpu: bool) -> tuple[Memory, StepCost]:
     cost = step_cost(cfg, image_size(cfg), dtype, on_gpu)
     rows = measurements(MEASUREMENTS, on_gpu, precision_name(cfg, dtype, on_gpu))
     return plan_memory(cfg, cost, rows, processes('WORLD_SIZE'), available)[0], cost
+
+
+def builds(cfg: Config) -> bool:
+    """Whether the model can be built."""
+    try:
+        with quietly():
+            build(complete_model_config(cfg), cfg.get('default_scope'))
+    except Exception:  # any that a model of the user's raises on wrong options
+        return False
+    return True
 
 
 def processes(variable: str) -> int:
