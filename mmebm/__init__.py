@@ -2,7 +2,7 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmebm import config_lookup, mmcv_ext_finder, mmpretrain_tools, model_hub
+from mmebm import mmcv_ext_finder, upstream
 from mmebm.environment import check_environment
 
 __version__ = '0.1.0'
@@ -17,6 +17,4 @@ mmcv_ext_finder.install()
 MODULE2PACKAGE['mmseg'] = 'mmseg'
 MODULE2PACKAGE['mmebm'] = 'mmebm'
 
-config_lookup.install()
-model_hub.install()
-mmpretrain_tools.install()
+upstream.install()

@@ -22,9 +22,10 @@ from mmengine.registry import DefaultScope
 
 scope, config = sys.argv[1:]
 registries = importlib.import_module(f'{scope}.registry')
-light = 'environment mmcv_ext_finder config_files config_lookup model_hub mmpretrain_tools after_import'
-light = {f'mmebm.{name}' for name in light.split()}
-early = sorted(name for name in sys.modules if name.startswith('mmebm.') and name not in light)
+light = {f'mmebm.{name}' for name in ('environment', 'mmcv_ext_finder', 'config_files', 'upstream')}
+heavy = 'mmebm.upstream.quiet_imports'
+early = sorted(name for name in sys.modules if name.startswith('mmebm.')
+               and (name == heavy or (name not in light and not name.startswith('mmebm.upstream.'))))
 vit = dict(type='mmpretrain.VisionTransformer', img_size=32, patch_size=8, out_type='raw',
            arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32))
 with DefaultScope.overwrite_default_scope(scope):

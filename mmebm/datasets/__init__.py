@@ -1,6 +1,6 @@
 """Data sets, and the loading of images."""
 
-import mmebm.quiet_imports  # noqa: F401  (first)
+import mmebm.upstream.quiet_imports  # noqa: F401  (first)
 from mmebm.datasets.concat import ConcatDataset
 from mmebm.datasets.image_folder import ImageFolder
 from mmebm.datasets.labelled_folder import LabelledFolder

@@ -1,6 +1,6 @@
 """Metrics of restorations, energies and frozen features."""
 
-import mmebm.quiet_imports  # noqa: F401  (first)
+import mmebm.upstream.quiet_imports  # noqa: F401  (first)
 from mmebm.evaluation.dump_predictions import DumpPredictions
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features

@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.table import Table
 
-import mmebm.quiet_imports  # noqa: F401  (before the runner imports mmpretrain's data sets)
+import mmebm.upstream.quiet_imports  # noqa: F401  (before the runner imports mmpretrain's data sets)
 from mmebm.config_files import find_config
 from mmebm.launch.terminal import concise_terminal
 from mmebm.model_building import type_name

@@ -22,7 +22,7 @@ from mmebm.launch.preparation import mend_collate, prepare_test, prepare_trainin
 from mmebm.launch.runner import CheckedRunner
 from mmebm.launch.start import choose_start
 from mmebm.launch.terminal import concise_terminal
-from mmebm.quiet_imports import import_quietly
+from mmebm.upstream.quiet_imports import import_quietly
 
 
 def train(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 pretraining methods, for comparisons on equal terms.
 """
 
-import mmebm.quiet_imports  # noqa: F401  (first)
+import mmebm.upstream.quiet_imports  # noqa: F401  (first)
 from mmebm.models.backbones.huggingface_backbone import HuggingFaceBackbone
 from mmebm.models.backbones.patch_subset_vit import PatchSubsetViT
 from mmebm.models.backbones.sincos_vit import SinCosViT

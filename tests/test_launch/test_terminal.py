@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmebm import commands
 from mmebm.launch import terminal
 from mmebm.launch.machine import adapt_to_cpu
-from mmebm.quiet_imports import import_quietly
+from mmebm.upstream.quiet_imports import import_quietly
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from mmebm.after_import import after_import
+from mmebm.upstream.after_import import after_import
 
 
 @pytest.fixture

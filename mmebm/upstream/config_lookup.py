@@ -14,8 +14,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
-from mmebm.after_import import after_import
 from mmebm.config_files import config_folder, find_shipped_config
+from mmebm.upstream.after_import import after_import
 
 PREFIX = 'mmebm::'
 

@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
-from mmebm.after_import import after_import
 from mmebm.config_files import config_folder
+from mmebm.upstream.after_import import after_import
 
 
 def install() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from numpy.typing import NDArray
 
-from mmebm.after_import import after_import
+from mmebm.upstream.after_import import after_import
 
 
 def install() -> None:
