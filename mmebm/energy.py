@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmebm.ops.double_backward import SecondOrderOperators
 
-EnergyFn = Callable[[Tensor], Tensor]
+EnergyFn = Callable[[Tensor], Tensor]  # (N, ...) to energies (N,), or to parts of them, (N, M), to be summed
 T = TypeVar('T')
 
 # Keeps the float16 gradients of single pixels and tokens from underflowing. A power of two, so scaling is exact.
@@ -47,16 +47,16 @@ def energy_gradient(
     Energies are summed, not averaged, before differentiation: an image's gradient does not depend on the batch size.
 
     Args:
-        energy_fn: Maps images (N, C, H, W) to energies (N,).
+        energy_fn: Maps images (N, C, H, W) to energies (N,), or to M parts of each, (N, M), which are summed.
         x: Images (N, C, H, W), floating point. If it requires grad, its graph is kept.
         create_graph: Whether the results are differentiable again, with respect to x and the network's weights.
         operators: Makes the context of the forward pass if ``create_graph``: its operators are twice differentiable.
 
     Returns:
-        Energies (N,) and gradients (N, C, H, W), the latter in the dtype of x.
+        What ``energy_fn`` returns, and gradients (N, C, H, W) in the dtype of x.
 
     Raises:
-        ValueError: The energy is not of shape (N,).
+        ValueError: The energy is not of shape (N,) or (N, M).
         RuntimeError: Called inside ``torch.inference_mode()``, which, unlike ``torch.no_grad()``, cannot be undone.
     """
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
@@ -69,8 +69,11 @@ def energy_gradient(
             x = x.detach().requires_grad_()
         with operators() if create_graph else nullcontext():
             energy = energy_fn(x)
-        if energy.shape != x.shape[:1]:
-            raise ValueError(f'energy_fn must return a number per image: ({len(x)},), not {tuple(energy.shape)}')
+        if energy.dim() not in (1, 2) or len(energy) != len(x):
+            raise ValueError(
+                f'energy_fn must return a number per image, ({len(x)},), or its parts, ({len(x)}, M); not '
+                f'{tuple(energy.shape)}'
+            )
         scale = FP16_ENERGY_SCALE if autocasts_to(torch.float16, x) else 1.0
         # Autocast is the caller's for the forward pass; each operator's backward follows its forward's precision.
         with torch.autocast(x.device.type, enabled=False):
@@ -85,14 +88,14 @@ def restoration_step(
     """One step of gradient descent on the energy.
 
     Args:
-        energy_fn: Maps images (N, C, H, W) to energies (N,).
+        energy_fn: As in ``energy_gradient``.
         x: Images (N, C, H, W), normalised as the network expects them.
-        step_size: a > 0, a number or a tensor of one element.
+        step_size: a > 0, a number or a tensor that can be multiplied with x.
         create_graph: Whether the results are differentiable with respect to the network's weights.
         gradient_fn: ``energy_gradient``, or a function of its signature; its errors are passed on.
 
     Returns:
-        Images x - a * dE/dx, (N, C, H, W), and energies E(x), (N,).
+        Images x - a * dE/dx, (N, C, H, W), and what ``energy_fn`` returns for x.
     """
     energy, gradient = gradient_fn(energy_fn, x, create_graph=create_graph)
     return x.detach() - step_size * gradient, energy

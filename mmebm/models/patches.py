@@ -1,13 +1,37 @@
 """Images as sequences of patches, and operations on them."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens; a wrong patch size leaves more
 
 
 def patchify(images: Tensor, size: int) -> Tensor:
     """The patches (N, L, C size size) of images (N, C, H, W), row by row; values of a patch channel by channel."""
     return F.unfold(images, size, stride=size).transpose(1, 2)
+
+
+def patch_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of square patches that tile an image, among whose tokens at most eight are extra ones.
+
+    None if there is no such grid. Class, distillation and register tokens are extra ones.
+    """
+    height, width = image_size
+    for num_patches in range(num_tokens, max(num_tokens - MOST_EXTRA_TOKENS, 1) - 1, -1):
+        size = math.isqrt(height * width // num_patches)
+        if size and size**2 * num_patches == height * width and height % size == width % size == 0:
+            return height // size, width // size
+    return None
+
+
+def changed_patches(corrupted: Tensor, clean: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which patches of images (N, C, H, W) differ in any pixel, (N, L), row by row; ``grid`` is rows and columns."""
+    changed = (corrupted != clean).any(dim=1)  # (N, H, W)
+    rows, columns = changed.shape[1] // grid[0], changed.shape[2] // grid[1]
+    return changed.unflatten(2, (grid[1], columns)).unflatten(1, (grid[0], rows)).any(dim=4).any(dim=2).flatten(1)
 
 
 def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class TrainingStep:
         for (x, part), share in self.parts((start, batch)):
             for image, losses in descend(partial(self._step, batch=part), x, self.num_steps):  # noqa: B007
                 for name, value in losses.items():
-                    totals[name] = totals.get(name, 0) + share * value.detach()
+                    portion = share if 'loss' in name else share / self.num_steps  # statistics are means
+                    totals[name] = totals.get(name, 0) + portion * value.detach()
                 yield share * sum(value for name, value in losses.items() if 'loss' in name)  # type: ignore[misc]
             images.append(image.detach())
 

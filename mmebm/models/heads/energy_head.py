@@ -93,7 +93,13 @@ class EnergyHead(BaseModule):
     def forward(
         self, feats: Tensor | Sequence[Tensor], images: Tensor | None = None, kept: Tensor | None = None
     ) -> Tensor:
-        """Energies (N,), in at least float32, of the features of one or several stages.
+        """Energies (N,), the sums of ``token_energies``."""
+        return self.token_energies(feats, images, kept).sum(dim=1)
+
+    def token_energies(
+        self, feats: Tensor | Sequence[Tensor], images: Tensor | None = None, kept: Tensor | None = None
+    ) -> Tensor:
+        """Energies (N, L) of tokens, in at least float32, stage by stage; of pooled features, one for each stage.
 
         Args:
             feats: Features of one or several stages, in the order of the backbone's outputs.
@@ -106,17 +112,17 @@ class EnergyHead(BaseModule):
                 width.
         """
         stages = stages_of(feats, len(self.energies))
-        energy = 0
+        energies = []
         for energy_of, channels, stage in zip(
             self.energies, self.in_channels, stages[-len(self.energies) :], strict=True
         ):
             tokens = as_tokens(stage, channels)
             if self.over == 'pooled':
                 tokens = tokens.mean(dim=1, keepdim=True)
-            token_energies = energy_of(tokens)
+            of_tokens = energy_of(tokens)
             # Not in half precision: the sum is over many tokens.
-            energy = energy + token_energies.to(torch.promote_types(token_energies.dtype, torch.float32)).sum(dim=1)
-        return energy
+            energies.append(of_tokens.to(torch.promote_types(of_tokens.dtype, torch.float32)))
+        return torch.cat(energies, dim=1) if len(energies) > 1 else energies[0]
 
     def loss(
         self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None

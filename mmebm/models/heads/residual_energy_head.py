@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens, stages_of
-from mmebm.models.patches import gather_patches, half_squared_distance, patchify
+from mmebm.models.patches import MOST_EXTRA_TOKENS, gather_patches, patchify
 from mmebm.registry import MODELS
-
-MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens; a wrong patch size leaves more
 
 
 @MODELS.register_module()
@@ -42,8 +41,8 @@ class ResidualEnergyHead(EnergyHead):
         self.patch_size = patch_size
         self.energies = nn.ModuleList([nn.Linear(in_channels, image_channels * patch_size**2)])
 
-    def forward(self, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Energies (N,), in at least float32.
+    def token_energies(self, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Energies of the patches, (N, M), in at least float32.
 
         Args:
             feats: As in ``EnergyHead``; only the last stage is read. Class and other extra tokens come first.
@@ -71,4 +70,6 @@ class ResidualEnergyHead(EnergyHead):
                 f'ResidualEnergyHead: the backbone returns {tokens.shape[1]} features for {patches.shape[1]} patches '
                 f'of {self.patch_size} pixels: patch_size must be its total stride'
             )
-        return half_squared_distance(patches, self.energies[0](tokens[:, -patches.shape[1] :]))
+        predicted = self.energies[0](tokens[:, -patches.shape[1] :])
+        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+        return (patches - predicted).square().sum(dim=2) / 2

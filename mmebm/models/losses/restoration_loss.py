@@ -24,6 +24,7 @@ class RestorationLoss(nn.Module):
             for a network that predicts pixels).
         pixel_weight: With ``norm_patch_size``, the weight of the plain pixel error, relative to that of patterns; at 0,
             the mean colour of patches is not restored.
+        loss_weight: Factor of all.
 
     Raises:
         ValueError: Unknown ``kind`` or ``region``, or an image that the patch size does not divide.
@@ -35,6 +36,7 @@ class RestorationLoss(nn.Module):
         region: Literal['whole', 'corrupted'] = 'whole',
         norm_patch_size: int | None = None,
         pixel_weight: float = 0.0,
+        loss_weight: float = 1.0,
     ):
         super().__init__()
         if kind not in PIXEL_LOSSES:
@@ -45,6 +47,7 @@ class RestorationLoss(nn.Module):
         self.region = region
         self.norm_patch_size = norm_patch_size
         self.pixel_weight = pixel_weight
+        self.loss_weight = loss_weight
 
     def forward(self, restored: Tensor, clean: Tensor, corrupted: Tensor, where: Tensor | None = None) -> Tensor:
         """Scalar loss: the mean over the images of the errors of restored against clean images.
@@ -64,9 +67,9 @@ class RestorationLoss(nn.Module):
             changed = (corrupted != clean).any(dim=1)  # (N, H, W), True = corrupted
             where = changed if where is None else where & changed
         if where is None:
-            return error.mean()
+            return self.loss_weight * error.mean()
         # First the mean per image: then a batch's loss is the mean of its parts' losses, however it is split.
-        return ((error * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1)).mean()
+        return self.loss_weight * ((error * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1)).mean()
 
     def _error(self, images: Tensor, targets: Tensor) -> Tensor:
         return self.pixel_loss(images, targets, reduction='none').mean(dim=1)  # (N, H, W)

@@ -7,13 +7,15 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmebm.energy import EnergyFn, Restoration, restoration_step, restore
+from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
+from mmebm.models.patches import changed_patches, patch_grid
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import check_engine, check_reached, check_twice_differentiable
+from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.models.selfsup.training_pair import TrainingPair, as_pair
@@ -46,6 +48,14 @@ class EBMAlgorithm(BaseRestorer):
             (noise-contrastive estimation, Gutmann and Hyvärinen, AISTATS 2010). Restoration shapes energy differences
             near an image; NCE makes energies comparable between images. It adds a pass over the clean images and
             excludes ``low_memory``.
+        token_nce_weight: Weight of a loss like that of ``nce_weight``, token by token: a token's energy is the logit of
+            its patch being corrupted (``mmebm.models.losses.noise_contrastive.token_nce``). Its classes are the patches
+            that a corruption changed and those that it left, so it costs nothing, and excludes ``low_memory``. For
+            heads with an energy for each token, ``over='tokens'``. With corruptions of all pixels, let a part of the
+            images stay as they are.
+        position_dropping: Read some patches without their position, and restore it, for mmpretrain's ViTs:
+            ``dict(ratio=0.25, weight=0.3)`` drops the positions of a quarter of an image's patches, uncorrupted ones if
+            there are any; options of ``mmebm.models.selfsup.position_dropping.PositionDropping``. Training only.
         frozen: Names of parameters that the gradient of the energy does not depend on; frozen, so that distributed
             training does not wait for their gradients. With a linear energy these are biases that only shift the last
             features, such as ``backbone.ln1.bias``.
@@ -55,8 +65,8 @@ class EBMAlgorithm(BaseRestorer):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``num_steps`` or ``step_size`` is not positive, ``nce_weight`` is negative, ``frozen`` names an
-            unknown parameter, or the backbone has a layer that cannot be differentiated twice.
+        ValueError: ``num_steps`` or ``step_size`` is not positive, a weight is negative, ``frozen`` names an unknown
+            parameter, or the backbone has a layer that cannot be differentiated twice.
     """
 
     num_inputs = 2  # corrupted and clean
@@ -72,6 +82,8 @@ class EBMAlgorithm(BaseRestorer):
         learn_step_size: bool = True,
         token_dropping: dict | None = None,
         nce_weight: float = 0.0,
+        token_nce_weight: float = 0.0,
+        position_dropping: dict | None = None,
         frozen: Sequence[str] = (),
         training_step: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -82,8 +94,9 @@ class EBMAlgorithm(BaseRestorer):
             raise ValueError(f'EBMAlgorithm: num_steps must be a whole number, at least 1, not {num_steps!r}')
         if step_size != 'auto' and not (isinstance(step_size, (int, float)) and 0 < step_size < math.inf):
             raise ValueError(f"EBMAlgorithm: step_size must be a positive number or 'auto', not {step_size!r}")
-        if not (isinstance(nce_weight, (int, float)) and 0 <= nce_weight < math.inf):
-            raise ValueError(f'EBMAlgorithm: nce_weight must be a number of at least 0, not {nce_weight!r}')
+        for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
+            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+                raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
         self.num_steps = num_steps
         self.log_step_size = nn.Parameter(
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
@@ -92,11 +105,14 @@ class EBMAlgorithm(BaseRestorer):
         check_twice_differentiable(self)
         freeze(self, frozen)
         self.token_dropping = TokenDropping(self.backbone, **token_dropping) if token_dropping else None
+        self.position_dropping = PositionDropping(self.backbone, **position_dropping) if position_dropping else None
         self.nce_weight = nce_weight
+        self.token_nce_weight = token_nce_weight
         self.training_step = TrainingStep(self, self._step, num_steps, **(training_step or {}))
-        if nce_weight and self.training_step.low_memory:
+        if (nce_weight or token_nce_weight) and self.training_step.low_memory:
             raise ValueError(
-                'EBMAlgorithm: low_memory=True excludes nce_weight, since it differentiates no energy; use micro_batch'
+                'EBMAlgorithm: low_memory=True excludes nce_weight and token_nce_weight, since it differentiates no '
+                'energy; use micro_batch'
             )
 
     @property
@@ -106,11 +122,12 @@ class EBMAlgorithm(BaseRestorer):
 
     def energy(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Energies (N,) of normalised images (N, C, H, W), or of their patches ``kept`` (N, M)."""
+        return self.head(self._features(images, kept), images, kept)
+
+    def _features(self, images: Tensor, kept: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         with nullcontext() if kept is None else self.token_dropping.keeping(kept, images):
             feats = self.backbone(images)
-        if self.with_neck:
-            feats = self.neck(feats)
-        return self.head(feats, images, kept)
+        return self.neck(feats) if self.with_neck else feats
 
     def restore(self, corrupted: Tensor) -> Restoration:
         """Restore normalised images (N, C, H, W), of which there may be one; see ``mmebm.energy.restore``."""
@@ -125,30 +142,80 @@ class EBMAlgorithm(BaseRestorer):
         pair = self._training_pair(*as_pair(inputs))
         if self._is_first_batch:
             self._on_first_batch(pair)
-        losses, restored = self.training_step(pair.corrupted, pair)
+        losses, restored = self.training_step(self._start(pair), pair)
         if self._is_first_batch:
             check_reached(self, losses)
             self._is_first_batch = False
-        return losses | self._statistics(pair, restored)
+        return losses | self._statistics(pair, self._unpack(restored, pair)[0])
 
     def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """x_k = x - a dE/dx, (N, C, H, W), and its losses, of x = x_{k-1}."""
+        """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or what ``position_dropping`` packs."""
         energy_fn, gradient_fn = self._energy_fn(pair), self.training_step.gradient_fn
-        restored, energy = restoration_step(energy_fn, x, self.step_size, create_graph=True, gradient_fn=gradient_fn)
-        losses = self.head.loss(restored, pair.clean, pair.corrupted, pair.where)
+        sizes = self.position_dropping.step_sizes(x, self.step_size) if self.position_dropping else self.step_size
+        restored, energies = restoration_step(energy_fn, x, sizes, create_graph=True, gradient_fn=gradient_fn)
+        images, positions = self._unpack(restored, pair)
+        losses = self.head.loss(images, pair.clean, pair.corrupted, pair.where)
+        if self.position_dropping:
+            losses |= self.position_dropping.losses(positions, pair.dropped, pair.kept)
+            energies = energies[:, : -positions.shape[1]]
         if self.nce_weight:
-            nce = F.softplus(energy_fn(pair.clean)).mean() + F.softplus(-energy).mean()
-            losses['loss_nce'] = self.nce_weight * nce
+            corrupted = energies if energies.dim() == 1 else energies.sum(dim=1)
+            losses['loss_nce'] = self.nce_weight * image_nce(self.energy(pair.clean, pair.kept), corrupted)
+        if self.token_nce_weight:
+            changed = self._changed(pair, energies.shape[1])
+            of_patches, counts = energies[:, -changed.shape[1] :], self._placed(pair, changed)
+            losses['loss_token_nce'] = self.token_nce_weight * token_nce(of_patches, changed, counts)
+            losses['token_accuracy'] = token_accuracy(of_patches, changed, counts)
         return restored, losses
 
     def _energy_fn(self, pair: TrainingPair) -> EnergyFn:
+        if self.token_nce_weight or self.position_dropping:
+            return partial(self._energies, pair=pair)
         return partial(self.energy, kept=pair.kept)
 
+    def _energies(self, x: Tensor, pair: TrainingPair) -> Tensor:
+        """The energy in parts: of tokens, and then of dropped positions, (N, M) or (N, M + P)."""
+        if not self.position_dropping:
+            return self.head.token_energies(self._features(x, pair.kept), x, pair.kept)
+        images, positions = self._unpack(x, pair)
+        with self.position_dropping.placing(pair.dropped, positions, pair.kept):
+            feats = self._features(images, pair.kept)
+        of_tokens = self.head.token_energies(feats, images, pair.kept)
+        tokens = feats[-1] if isinstance(feats, (list, tuple)) else feats
+        return torch.cat([of_tokens, self.position_dropping.energy(tokens, pair.dropped, positions, pair.kept)], dim=1)
+
+    def _start(self, pair: TrainingPair) -> Tensor:
+        return self.position_dropping.start(pair.corrupted) if self.position_dropping else pair.corrupted
+
+    def _unpack(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, Tensor | None]:
+        """Images (N, C, H, W), and positions (N, P, L) if some are dropped."""
+        return self.position_dropping.unpack(x, pair.clean.shape) if self.position_dropping else (x, None)
+
     def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
-        if self.token_dropping is None:
-            return TrainingPair(corrupted, clean, kept=None, where=None)
-        kept = self.token_dropping.choose(corrupted, clean)
-        return TrainingPair(corrupted, clean, kept, where=self.token_dropping.pixels(kept, clean))
+        pair = TrainingPair(corrupted, clean)
+        if self.token_dropping:
+            kept = self.token_dropping.choose(corrupted, clean)
+            pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
+        if self.position_dropping:
+            changed = self._changed(pair, self.position_dropping.num_patches)
+            pair = pair._replace(dropped=self.position_dropping.choose(changed))
+        return pair
+
+    def _changed(self, pair: TrainingPair, num_tokens: int) -> Tensor:
+        """Which patches of those that are read are corrupted, (N, M)."""
+        if pair.kept is not None:
+            return changed_patches(pair.corrupted, pair.clean, self.token_dropping.grid(pair.clean)).gather(1, pair.kept)
+        grid = patch_grid(num_tokens, pair.clean.shape[-2:])
+        if grid is None:
+            raise ValueError(
+                f'EBMAlgorithm: {num_tokens} tokens are no grid of patches of {tuple(pair.clean.shape[-2:])} pixels; '
+                "token_nce_weight needs a head with an energy for each token of one stage, over='tokens'"
+            )
+        return changed_patches(pair.corrupted, pair.clean, grid)
+
+    def _placed(self, pair: TrainingPair, changed: Tensor) -> Tensor | None:
+        """Which patches of those that are read have their position, (N, M); None for all."""
+        return None if pair.dropped is None else torch.ones_like(changed).scatter(1, pair.dropped, False)
 
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
@@ -161,7 +228,7 @@ class EBMAlgorithm(BaseRestorer):
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
         check_twice_differentiable(self)  # again: by now the runner has converted layers
-        self.training_step.check(type(self)._energy_fn, pair.corrupted, pair)
+        self.training_step.check(type(self)._energy_fn, self._start(pair), pair)
         if not self.step_size_is_set:
             self._calibrate(pair)
 
@@ -169,7 +236,7 @@ class EBMAlgorithm(BaseRestorer):
     def _calibrate(self, pair: TrainingPair) -> None:
         gradient_fn = partial(self.training_step.gradient_fn, create_graph=False)
         parts = (part for part, _ in self.training_step.parts(pair))
-        gradients = (gradient_fn(self._energy_fn(part), part.corrupted)[1] for part in parts)
+        gradients = (self._unpack(gradient_fn(self._energy_fn(part), self._start(part))[1], part)[0] for part in parts)
         self.log_step_size.copy_(calibrated_log_step_size(pair.squared_error(pair.corrupted), gradients))
         self.step_size_is_set.fill_(True)
 

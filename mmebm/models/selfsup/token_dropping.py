@@ -1,12 +1,13 @@
 """Token dropping: only a random part of an image's tokens passes through the network."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from mmebm.models.patches import gather_patches
+from mmebm.models.patches import changed_patches, gather_patches
 from mmebm.ops.checkpointing import residual_blocks
 
 
@@ -53,8 +54,7 @@ class TokenDropping:
             raise ValueError(
                 f'token_dropping: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}'
             )
-        changed = (corrupted != clean).any(dim=1).unfold(1, p, p).unfold(2, p, p)  # (N, H / p, W / p, p, p)
-        changed = changed.flatten(3).any(dim=3).flatten(1)  # (N, L), True = corrupted
+        changed = changed_patches(corrupted, clean, self.grid(clean))
         num_patches = changed.shape[1]
         num_corrupted = max(1, round(self.corrupted * num_patches))
         num_kept = num_corrupted + round(self.visible * num_patches)
@@ -65,10 +65,14 @@ class TokenDropping:
         kept = (order + 2.0 * (changed & ~wanted) + 1.0 * ~changed).argsort(dim=1)[:, :num_kept]
         return kept.sort(dim=1).values
 
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of the patches of images (N, C, H, W)."""
+        return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+
     def pixels(self, kept: Tensor, images: Tensor) -> Tensor:
         """The pixels of the kept patches (N, M) as a mask (N, H, W) of images (N, C, H, W), True = kept."""
         p = self.patch_size
-        height, width = images.shape[-2] // p, images.shape[-1] // p
+        height, width = self.grid(images)
         mask = torch.zeros(len(kept), height * width, dtype=torch.bool, device=kept.device).scatter_(1, kept, True)
         return mask.view(-1, height, width).repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
 
@@ -76,7 +80,7 @@ class TokenDropping:
     def keeping(self, kept: Tensor, images: Tensor) -> Iterator[None]:
         """Context in which the network reads only the kept patches (N, M) of images (N, C, H, W)."""
         self.kept = kept
-        self.num_patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
+        self.num_patches = math.prod(self.grid(images))
         try:
             yield
         finally:

@@ -14,12 +14,14 @@ class TrainingPair(NamedTuple):
         clean: (N, C, H, W).
         kept: Indices (N, M) of the patches that the network reads; None for all.
         where: Mask (N, H, W) of their pixels, True = counts in the loss; None for all.
+        dropped: Indices (N, P) into the patches that the network reads, of those without position; None for none.
     """
 
     corrupted: Tensor
     clean: Tensor
-    kept: Tensor | None
-    where: Tensor | None
+    kept: Tensor | None = None
+    where: Tensor | None = None
+    dropped: Tensor | None = None
 
     def squared_error(self, images: Tensor) -> Tensor:
         """Sum of squared differences of images (N, C, H, W) from the clean ones, over pixels that count; a scalar."""

@@ -1,0 +1,156 @@
+"""Position dropping: some patches are read without their position, which restoration finds."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmebm.models.patches import gather_patches
+from mmebm.ops.checkpointing import residual_blocks
+
+
+class PositionDropping(nn.Module):
+    """Takes the position embeddings of P random patches of each image away, and lets restoration find them.
+
+    A position is a vector p of L values, the weights of the grid's L position embeddings in the token. Those that are
+    dropped start at zero, and are restored together with the image: each adds |p|^2 / 2 - <p, Q f> to the energy, where
+    f is its token's last feature and Q a linear layer. After a step down the gradient, p are the logits of the true
+    position.
+
+    For mmpretrain's ViTs with absolute position embeddings: blocks take tokens (N, extra + M, D), class and register
+    tokens first.
+
+    Args:
+        backbone: The network; its ``pos_embed`` is (1, extra + L, D).
+        ratio: Share P / L of the patches.
+        weight: Weight of the cross-entropy of positions.
+
+    Raises:
+        ValueError: ``ratio`` is not between 0 and 1, ``weight`` is not positive, or the backbone has no position
+            embeddings to drop.
+    """
+
+    def __init__(self, backbone: nn.Module, ratio: float, weight: float = 0.3) -> None:
+        super().__init__()
+        if not (0 < ratio < 1 and 0 < weight < math.inf):
+            raise ValueError(
+                'position_dropping: ratio must be between 0 and 1, and weight above 0; '
+                f'not ratio={ratio}, weight={weight}'
+            )
+        blocks, embedding = residual_blocks(backbone), getattr(backbone, 'pos_embed', None)
+        if not blocks or embedding is None or not hasattr(backbone, 'num_extra_tokens'):
+            raise ValueError(
+                f'position_dropping: {type(backbone).__name__} has no position embeddings to drop; it needs one of '
+                "mmpretrain's ViTs with absolute positions, such as mmebm.SinCosViT"
+            )
+        self.ratio = ratio
+        self.weight = weight
+        self.num_patches = embedding.shape[1] - backbone.num_extra_tokens
+        self.predict = nn.Linear(embedding.shape[2], self.num_patches)
+        nn.init.trunc_normal_(self.predict.weight, std=0.02)
+        nn.init.zeros_(self.predict.bias)
+        self._network = (backbone,)  # a tuple, so that it is no submodule here; a copy of both holds the copy
+        self._now: tuple[Tensor, Tensor, Tensor | None] | None = None
+        # Once, not in each step: the compiler treats a module's hooks as constant.
+        blocks[0].register_forward_pre_hook(self._change)
+
+    @property
+    def num_dropped(self) -> int:
+        """P, at least 1."""
+        return max(1, round(self.ratio * self.num_patches))
+
+    def choose(self, changed: Tensor) -> Tensor:
+        """Ascending indices (N, P) into the M patches that are read, as long as there are any among uncorrupted ones.
+
+        Args:
+            changed: (N, M), True = corrupted.
+
+        Raises:
+            ValueError: M is not above P.
+        """
+        if changed.shape[1] <= self.num_dropped:
+            raise ValueError(
+                f'position_dropping: ratio={self.ratio} drops the positions of {self.num_dropped} patches, and only '
+                f'{changed.shape[1]} are read; lower ratio, or raise the shares of token_dropping'
+            )
+        order = torch.rand(changed.shape, device=changed.device) + changed
+        return order.argsort(dim=1)[:, : self.num_dropped].sort(dim=1).values
+
+    def start(self, images: Tensor) -> Tensor:
+        """What is restored, (N, C H W + P L): images (N, C, H, W) and their dropped positions, zeros."""
+        return F.pad(images.flatten(1), (0, self.num_dropped * self.num_patches))
+
+    def unpack(self, x: Tensor, image_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and positions (N, P, L) in what is restored."""
+        num_values = image_shape[1:].numel()
+        images = x[:, :num_values].reshape(-1, *image_shape[1:])
+        return images, x[:, num_values:].reshape(len(x), -1, self.num_patches)
+
+    def step_sizes(self, x: Tensor, step_size: Tensor) -> Tensor:
+        """Step sizes (1, C H W + P L) of all values: that of images, (1,), and 1 for positions."""
+        num_positions = self.num_dropped * self.num_patches
+        return torch.cat([step_size.expand(x.shape[1] - num_positions), step_size.new_ones(num_positions)])[None]
+
+    @contextmanager
+    def placing(self, dropped: Tensor, positions: Tensor, kept: Tensor | None) -> Iterator[None]:
+        """Context in which the network reads other positions.
+
+        Args:
+            dropped: Indices (N, P) into the patches that are read.
+            positions: Weights (N, P, L) of the grid's position embeddings in their tokens.
+            kept: Indices (N, M) of the patches that are read; None for all.
+        """
+        self._now = dropped, positions, kept
+        try:
+            yield
+        finally:
+            self._now = None
+
+    def energy(self, tokens: Tensor, dropped: Tensor, positions: Tensor, kept: Tensor | None) -> Tensor:
+        """|p|^2 / 2 - <p, Q f> of each dropped position, (N, P), in at least float32.
+
+        Args:
+            tokens: The last features (N, extra + M, D).
+            dropped: Indices (N, P) into the M patches.
+            positions: p, (N, P, L).
+            kept: Indices (N, M) of the patches that are read; None for all.
+        """
+        if tokens.dim() != 3:
+            raise ValueError(
+                f'position_dropping: the backbone must return tokens (N, L, D), not {tuple(tokens.shape)}: set '
+                "out_type='raw'"
+            )
+        logits = self.predict(gather_patches(tokens, self._num_extra(tokens, kept) + dropped))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return (positions.square() / 2 - positions * logits).sum(dim=2)
+
+    def losses(self, positions: Tensor, dropped: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy of restored positions (N, P, L); indices as in ``placing``."""
+        own = _in_grid(dropped, kept).flatten()
+        logits = positions.flatten(0, 1)
+        return dict(
+            loss_position=self.weight * F.cross_entropy(logits, own),
+            position_accuracy=(logits.argmax(dim=1) == own).float().mean(),
+        )
+
+    def _change(self, block: nn.Module, args: tuple) -> tuple | None:
+        if self._now is None:
+            return None
+        tokens, *others = args
+        dropped, positions, kept = self._now
+        grid = self._network[0].pos_embed[:, -self.num_patches :].expand(len(tokens), -1, -1)
+        change = positions.to(grid.dtype) @ grid - gather_patches(grid, _in_grid(dropped, kept))
+        where = self._num_extra(tokens, kept) + dropped
+        return tokens.scatter_add(1, where.unsqueeze(-1).expand_as(change), change.to(tokens.dtype)), *others
+
+    def _num_extra(self, tokens: Tensor, kept: Tensor | None) -> int:
+        """Class and register tokens in front of those of the patches."""
+        return tokens.shape[1] - (self.num_patches if kept is None else kept.shape[1])
+
+
+def _in_grid(dropped: Tensor, kept: Tensor | None) -> Tensor:
+    """The patches' indices (N, P) in the whole grid."""
+    return dropped if kept is None else kept.gather(1, dropped)
