@@ -14,9 +14,10 @@ from mmpretrain.registry import MODELS
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import compare, make_shapes, train
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
-from mmebm.experiments.comparison import METHODS, Bench, Comparison
+from mmebm.experiments.comparison import Bench, Comparison
 from mmebm.experiments.image_folders import evenly_spaced
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds
+from mmebm.experiments.settings import METHODS
 from mmebm.experiments.tables import AXES, curve, plot, progress, table
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
 from mmebm.launch.options import replace_data_root
