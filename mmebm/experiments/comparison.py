@@ -251,7 +251,8 @@ class Bench:
 
     def row(self, training: Training, epoch: int, finetune: bool) -> dict:
         """The figures of a training after a number of epochs."""
-        weights, seconds, cpu, gflops, rate = None, 0.0, 0.0, 0.0, None
+        weights, seconds, gflops, rate = None, 0.0, 0.0, None
+        cpu: float | None = 0.0
         if training.method != RANDOM:
             checkpoint = training.checkpoint(epoch)
             weights = training.folder / f'backbone_{epoch}.pth'

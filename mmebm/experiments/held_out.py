@@ -13,7 +13,7 @@ from mmebm.evaluation.frozen_features import KNNAccuracy, knn_classes, linear_cl
 from mmebm.experiments.downstream import Run
 from mmebm.experiments.frozen import extract
 from mmebm.experiments.results import stamp
-from mmebm.experiments.scoring import Scoring, evaluated, finetuned_top1
+from mmebm.experiments.scoring import Scoring, as_row, evaluated, finetuned_top1
 
 
 class HeldOut(Scoring):
@@ -49,20 +49,20 @@ class HeldOut(Scoring):
         bank, queries = extract(Config(run.cfg.to_dict()))
         gathered = KNNAccuracy()
         gathered.process(None, [*bank, *queries])
-        *fitted, features, labels = gathered.bank_and_queries(gathered.results)
+        train, train_labels, images, labels = gathered.bank_and_queries(gathered.results)
         correct = dict(
-            knn_top1=as_bits(knn_classes(*fitted, features) == labels),
-            linear_top1=as_bits(linear_classes(*fitted, features) == labels),
+            knn_top1=as_bits(knn_classes(train, train_labels, images) == labels),
+            linear_top1=as_bits(linear_classes(train, train_labels, images) == labels),
         )
+        frozen = {f'frozen/{quality}': 100 * sum(bits) / len(bits) for quality, bits in correct.items()}
         paths = [path.relative_to(self.folder).as_posix() for path in image_paths(run.cfg)]
-        scores: dict[str, float | None] = dict(finetune_top1=None)
+        finetuned = None
         if finetune:
-            scores['finetune_top1'], predictions = self.finetuned(run)
+            finetuned, predictions = self.finetuned(run)
             correct['finetune_top1'] = [predictions[path] for path in paths]
-        scores |= {quality: round(100 * sum(bits) / len(bits), 3) for quality, bits in correct.items()}
         record = dict(method=run.init, seed=run.seed, epoch=epoch, images=paths, correct=correct)
         (run.folder.parent / f'held_out_{epoch}.json').write_text(json.dumps(record))
-        return scores
+        return as_row(frozen, finetuned)
 
     def finetuned(self, run: Run) -> tuple[float, dict[str, int]]:
         """Top-1 in percent after fine-tuning, and whether each image is classified right, by its path.

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mmengine.config import ConfigDict
+
 from mmebm.datasets.shapes_files import write_shapes_once
 
 
@@ -37,7 +39,7 @@ def find_train_folder(data: Path) -> Path:
     return data / 'train'
 
 
-def datasets_of(loader: dict | None) -> list[dict]:
+def datasets_of(loader: ConfigDict | None) -> list[ConfigDict]:
     """The data sets of a loader's config, one of which may be made of several."""
     if loader is None:
         return []

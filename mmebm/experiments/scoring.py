@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from mmebm.datasets import ImageFolder
 from mmebm.experiments.downstream import Run, perform, result_rows
@@ -52,7 +52,7 @@ class Scoring:
         return as_row(scores, finetuned_top1(run) if finetune else None)
 
 
-def evaluated(cfg: Config) -> Iterable[dict]:
+def evaluated(cfg: Config) -> Iterable[ConfigDict]:
     """The data sets that a config validates and tests on."""
     return (data for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')) for data in datasets_of(loader))
 
