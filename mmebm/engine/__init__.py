@@ -4,6 +4,7 @@ from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
     BatchOfOneHook,
     CleanBatchNormHook,
+    CPUTimeHook,
     EnergyLogHook,
     EpochSeedHook,
     FrozenFeatureHook,
@@ -21,6 +22,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 __all__ = [
     'BackboneLayerDecay',
     'BatchOfOneHook',
+    'CPUTimeHook',
     'CleanBatchNormHook',
     'CorruptionLogProcessor',
     'EnergyLogHook',

@@ -132,6 +132,23 @@ def knn_top1(
 ) -> float:
     """Top-1 accuracy of the weighted k nearest neighbours, in percent.
 
+    Args:
+        bank: Features (B, D) of B >= k images.
+        bank_labels: Class indices (B,), from 0.
+        queries: Features (N, D).
+        query_labels: Class indices (N,).
+        k: See :func:`knn_classes`.
+        temperature: See :func:`knn_classes`.
+
+    Raises:
+        ValueError: The bank holds fewer than k images.
+    """
+    return top1(knn_classes(bank, bank_labels, queries, k, temperature), query_labels)
+
+
+def knn_classes(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """Classes (N,) by the weighted k nearest neighbours.
+
     Features are L2-normalised; each of the k bank images most similar to a query votes for its class with weight
     exp(cosine similarity / temperature) (Wu et al., arXiv 1805.01978).
 
@@ -139,7 +156,6 @@ def knn_top1(
         bank: Features (B, D) of B >= k images.
         bank_labels: Class indices (B,), from 0.
         queries: Features (N, D).
-        query_labels: Class indices (N,).
         k: Number of neighbours.
         temperature: Divisor of the cosine similarity, > 0.
 
@@ -150,19 +166,33 @@ def knn_top1(
         raise ValueError(f'k={k} nearest neighbours of a bank of {len(bank)} images: enlarge the bank or lower k')
     bank = normalize(bank.float(), dim=1)
     num_classes = int(bank_labels.max()) + 1
-    num_correct = 0
-    for chunk, labels in zip(queries.float().split(1024), query_labels.split(1024), strict=True):
+    classes = []
+    for chunk in queries.float().split(1024):
         similarity, neighbours = (normalize(chunk, dim=1) @ bank.T).topk(k, dim=1)
         votes = similarity.new_zeros(len(chunk), num_classes)
         votes.scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
-        num_correct += int((votes.argmax(dim=1) == labels).sum())
-    return 100 * num_correct / len(queries)
+        classes.append(votes.argmax(dim=1))
+    return torch.cat(classes)
 
 
 def linear_top1(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, c: float = 1.0, max_iter: int = 1000
 ) -> float:
     """Top-1 accuracy of a linear probe, in percent.
+
+    Args:
+        bank: Features (B, D).
+        bank_labels: Class indices (B,), of at least two classes.
+        queries: Features (N, D).
+        query_labels: Class indices (N,).
+        c: See :func:`linear_classes`.
+        max_iter: See :func:`linear_classes`.
+    """
+    return top1(linear_classes(bank, bank_labels, queries, c, max_iter), query_labels)
+
+
+def linear_classes(bank: Tensor, bank_labels: Tensor, queries: Tensor, c: float = 1.0, max_iter: int = 1000) -> Tensor:
+    """Classes (N,) by a linear probe.
 
     Multinomial logistic regression (scikit-learn, L-BFGS, L2 penalty |w|^2 / 2 next to c times the summed loss, in
     float64) on features standardised by the bank's mean and standard deviation, fitted on the bank: deterministic, no
@@ -172,13 +202,17 @@ def linear_top1(
         bank: Features (B, D).
         bank_labels: Class indices (B,), of at least two classes.
         queries: Features (N, D).
-        query_labels: Class indices (N,).
         c: Inverse strength of the L2 penalty.
         max_iter: Maximum number of L-BFGS iterations.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=max_iter))
     probe.fit(bank.double().numpy(), bank_labels.numpy())
-    return 100 * float(probe.score(queries.double().numpy(), query_labels.numpy()))
+    return torch.from_numpy(probe.predict(queries.double().numpy()))
+
+
+def top1(classes: Tensor, labels: Tensor) -> float:
+    """Share of the predicted classes (N,) that are the labels (N,), in percent."""
+    return 100 * int((classes == labels).sum()) / len(labels)
 
 
 class FrozenFeatureMetric(BaseMetric):

@@ -8,9 +8,11 @@ from mmengine.config import Config
 from mmebm.experiments.training_cost import Speed
 from mmebm.launch.schedule import schedule, stretched, without_short
 
+CLOCKS = ('seconds', 'cpu-seconds')  # budgets for which a training's speed is measured
+
 
 class Budget(NamedTuple):
-    """How long each method may train: an amount of ``epochs``, ``seconds`` or ``flops``."""
+    """How long each method may train: an amount of ``epochs``, ``seconds``, ``cpu-seconds`` or ``flops``."""
 
     kind: str
     amount: float
@@ -21,7 +23,7 @@ class Budget(NamedTuple):
         Args:
             images: Per epoch.
             flops_per_image: Of a training step.
-            speed: Of the training; needed for a budget of seconds alone.
+            speed: Of the training; needed for a budget of seconds, or CPU seconds, alone.
 
         Raises:
             ValueError: Not even one.
@@ -29,7 +31,7 @@ class Budget(NamedTuple):
         amount, cost = self.amount, 1.0
         if self.kind == 'flops':
             cost = images * flops_per_image
-        if self.kind == 'seconds':
+        if self.kind in CLOCKS:
             amount, cost = self.amount - speed.startup_seconds, images / speed.images_per_second
         epochs = math.floor(amount / cost * (1 + 1e-9))  # of float division
         if epochs < 1:
@@ -39,7 +41,7 @@ class Budget(NamedTuple):
 
 
 def parse_budget(text: str) -> Budget:
-    """A budget from ``epochs=N``, ``seconds=S`` or ``flops=F``.
+    """A budget from ``epochs=N``, ``seconds=S``, ``cpu-seconds=S`` or ``flops=F``.
 
     Raises:
         ValueError: It is none of these, or not positive.
@@ -49,8 +51,8 @@ def parse_budget(text: str) -> Budget:
         budget = Budget(kind, float(amount))
     except ValueError:
         budget = Budget(kind, 0.0)
-    if kind not in ('epochs', 'seconds', 'flops') or not 0 < budget.amount < math.inf:
-        raise ValueError(f'--budget {text}: give epochs=N, seconds=S or flops=F, above 0')
+    if kind not in ('epochs', *CLOCKS, 'flops') or not 0 < budget.amount < math.inf:
+        raise ValueError(f'--budget {text}: give cpu-seconds=S, epochs=N, seconds=S or flops=F, above 0')
     return budget
 
 

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.datasets import ImageFolder
-from mmebm.experiments.budget import spread_points
-from mmebm.experiments.comparison import DOWNSTREAM, TOKENIZED, TOKENIZER, Bench
+from mmebm.experiments.budget import CLOCKS, spread_points
+from mmebm.experiments.comparison import Bench
+from mmebm.experiments.settings import DOWNSTREAM, TOKENIZED, TOKENIZER
 from mmebm.experiments.tables import RANDOM
 from mmebm.experiments.training_cost import Speed, measure_speed
 from mmebm.planning.config_facts import step_options
@@ -36,16 +36,15 @@ class Estimate(NamedTuple):
 
 
 def estimates(bench: Bench, startup: float) -> Iterator[Estimate]:
-    """How long a seed of each method will take. A method that fails is left to its training.
+    """How long a seed of each method will take, with all of its learning rates. One that fails is left to its training.
 
     Args:
         bench: The comparison, nothing of which need be trained.
         startup: Seconds that a process takes before its training.
     """
-    test_images = len(ImageFolder(str(bench.data / bench.test_prefix), with_label=True))
     images = bench.images or bench.num_images
     per_second = eager_speed(bench, DOWNSTREAM)
-    frozen = (images + test_images) / (FEATURES_PER_STEP * per_second)
+    frozen = (images + bench.scoring.num_images()) / (FEATURES_PER_STEP * per_second)
     finetuning = startup + images * bench.downstream.train_cfg.max_epochs / per_second
     finetune_points = bench.comparison.finetune_points
     for method in bench.comparison.methods:
@@ -59,12 +58,13 @@ def estimates(bench: Bench, startup: float) -> Iterator[Estimate]:
                 yield Estimate(TOKENIZER, startup + seconds * ratio, 0.0, 0.0)
         except RuntimeError:
             continue
-        yield Estimate(method, startup + seconds, points * frozen, finetuning * min(finetune_points, points))
+        parts = (startup + seconds, points * frozen, finetuning * min(finetune_points, points))
+        yield Estimate(method, *(len(bench.rates[method]) * part for part in parts))
 
 
 def pretraining_estimate(bench: Bench, method: str) -> tuple[float, int]:
     """Seconds of a method's training steps, and at how many points its features are evaluated."""
-    if bench.budget.kind == 'seconds':  # its epochs are known only after compiling
+    if bench.budget.kind in CLOCKS:  # its epochs are known only after compiling
         return bench.budget.amount, bench.comparison.points
     epochs = bench.epochs(method)
     images = epochs * bench.cost(method)['steps'] * bench.config(method).train_dataloader.batch_size

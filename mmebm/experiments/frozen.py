@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -29,19 +30,32 @@ def frozen_metrics(cfg: Config, *metrics: str) -> dict[str, float]:
         cfg: The classifier's config, which is changed.
         metrics: Types of metrics of frozen features.
     """
+    return score([sample for part in extract(cfg) for sample in part], *metrics)
+
+
+def extract(cfg: Config) -> tuple[list[dict], list[dict]]:
+    """Features of the training and of the validation images, without augmentation, as the metrics take them.
+
+    Args:
+        cfg: The classifier's config, which is changed.
+    """
     set_random_seed(cfg.randomness.seed)
     model = build_initialized(cfg)
     queries = cfg.val_dataloader
     queries.collate_fn = dict(type='default_collate')
-    dataset = dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline)  # without augmentation
-    evaluator = Evaluator([dict(type=metric) for metric in metrics])
-    num_images = 0
+    bank = dict(queries, dataset=dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline))
     with evaluating(model):
-        for subset, loader in (('train', dict(queries, dataset=dataset)), ('test', queries)):
-            loader = Runner.build_dataloader(loader)
-            evaluator.process(labelled_features(model, loader, subset))
-            num_images += len(loader.dataset)
-        return evaluator.evaluate(num_images)
+        return (
+            labelled_features(model, Runner.build_dataloader(bank), 'train'),
+            labelled_features(model, Runner.build_dataloader(queries), 'test'),
+        )
+
+
+def score(samples: Sequence[dict], *metrics: str) -> dict[str, float]:
+    """Metrics, by their types, of frozen features."""
+    evaluator = Evaluator([dict(type=metric) for metric in metrics])
+    evaluator.process(samples)
+    return evaluator.evaluate(len(samples))
 
 
 if __name__ == '__main__':

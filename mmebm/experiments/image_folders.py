@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mmengine.config import ConfigDict
+
 from mmebm.datasets.shapes_files import write_shapes_once
 
 
@@ -26,7 +28,18 @@ def find_test_folder(data: Path) -> str:
     return found[0]
 
 
-def datasets_of(loader: dict | None) -> list[dict]:
+def find_train_folder(data: Path) -> Path:
+    """The folder ``train``.
+
+    Raises:
+        FileNotFoundError: It is missing.
+    """
+    if not (data / 'train').is_dir():
+        raise FileNotFoundError(f'--data {data}: needs train/, in it one folder per class')
+    return data / 'train'
+
+
+def datasets_of(loader: ConfigDict | None) -> list[ConfigDict]:
     """The data sets of a loader's config, one of which may be made of several."""
     if loader is None:
         return []

@@ -17,6 +17,9 @@ from mmebm.model_building import build
 ONLY_IN_PRETRAINING = {'mask_token'}
 ONLY_DOWNSTREAM = {'spark': {'norm3.weight', 'norm3.bias'}}
 
+# The hook changes nothing of the training, and so is not in its config, by which a folder knows its own.
+FLAGS = ('--resume', '--cfg-options', 'default_hooks.cpu_time.type=mmebm.CPUTimeHook')
+
 
 class Training(NamedTuple):
     """One pretraining of one method, and the epochs after which its features are evaluated."""
@@ -26,15 +29,21 @@ class Training(NamedTuple):
     cfg: Config
     folder: Path
     points: list[int]
+    rate: float | None = None  # the learning rate, where it is not the config's own
 
     @property
     def name(self) -> str:
         """As it is printed."""
-        return f'{self.method}, seed {self.seed}'
+        return training_name(self.method, self.seed, self.rate)
 
     def checkpoint(self, epoch: int) -> Path:
         """The checkpoint after an epoch, for evaluation alone."""
         return self.folder / f'point_{epoch}.pth'
+
+
+def training_name(method: str, seed: int, rate: float | None) -> str:
+    """A training as it is printed."""
+    return f'{method}, seed {seed}' + (f', learning rate {rate:g}' if rate is not None else '')
 
 
 def train(training: Training) -> None:
@@ -49,14 +58,27 @@ def train(training: Training) -> None:
         return
     say(f'{training.name}: {counted(training.points[-1], "epoch")}')
     with reporting(training.name, training.cfg, training.folder):
-        run_config(['mmebm.commands.train'], training.cfg, training.folder, ['--resume'])
+        run_config(['mmebm.commands.train'], training.cfg, training.folder, FLAGS)
 
 
 def step_seconds(checkpoint: Path) -> list[float]:
     """Seconds of every training step up to a checkpoint, data loading included."""
-    # Written by a process of ours, with the history of its log.
-    history = torch.load(checkpoint, map_location='cpu', weights_only=False)['message_hub']['log_scalars']
-    return history['train/time'].data[0].tolist()
+    return _history(checkpoint)['train/time'].data[0].tolist()
+
+
+def cpu_seconds(checkpoint: Path) -> float | None:
+    """CPU seconds of all training steps up to a checkpoint, data loading included; None if some were not measured."""
+    history = _history(checkpoint)
+    steps = [history[name].data[0] for name in ('train/time', 'train/cpu_time') if name in history]
+    if len({len(values) for values in steps}) != 1 or len(steps) < 2:
+        return None
+    return float(steps[1].sum() + history['train/worker_cpu_time'].data[0].sum())
+
+
+def _history(checkpoint: Path) -> dict:
+    """What a training has logged up to a checkpoint, by name."""
+    # Written by a process of ours.
+    return torch.load(checkpoint, map_location='cpu', weights_only=False)['message_hub']['log_scalars']
 
 
 def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path: Path) -> None:

@@ -35,6 +35,7 @@ def curve(rows: Sequence[dict], method: str, axis: str, quality: str) -> list[tu
 
 def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
     """Each method's quality at the end, and the cost of its steps, as Markdown."""
+    with_cpu = any('cpu_seconds' in row for row in rows)  # earlier rows have none
     lines = []
     for method in dict.fromkeys([*(row['method'] for row in rows), *costs]):
         of_method = [row for row in rows if row['method'] == method]
@@ -42,17 +43,20 @@ def table(rows: Sequence[dict], costs: dict[str, dict]) -> str:
         cost = costs.get(method, {})
         speeds = [row['gflops'] / row['seconds'] / cost['gflops_per_image'] for row in last if cost]
         qualities = ([row[quality] for row in last if row[quality] is not None] for quality in QUALITIES)
+        cpu = [row['cpu_seconds'] for row in last if row.get('cpu_seconds') is not None]
         lines.append(
             [
                 f'`{method}`',
                 mean_text([row['epoch'] for row in last], '.0f'),
                 mean_text([row['seconds'] for row in last], '.0f'),
+                *([mean_text(cpu, '.0f')] if with_cpu else []),
                 mean_text(speeds, '.1f'),
                 *(mean_text([cost[key]] if cost else [], spec) for key, spec in COSTS.items()),
                 *map(mean_and_std_text, qualities),
             ]
         )
-    columns = ['method', 'epochs', 'seconds', 'images/s', 'GFLOP per image', 'peak MiB', *QUALITIES.values()]
+    times = ['seconds', 'CPU seconds'] if with_cpu else ['seconds']
+    columns = ['method', 'epochs', *times, 'images/s', 'GFLOP per image', 'peak MiB', *QUALITIES.values()]
     return markdown_table(columns, lines)
 
 

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +10,12 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 import mmebm.models.peers  # noqa: F401
-from mmebm.commands import compare, make_shapes, train
+from mmebm.commands import compare, make_shapes
 from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
-from mmebm.experiments.comparison import METHODS, Bench, Comparison
+from mmebm.experiments.comparison import Bench, Comparison
 from mmebm.experiments.image_folders import evenly_spaced
 from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds
+from mmebm.experiments.settings import METHODS
 from mmebm.experiments.tables import AXES, curve, plot, progress, table
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
 from mmebm.launch.options import replace_data_root
@@ -38,6 +37,7 @@ def shapes(tmp_path_factory):
         ('epochs=30', 30),
         ('seconds=107', 5),  # an epoch of 1,000 images at 50 a second takes 20, and the first one 7 more
         ('seconds=106.9', 4),
+        ('cpu-seconds=107', 5),
         ('flops=1e6', 3),  # an epoch of 1,000 images at 300 FLOPs takes 300,000
         ('flops=3e5', 1),
     ],
@@ -278,19 +278,8 @@ def batches_of_8(*methods):
 
 
 @pytest.mark.slow
-def test_from_end_to_end_and_again(shapes, tmp_path, monkeypatch, capsys):
+def test_from_end_to_end_and_again(shapes, tmp_path, trained, capsys):
     """Two methods, one of them with its tokenizer, on 40 images; the second call trains nothing."""
-    trained, run = [], subprocess.run
-
-    def run_here(command, **kwargs):
-        if command[1:3] != ['-m', 'mmebm.commands.train']:
-            return run(command, **kwargs)
-        path = Path(command[3]).relative_to(tmp_path)
-        trained.append(str(path.parent if path.name == 'config.py' else path.with_suffix('')))
-        train.main(command[3:])
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(subprocess, 'run', run_here)
     small = batches_of_8('ebm', 'beit', 'tokenizer', 'finetune')
     argv = ['--data', str(shapes), '--methods', 'ebm', 'beit', 'random', '--budget', 'epochs=2', '--seeds', '1']
     argv += ['--points', '2', '--work-dir', str(tmp_path)]
@@ -307,9 +296,10 @@ def test_from_end_to_end_and_again(shapes, tmp_path, monkeypatch, capsys):
     for first, last in (rows[:2], rows[2:4]):
         assert last['gflops'] == pytest.approx(2 * first['gflops'], rel=1e-3)
         assert 0 < first['seconds'] < last['seconds']
+        assert 0 < first['cpu_seconds'] < last['cpu_seconds']
         assert (last['learning_rate'], last['backbone']) == (1e-3, 'vit-w128')
     assert all(0 <= row[key] <= 100 for row in rows for key in ('knn_top1', 'linear_top1'))
-    assert (rows[-1]['seconds'], rows[-1]['learning_rate']) == (0.0, None)
+    assert (rows[-1]['seconds'], rows[-1]['cpu_seconds'], rows[-1]['learning_rate']) == (0.0, 0.0, None)
     assert {path.name for path in tmp_path.glob('compare*')} == {
         'compare.json', 'compare.md', 'compare_epochs.png', 'compare_seconds.png', 'compare_gflops.png'
     }  # fmt: skip

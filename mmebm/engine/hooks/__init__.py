@@ -2,6 +2,7 @@
 
 from mmebm.engine.hooks.batch_of_one_hook import BatchOfOneHook
 from mmebm.engine.hooks.clean_batch_norm_hook import CleanBatchNormHook
+from mmebm.engine.hooks.cpu_time_hook import CPUTimeHook
 from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
 from mmebm.engine.hooks.epoch_seed_hook import EpochSeedHook
 from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
@@ -16,6 +17,7 @@ from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
     'BatchOfOneHook',
+    'CPUTimeHook',
     'CleanBatchNormHook',
     'EnergyLogHook',
     'EpochSeedHook',
