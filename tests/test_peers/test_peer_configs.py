@@ -18,10 +18,10 @@ from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
-VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views']
+VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views', 'mae-places']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
-DEEP += ['supervised', 'finetune']
+DEEP += ['mae-places', 'supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
 CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
