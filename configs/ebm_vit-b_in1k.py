@@ -91,5 +91,6 @@ custom_hooks = [
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.EnergyLogHook', interval=100),
     dict(type='mmebm.ProgressHook'),
+    dict(type='mmebm.NotLearningHook'),
 ]
 log_processor = dict(type='mmebm.CorruptionLogProcessor')

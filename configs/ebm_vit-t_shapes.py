@@ -114,6 +114,7 @@ custom_hooks = [
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.EnergyLogHook', interval=50),
     dict(type='mmebm.ProgressHook'),
+    dict(type='mmebm.NotLearningHook'),
     dict(
         type='mmebm.FrozenFeatureHook',
         bank=dict(

@@ -49,7 +49,7 @@ optim_wrapper = dict(accumulative_counts=1, **_base_.shared.optim_wrapper)
 param_scheduler = _base_.shared.param_scheduler
 train_cfg = dict(max_epochs=_base_.max_epochs)
 default_hooks = _base_.shared.default_hooks
-custom_hooks = _base_.shared.custom_hooks
+custom_hooks = [*_base_.shared.custom_hooks, dict(type='mmebm.NotLearningHook')]
 auto_scale_lr = _base_.shared.auto_scale_lr
 test_dataloader = dict(
     _delete_=True,

@@ -14,7 +14,16 @@ from mmebm.models.heads.patch_energy_head import PatchEnergyHead
 from mmebm.models.heads.residual_energy_head import ResidualEnergyHead
 from mmebm.models.losses.restoration_loss import RestorationLoss
 from mmebm.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
-from mmebm.models.peers import BEiTPlainViT, HOGOfPatches, RepeatedMAE, SimMIMViT, SinCosMaskFeatViT
+from mmebm.models.peers import (
+    BEiTPlainViT,
+    HOGOfPatches,
+    PlacesMAE,
+    PlacesMAEHead,
+    PlacesMAEViT,
+    RepeatedMAE,
+    SimMIMViT,
+    SinCosMaskFeatViT,
+)
 from mmebm.models.selfsup.ebm import EBMAlgorithm
 from mmebm.models.selfsup.patch_ebm import PatchEBM
 from mmebm.models.tokenizers.vqvae import VQVAE
@@ -31,6 +40,9 @@ __all__ = [
     'PatchEBM',
     'PatchEnergyHead',
     'PatchSubsetViT',
+    'PlacesMAE',
+    'PlacesMAEHead',
+    'PlacesMAEViT',
     'RepeatedMAE',
     'ResidualEnergyHead',
     'RestorationLoss',

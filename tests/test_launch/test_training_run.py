@@ -90,8 +90,8 @@ def test_the_loss_falls(finished):
     assert psnr == pytest.approx(psnr_of_masked_images(), abs=1e-3)
     assert sum('energy/mask/auroc' in row for row in rows) == EPOCHS
     logged = {key for row in rows for key in row}
-    assert logged >= {'loss', 'error_ratio', 'step_size', 'grad_norm', 'energy_corrupted', 'energy_clean',
-                      'energy_restored'}  # fmt: skip
+    assert logged >= {'loss', 'error_ratio', 'objective_ratio', 'step_size', 'grad_norm', 'energy_corrupted',
+                      'energy_clean', 'energy_restored'}  # fmt: skip
 
 
 def test_killed_in_mid_epoch_and_resumed_it_ends_in_the_same_weights(config, finished, tmp_path):

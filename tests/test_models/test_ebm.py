@@ -4,6 +4,9 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from mmebm.models import EBMAlgorithm, EnergyHead
+from mmebm.models.selfsup.training_pair import TrainingPair
+
 TINY_VIT = dict(
     type='VisionTransformer',
     arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
@@ -38,8 +41,8 @@ class Square(BaseModule):
         return (x.flatten(2).square().transpose(1, 2),)
 
 
-def square_energy(**kwargs):
-    model = build(Square(), dict(in_channels=3, kind='linear', over='tokens'), **kwargs)
+def square_energy(head=None, **kwargs):
+    model = build(Square(), dict(in_channels=3, kind='linear', over='tokens') | (head or {}), **kwargs)
     model.head.energies[0].weight.data.fill_(0.5)  # E = |x|^2 / 2
     return model
 
@@ -51,6 +54,9 @@ def test_loss_in_closed_form():
     losses = model([corrupted, clean], mode='loss')
     torch.testing.assert_close(losses['loss'], torch.tensor(0.6**2 / 2))
     torch.testing.assert_close(losses['error_ratio'], torch.tensor(0.75**2))
+    torch.testing.assert_close(losses['objective_ratio'], torch.tensor(0.75**2))
+    total, _ = model.parse_losses(losses)
+    assert total.item() == losses['loss'].item()
     torch.testing.assert_close(losses['step_size'], torch.tensor([0.25]))
 
 
@@ -61,6 +67,44 @@ def test_losses_of_the_steps_are_added():
     losses = model([corrupted, clean], mode='loss')
     torch.testing.assert_close(losses['loss'], torch.tensor((0.4**2 + 0.2**2) / 2))
     torch.testing.assert_close(losses['error_ratio'], torch.tensor(0.25**2))
+    torch.testing.assert_close(losses['objective_ratio'], torch.tensor(0.25**2))  # of the last step's image
+
+
+def test_the_objective_falls_while_the_error_of_pixels_rises():
+    """Of patterns within patches: of 2 z + 10, one step makes 1.5 z + 7.5, and z + 10 is wanted."""
+    loss = dict(type='mmebm.RestorationLoss', kind='l1', norm_patch_size=4)
+    model = square_energy(head=dict(loss=loss), step_size=0.25)
+    z = torch.tensor([1.0, -1.0]).repeat(2, 3, 4, 2)
+    losses = model([2 * z + 10, z + 10], mode='loss')
+    torch.testing.assert_close(losses['error_ratio'], torch.tensor(0.5**2 + 2.5**2))
+    torch.testing.assert_close(losses['objective_ratio'], torch.tensor(0.5))
+    assert not losses['objective_ratio'].requires_grad
+
+
+def test_the_objective_is_that_of_the_pixels_that_count():
+    """Pixel by pixel, errors of 4 become 1, 2 and 3; the first is not kept, the last was not corrupted."""
+    model = square_energy(head=dict(loss=dict(type='mmebm.RestorationLoss', kind='l1', region='corrupted')))
+    clean, corrupted, restored = torch.zeros(3, 1, 3, 1, 4)
+    corrupted[..., :3] = 4.0
+    restored[...] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    where = torch.tensor([[[False, True, True, True]]])
+    statistics = model._statistics(TrainingPair(corrupted, clean, None, where), restored)
+    torch.testing.assert_close(statistics['objective_ratio'], torch.tensor((2 + 3) / (4 + 4)))
+
+
+@pytest.mark.parametrize(('key', 'logged'), [('loss', True), ('loss_colour', False)])
+def test_a_head_that_names_other_losses(key, logged):
+    class Head(EnergyHead):
+        def loss(self, restored, clean, corrupted, where=None):
+            return {key: (restored - clean).abs().mean(), 'loss_of_weights': torch.ones(()), 'share': torch.ones(())}
+
+    head = Head(in_channels=3, kind='linear')
+    head.energies[0].weight.data.fill_(0.5)
+    model = EBMAlgorithm(Square(), head, step_size=0.25)
+    losses = model([torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)], mode='loss')
+    assert ('objective_ratio' in losses) == logged
+    if logged:
+        torch.testing.assert_close(losses['objective_ratio'], torch.tensor(0.75))
 
 
 def test_predict_in_closed_form():

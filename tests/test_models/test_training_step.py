@@ -67,7 +67,10 @@ def test_batch_normalization_is_refused_where_a_batch_is_not_one_forward_pass(op
         model.loss(pair())
 
 
-@pytest.mark.parametrize('options', [dict(micro_batch=1), dict(micro_batch=3), dict(num_steps=2), dict(micro_batch=4)])
+PARTS = [dict(micro_batch=1), dict(micro_batch=3), dict(num_steps=2), dict(micro_batch=4), dict(low_memory=True)]
+
+
+@pytest.mark.parametrize('options', PARTS)
 def test_parts_report_what_the_whole_reports(options):
     steps = options.get('num_steps', 1)
     found = build(**options).loss(pair())
@@ -78,6 +81,8 @@ def test_parts_report_what_the_whole_reports(options):
     clean = pair()[1]
     ratio = (restoration.images[-1] - clean).square().sum() / (pair()[0] - clean).square().sum()
     torch.testing.assert_close(found['error_ratio'], ratio)
+    last, initial = (model.head.loss(image, clean, pair()[0])['loss'] for image in (restoration.images[-1], pair()[0]))
+    torch.testing.assert_close(found['objective_ratio'], last / initial)
 
 
 @pytest.mark.parametrize('options', [dict(micro_batch=1), dict(low_memory=True), dict(low_memory=True, micro_batch=3)])

@@ -18,10 +18,10 @@ from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
-VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views']
+VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views', 'mae-places']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
-DEEP += ['supervised', 'finetune']
+DEEP += ['mae-places', 'supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
 CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
 PRETRAINING = [name for name in CONFIGS if not name.startswith('finetune')]
@@ -179,8 +179,9 @@ def test_terms_are_equal(name):
         assert cfg.param_scheduler == ours.param_scheduler
         assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
         hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook', 'mmebm.ProgressHook']
-        whitened = ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
-        assert [hook['type'] for hook in cfg.custom_hooks] == hooks + whitened
+        hooks += ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
+        hooks += ['mmebm.NotLearningHook'] if name.startswith('ebm_') else []
+        assert [hook['type'] for hook in cfg.custom_hooks] == hooks
 
 
 @pytest.mark.filterwarnings('ignore:No GPU here')

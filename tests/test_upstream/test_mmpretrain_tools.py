@@ -58,7 +58,7 @@ def test_vis_scheduler(run, tmp_path, name):
     assert np.asarray(Image.open(tmp_path / 'lr.png')).std() > 10
 
 
-@pytest.mark.parametrize('hook', ['CleanBatchNormHook', 'PatchWhiteningHook', 'InputEnergyHook'])
+@pytest.mark.parametrize('hook', ['CleanBatchNormHook', 'PatchWhiteningHook', 'InputEnergyHook', 'NotLearningHook'])
 def test_vis_scheduler_with_hooks_of_other_configs(run, tmp_path, hook):
     options = ", config='ebm_vit-b_in1k', checkpoint='none.pth'" if hook == 'InputEnergyHook' else ''
     (tmp_path / 'mine.py').write_text(

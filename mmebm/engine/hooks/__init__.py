@@ -9,6 +9,7 @@ from mmebm.engine.hooks.frozen_feature_hook import FrozenFeatureHook
 from mmebm.engine.hooks.input_energy_hook import InputEnergyHook
 from mmebm.engine.hooks.matmul_precision_hook import MatmulPrecisionHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
+from mmebm.engine.hooks.not_learning_hook import NotLearningHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
@@ -25,6 +26,7 @@ __all__ = [
     'InputEnergyHook',
     'MatmulPrecisionHook',
     'NonFiniteLossHook',
+    'NotLearningHook',
     'PatchWhiteningHook',
     'ProgressHook',
     'RestorationVisualizationHook',

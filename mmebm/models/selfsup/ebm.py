@@ -219,11 +219,16 @@ class EBMAlgorithm(BaseRestorer):
 
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
-        """Statistics that cost nothing extra; logged, not optimised, since no key contains ``loss``."""
-        return dict(
-            error_ratio=pair.squared_error(restored) / pair.squared_error(pair.corrupted).clamp(min=1e-12),
-            step_size=self.step_size,
+        """Statistics that cost next to nothing; logged, not optimised, since no key contains ``loss``."""
+        ratios = dict(error_ratio=_ratio(pair.squared_error(restored), pair.squared_error(pair.corrupted)))
+        # Of the last step's image. The error of pixels may rise while patterns within patches are restored.
+        remaining, initial = (
+            self.head.loss(images, pair.clean, pair.corrupted, pair.where).get('loss')
+            for images in (restored, pair.corrupted)
         )
+        if remaining is not None:  # a head of another package may name its losses otherwise
+            ratios['objective_ratio'] = _ratio(remaining, initial)
+        return dict(**ratios, step_size=self.step_size)
 
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
@@ -270,3 +275,7 @@ class EBMAlgorithm(BaseRestorer):
                 corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
             )
         return fill(data_samples, fields)
+
+
+def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:
+    return remaining / initial.clamp(min=1e-12)
