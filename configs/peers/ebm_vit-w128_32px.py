@@ -14,9 +14,7 @@ model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),
     head=dict(
         in_channels=128,
-        loss=dict(
-            type='mmebm.RestorationLoss', kind='l2', region='corrupted', norm_patch_size=4, loss_weight=0.05
-        ),
+        loss=dict(type='mmebm.RestorationLoss', kind='l2', region='corrupted', norm_patch_size=4, loss_weight=0.05),
     ),
     step_size=10.0,
     token_dropping=dict(patch_size=4, visible=0.375, corrupted=0.375),

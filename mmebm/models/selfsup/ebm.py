@@ -97,6 +97,11 @@ class EBMAlgorithm(BaseRestorer):
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
             if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
                 raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
+        if token_nce_weight and not self._has_token_energies:
+            raise ValueError(
+                "EBMAlgorithm: token_nce_weight needs a head with an energy for each token of one stage: over='tokens' "
+                'and a single number as in_channels'
+            )
         self.num_steps = num_steps
         self.log_step_size = nn.Parameter(
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
@@ -114,6 +119,12 @@ class EBMAlgorithm(BaseRestorer):
                 'EBMAlgorithm: low_memory=True excludes nce_weight and token_nce_weight, since it differentiates no '
                 'energy; use micro_batch'
             )
+
+    @property
+    def _has_token_energies(self) -> bool:
+        """Whether the head has an energy for each token of one stage."""
+        head = self.head
+        return hasattr(head, 'token_energies') and head.over == 'tokens' and len(head.energies) == 1
 
     @property
     def step_size(self) -> Tensor:
@@ -149,7 +160,7 @@ class EBMAlgorithm(BaseRestorer):
         return losses | self._statistics(pair, self._unpack(restored, pair)[0])
 
     def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or what ``position_dropping`` packs."""
+        """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or these packed with positions."""
         energy_fn, gradient_fn = self._energy_fn(pair), self.training_step.gradient_fn
         sizes = self.position_dropping.step_sizes(x, self.step_size) if self.position_dropping else self.step_size
         restored, energies = restoration_step(energy_fn, x, sizes, create_graph=True, gradient_fn=gradient_fn)
@@ -204,12 +215,13 @@ class EBMAlgorithm(BaseRestorer):
     def _changed(self, pair: TrainingPair, num_tokens: int) -> Tensor:
         """Which patches of those that are read are corrupted, (N, M)."""
         if pair.kept is not None:
-            return changed_patches(pair.corrupted, pair.clean, self.token_dropping.grid(pair.clean)).gather(1, pair.kept)
+            grid = self.token_dropping.grid(pair.clean)
+            return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
         grid = patch_grid(num_tokens, pair.clean.shape[-2:])
         if grid is None:
             raise ValueError(
-                f'EBMAlgorithm: {num_tokens} tokens are no grid of patches of {tuple(pair.clean.shape[-2:])} pixels; '
-                "token_nce_weight needs a head with an energy for each token of one stage, over='tokens'"
+                f'EBMAlgorithm: {num_tokens} tokens are no grid of square patches of {tuple(pair.clean.shape[-2:])} '
+                'pixels, as token_nce_weight and position_dropping need; choose another image size'
             )
         return changed_patches(pair.corrupted, pair.clean, grid)
 
@@ -260,7 +272,8 @@ class EBMAlgorithm(BaseRestorer):
 
         Returns:
             N data samples with ``energies`` (K + 1,), those of x_0 to x_K, and ``restored`` (C, H, W); for a pair also
-            ``corrupted`` and ``clean`` (C, H, W) and ``clean_energy``. Images are in pixel units, 0 to 255.
+            ``corrupted`` and ``clean`` (C, H, W) and ``clean_energy``. Images are in pixel units, 0 to 255. If the head
+            has an energy for each token, and these are a grid of square patches, also ``token_energies`` (h, w) of x_0.
         """
         is_pair = isinstance(inputs, (list, tuple))
         corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
@@ -274,7 +287,15 @@ class EBMAlgorithm(BaseRestorer):
             fields |= dict(
                 corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
             )
-        return fill(data_samples, fields)
+        return fill(data_samples, fields | self._token_energies(corrupted))
+
+    def _token_energies(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps (N, h, w) of the patches' energies; nothing if there are none."""
+        if not self._has_token_energies:
+            return {}
+        energies = self.head.token_energies(self._features(images), images)
+        grid = patch_grid(energies.shape[1], images.shape[-2:])
+        return {} if grid is None else dict(token_energies=energies[:, -math.prod(grid) :].unflatten(1, grid))
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:
