@@ -48,16 +48,16 @@ def test_dropped_tokens_are_patch_embeddings_alone(kept):
         torch.testing.assert_close(first_inputs(vit, images), whole)
 
 
-def test_energy_of_positions_in_closed_form():
-    vit, dropping = parts()
-    tokens, positions = torch.randn(2, 1 + 16, 16), torch.randn(2, 3, 16, requires_grad=True)
-    dropped = torch.tensor([[0, 4, 15], [1, 2, 3]])
-    energies = dropping.energy(tokens, dropped, positions, None)
+def test_logits_are_of_the_dropped_patches():
+    _, dropping = parts()
+    tokens = torch.randn(2, 1 + 16, 16)
     features = torch.stack([tokens[0, [1, 5, 16]], tokens[1, [2, 3, 4]]])
-    logits = features @ dropping.predict.weight.T + dropping.predict.bias
-    torch.testing.assert_close(energies, (positions.square() / 2 - positions * logits).sum(2))
-    (gradient,) = torch.autograd.grad(energies.sum(), positions)
-    torch.testing.assert_close(gradient, positions.detach() - logits)
+    expected = features @ dropping.predict.weight.T + dropping.predict.bias
+    torch.testing.assert_close(dropping.logits(tokens, torch.tensor([[0, 4, 15], [1, 2, 3]]), None), expected)
+    kept = torch.tensor([[3, 7, 9], [0, 1, 2]])  # the network reads three patches and a class token
+    found = dropping.logits(tokens[:, :4], torch.tensor([[0, 2], [1, 2]]), kept)
+    expected = torch.stack([tokens[0, [1, 3]], tokens[1, [2, 3]]]) @ dropping.predict.weight.T + dropping.predict.bias
+    torch.testing.assert_close(found, expected)
 
 
 def test_losses_in_closed_form():
@@ -151,4 +151,4 @@ def test_too_few_patches_are_read():
 def test_pooled_features():
     _, dropping = parts()
     with pytest.raises(ValueError, match="set out_type='raw'"):
-        dropping.energy(torch.zeros(2, 16), torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 16), None)
+        dropping.logits(torch.zeros(2, 16), torch.zeros(2, 4, dtype=torch.long), None)

@@ -120,3 +120,38 @@ def test_low_memory_is_refused():
 def test_negative_weight():
     with pytest.raises(ValueError, match='token_nce_weight must be a number of at least 0, not -1'):
         build_ebm(token_nce_weight=-1)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(token_dropping=dict(patch_size=4, visible=0.5, corrupted=0.25))])
+def test_images_that_are_not_restored(options):
+    """Losses of energies are means over all images, the restoration loss over the first quarter of them."""
+    torch.manual_seed(0)
+    options |= dict(token_nce_weight=0.7, position_dropping=dict(ratio=0.25), backbone=tiny_vit(img_size=16))
+    model = build_ebm(**options, step_size=2.0, restored_share=0.25)
+    corrupted, clean = images(8)
+    pair = model._training_pair(corrupted, clean)
+    model._training_pair = lambda *_: pair
+    found = model.loss([corrupted, clean])
+    _, restored = model._step(model._start(pair.part(0, 2)).requires_grad_(), pair.part(0, 2))
+    _, others = model._step(model._start(pair.part(2, None)).requires_grad_(), pair.part(2, None))
+    torch.testing.assert_close(found['loss'], restored['loss'])
+    expected = (2 * restored['loss_token_nce'] + 6 * others['loss_token_nce']) / 8
+    torch.testing.assert_close(found['loss_token_nce'], expected)
+    # Of the others, without the change of all tokens' energies with the position.
+    with model.position_dropping.placing(pair.dropped[2:], torch.zeros(6, 4, 16), pair.part(2, None).kept):
+        features = model._features(corrupted[2:], pair.part(2, None).kept)[-1]
+    logits = model.position_dropping.logits(features, pair.dropped[2:], pair.part(2, None).kept)
+    of_others = model.position_dropping.losses(logits, pair.dropped[2:], pair.part(2, None).kept)['loss_position']
+    torch.testing.assert_close(found['loss_position'], (2 * restored['loss_position'] + 6 * of_others) / 8)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(restored_share=0.0, token_nce_weight=1.0), 'restored_share must be above 0 and at most 1, not 0.0'),
+        (dict(restored_share=0.5), 'with restored_share=0.5, the other images train nothing'),
+    ],
+)
+def test_share_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_ebm(**options)

@@ -56,6 +56,9 @@ class EBMAlgorithm(BaseRestorer):
         position_dropping: Read some patches without their position, and restore it, for mmpretrain's ViTs:
             ``dict(ratio=0.25, weight=0.3)`` drops the positions of a quarter of an image's patches, uncorrupted ones if
             there are any; options of ``mmebm.models.selfsup.position_dropping.PositionDropping``. Training only.
+        restored_share: Share of a batch's images that are restored. The others train the energy as the logit of being
+            corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step. For
+            ``nce_weight`` and ``token_nce_weight``, by which most of the features come.
         frozen: Names of parameters that the gradient of the energy does not depend on; frozen, so that distributed
             training does not wait for their gradients. With a linear energy these are biases that only shift the last
             features, such as ``backbone.ln1.bias``.
@@ -84,6 +87,7 @@ class EBMAlgorithm(BaseRestorer):
         nce_weight: float = 0.0,
         token_nce_weight: float = 0.0,
         position_dropping: dict | None = None,
+        restored_share: float = 1.0,
         frozen: Sequence[str] = (),
         training_step: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -97,6 +101,14 @@ class EBMAlgorithm(BaseRestorer):
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
             if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
                 raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
+        if not (isinstance(restored_share, (int, float)) and 0 < restored_share <= 1):
+            raise ValueError(f'EBMAlgorithm: restored_share must be above 0 and at most 1, not {restored_share!r}')
+        if restored_share < 1 and not (nce_weight or token_nce_weight or position_dropping):
+            raise ValueError(
+                f'EBMAlgorithm: with restored_share={restored_share}, the other images train nothing; set nce_weight, '
+                'token_nce_weight or position_dropping'
+            )
+        self.restored_share = restored_share
         if token_nce_weight and not self._has_token_energies:
             raise ValueError(
                 "EBMAlgorithm: token_nce_weight needs a head with an energy for each token of one stage: over='tokens' "
@@ -153,11 +165,26 @@ class EBMAlgorithm(BaseRestorer):
         pair = self._training_pair(*as_pair(inputs))
         if self._is_first_batch:
             self._on_first_batch(pair)
-        losses, restored = self.training_step(self._start(pair), pair)
+        to_restore, others = self._split(pair)
+        losses, restored = self.training_step(self._start(to_restore), to_restore)
+        if others is not None:
+            share = len(others.clean) / len(pair.clean)
+            for name, value in self._losses_without_restoration(others).items():
+                losses[name] = (1 - share) * losses[name] + share * value
         if self._is_first_batch:
             check_reached(self, losses)
             self._is_first_batch = False
-        return losses | self._statistics(pair, self._unpack(restored, pair)[0])
+        return losses | self._statistics(to_restore, self._unpack(restored, to_restore)[0])
+
+    def _split(self, pair: TrainingPair) -> tuple[TrainingPair, TrainingPair | None]:
+        """The images that are restored, and the others."""
+        number = max(1, round(self.restored_share * len(pair.clean)))
+        return (pair, None) if number >= len(pair.clean) else (pair.part(0, number), pair.part(number, None))
+
+    def _losses_without_restoration(self, pair: TrainingPair) -> dict[str, Tensor]:
+        """Losses of energies at the start alone, and of positions after a step down <p, Q f> with f held fixed."""
+        energies, logits = self._read(self._start(pair), pair)
+        return self._losses_of_energies(energies, logits, pair)
 
     def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
         """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or these packed with positions."""
@@ -165,10 +192,16 @@ class EBMAlgorithm(BaseRestorer):
         sizes = self.position_dropping.step_sizes(x, self.step_size) if self.position_dropping else self.step_size
         restored, energies = restoration_step(energy_fn, x, sizes, create_graph=True, gradient_fn=gradient_fn)
         images, positions = self._unpack(restored, pair)
-        losses = self.head.loss(images, pair.clean, pair.corrupted, pair.where)
-        if self.position_dropping:
-            losses |= self.position_dropping.losses(positions, pair.dropped, pair.kept)
+        if positions is not None:
             energies = energies[:, : -positions.shape[1]]
+        losses = self.head.loss(images, pair.clean, pair.corrupted, pair.where)
+        return restored, losses | self._losses_of_energies(energies, positions, pair)
+
+    def _losses_of_energies(self, energies: Tensor, positions: Tensor | None, pair: TrainingPair) -> dict[str, Tensor]:
+        """Losses of energies (N,) or (N, M) of tokens, and of positions (N, P, L)."""
+        losses = {}
+        if positions is not None:
+            losses |= self.position_dropping.losses(positions, pair.dropped, pair.kept)
         if self.nce_weight:
             corrupted = energies if energies.dim() == 1 else energies.sum(dim=1)
             losses['loss_nce'] = self.nce_weight * image_nce(self.energy(pair.clean, pair.kept), corrupted)
@@ -177,23 +210,30 @@ class EBMAlgorithm(BaseRestorer):
             of_patches, counts = energies[:, -changed.shape[1] :], self._placed(pair, changed)
             losses['loss_token_nce'] = self.token_nce_weight * token_nce(of_patches, changed, counts)
             losses['token_accuracy'] = token_accuracy(of_patches, changed, counts)
-        return restored, losses
+        return losses
 
     def _energy_fn(self, pair: TrainingPair) -> EnergyFn:
-        if self.token_nce_weight or self.position_dropping:
-            return partial(self._energies, pair=pair)
-        return partial(self.energy, kept=pair.kept)
+        return partial(self._energy_in_parts, pair=pair)
 
-    def _energies(self, x: Tensor, pair: TrainingPair) -> Tensor:
-        """The energy in parts: of tokens, and then of dropped positions, (N, M) or (N, M + P)."""
-        if not self.position_dropping:
-            return self.head.token_energies(self._features(x, pair.kept), x, pair.kept)
+    def _energy_in_parts(self, x: Tensor, pair: TrainingPair) -> Tensor:
+        """Energies (N,) or (N, M) of tokens, and behind these of P dropped positions p: |p|^2 / 2 - <p, Q f>."""
+        energies, logits = self._read(x, pair)
+        if logits is None:
+            return energies
+        positions = self._unpack(x, pair)[1]
+        return torch.cat([energies, (positions.square() / 2 - positions * logits).sum(dim=2)], dim=1)
+
+    def _read(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, Tensor | None]:
+        """Energies (N,) or (N, M) of tokens, and Q f of dropped positions, (N, P, L)."""
+        if not (self.token_nce_weight or self.position_dropping):
+            return self.energy(x, pair.kept), None
         images, positions = self._unpack(x, pair)
-        with self.position_dropping.placing(pair.dropped, positions, pair.kept):
+        dropping = self.position_dropping
+        with dropping.placing(pair.dropped, positions, pair.kept) if dropping else nullcontext():
             feats = self._features(images, pair.kept)
-        of_tokens = self.head.token_energies(feats, images, pair.kept)
-        tokens = feats[-1] if isinstance(feats, (list, tuple)) else feats
-        return torch.cat([of_tokens, self.position_dropping.energy(tokens, pair.dropped, positions, pair.kept)], dim=1)
+        energies = self.head.token_energies(feats, images, pair.kept)
+        last = feats[-1] if isinstance(feats, (list, tuple)) else feats
+        return energies, dropping.logits(last, pair.dropped, pair.kept) if dropping else None
 
     def _start(self, pair: TrainingPair) -> Tensor:
         return self.position_dropping.start(pair.corrupted) if self.position_dropping else pair.corrupted

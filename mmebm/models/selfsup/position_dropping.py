@@ -109,13 +109,12 @@ class PositionDropping(nn.Module):
         finally:
             self._now = None
 
-    def energy(self, tokens: Tensor, dropped: Tensor, positions: Tensor, kept: Tensor | None) -> Tensor:
-        """|p|^2 / 2 - <p, Q f> of each dropped position, (N, P), in at least float32.
+    def logits(self, tokens: Tensor, dropped: Tensor, kept: Tensor | None) -> Tensor:
+        """Q f of each dropped position, (N, P, L), in at least float32.
 
         Args:
-            tokens: The last features (N, extra + M, D).
+            tokens: The last features f, (N, extra + M, D).
             dropped: Indices (N, P) into the M patches.
-            positions: p, (N, P, L).
             kept: Indices (N, M) of the patches that are read; None for all.
         """
         if tokens.dim() != 3:
@@ -124,8 +123,7 @@ class PositionDropping(nn.Module):
                 "out_type='raw'"
             )
         logits = self.predict(gather_patches(tokens, self._num_extra(tokens, kept) + dropped))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return (positions.square() / 2 - positions * logits).sum(dim=2)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def losses(self, positions: Tensor, dropped: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
         """Cross-entropy and accuracy of restored positions (N, P, L); indices as in ``placing``."""
