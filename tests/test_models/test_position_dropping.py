@@ -152,3 +152,10 @@ def test_pooled_features():
     _, dropping = parts()
     with pytest.raises(ValueError, match="set out_type='raw'"):
         dropping.logits(torch.zeros(2, 16), torch.zeros(2, 4, dtype=torch.long), None)
+
+
+def test_images_of_another_size_than_the_position_embeddings():
+    model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25))
+    images = torch.randn(2, 3, 32, 32)
+    with pytest.raises(ValueError, match='65 tokens where the network has 1 extra ones and reads 16 patches'):
+        model.loss([images.flip(2), images])

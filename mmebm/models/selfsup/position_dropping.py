@@ -146,7 +146,13 @@ class PositionDropping(nn.Module):
 
     def _num_extra(self, tokens: Tensor, kept: Tensor | None) -> int:
         """Class and register tokens in front of those of the patches."""
-        return tokens.shape[1] - (self.num_patches if kept is None else kept.shape[1])
+        num_extra, num_read = self._network[0].num_extra_tokens, self.num_patches if kept is None else kept.shape[1]
+        if tokens.shape[1] != num_extra + num_read:
+            raise ValueError(
+                f'position_dropping: {tokens.shape[1]} tokens where the network has {num_extra} extra ones and reads '
+                f'{num_read} patches: train at the image size of its position embeddings, backbone.img_size'
+            )
+        return num_extra
 
 
 def _in_grid(dropped: Tensor, kept: Tensor | None) -> Tensor:
