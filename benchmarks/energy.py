@@ -1,6 +1,6 @@
 """How well the energy of a trained model tells clean images from corrupted ones, and from those of another data set.
 
-    python -m benchmarks.energy CHECKPOINT --config peers/ebm_vit-w128_32px --data FOLDER --name cifar10
+    python -m benchmarks.energy CHECKPOINT --config peers/ebm-nce_vit-w128_32px --data FOLDER --name cifar10
 
 Runs the config's own test on ``FOLDER/test``, then scores its clean images beside as many of Shapes at the same size.
 Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set.
@@ -37,7 +37,7 @@ def main() -> None:
     """Test, score and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('checkpoint')
-    parser.add_argument('--config', default='peers/ebm_vit-w128_32px')
+    parser.add_argument('--config', default='peers/ebm-nce_vit-w128_32px')
     parser.add_argument('--data', required=True, help='a folder with test/, in it one folder per class')
     parser.add_argument('--name', required=True, help='of the data set, for the file of results')
     args = parser.parse_args()
