@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from mmebm.registry import MODELS as OURS
+
 ROOT = Path(__file__).parents[1]
 
 # Text of a config: a folder's own, with a ViT of one block at 32 pixels, in batches of two.
@@ -47,6 +49,7 @@ def build_ebm(backbone=None, head=None, **options):
     return MODELS.build(config | dict(head=head) | grouped(options))
 
 
+@OURS.register_module()
 class ColorTokenizer(nn.Module):
     """A tokenizer that needs no training: a token is the mean colour of a square, at three levels per channel.
 

@@ -104,6 +104,9 @@ def test_predictions(task):
         assert sample.get(name).shape == (4, 4)
         assert sample.get(name).equal(again[0].get(name))
     assert sample.replaced.equal(sample.golden != sample.sampled)
+    if task == 'revdet':
+        assert sample.replaced_map[0, ::4, ::4].equal(sample.replaced * 255.0)
+        torch.testing.assert_close(sample.detected_map[0, 3::4, 3::4], sample.replaced_logits.sigmoid() * 255)
     assert 0 <= sample.generator_accuracy <= 1
 
 

@@ -233,7 +233,7 @@ def test_other_methods_are_refused(cfg):
         neck=dict(type='SimMIMLinearDecoder', in_channels=192, encoder_stride=16),
         head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1')),
     )
-    with pytest.raises(TypeError, match="EBMAlgorithm.*PatchEBM.*not 'SimMIM'"):
+    with pytest.raises(TypeError, match="EBMAlgorithm.*PatchEBM.*CIM.*not 'SimMIM'"):
         step_cost(cfg, (224, 224), torch.float32, on_gpu=False)
 
 

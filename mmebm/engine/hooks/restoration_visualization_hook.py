@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from mmebm.registry import HOOKS
 from mmebm.visualization.figures import ROWS, to_picture
 
+# What predictions may have, from left to right; the last ones are CIM's.
+PICTURES = (*ROWS, 'masked', 'replaced_map', 'detected_map')
+
 
 @HOOKS.register_module()
 class RestorationVisualizationHook(VisualizationHook):
@@ -47,6 +50,6 @@ class RestorationVisualizationHook(VisualizationHook):
 
 
 def side_by_side(sample: DataSample) -> NDArray[np.uint8]:
-    """Those of the clean, corrupted and restored image that a prediction has, as one (H, W, 3)."""
-    pictures = [to_picture(sample.get(row)) for row in ROWS if row in sample]
+    """The pictures that a prediction has, of the clean, corrupted and restored image and the like, as one (H, W, 3)."""
+    pictures = [to_picture(sample.get(name)) for name in PICTURES if name in sample]
     return np.hstack([np.dstack([picture] * 3) if picture.ndim == 2 else picture for picture in pictures])

@@ -7,6 +7,7 @@ from torch import Tensor
 from mmebm.models.heads.grid_projection import GridProjection, check_size, last_map
 from mmebm.models.losses.detection import auroc, detection_accuracy
 from mmebm.models.selfsup.corrupted_view import CorruptedView
+from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 
 
@@ -48,5 +49,15 @@ class RevDetHead(BaseModule):
         )
 
     def predict(self, output: Tensor, view: CorruptedView) -> dict[str, Tensor]:
-        """``replaced_logits`` (N, h, w), positive = replaced."""
-        return dict(replaced_logits=output)
+        """Logits, and maps to look at.
+
+        Returns:
+            ``replaced_logits`` (N, h, w), positive = replaced; and in pixel units, (N, 1, H, W): ``replaced_map``,
+            white = replaced, and ``detected_map``, the predicted probability of that.
+        """
+        size = view.clean.shape[-2:]
+        truth, detected = (
+            F.interpolate(PEAK * cells.unsqueeze(1), size, mode='nearest')
+            for cells in (view.replaced.float(), output.sigmoid())
+        )
+        return dict(replaced_logits=output, replaced_map=truth, detected_map=detected)

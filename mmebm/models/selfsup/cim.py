@@ -163,8 +163,8 @@ class CIM(BaseRestorer):
             N data samples with, in pixel units, 0 to 255, each (C, H, W): ``clean``; ``masked``, with grey patches
             where the generator reads none; ``corrupted``, what the enhancer reads; and, by ``ResPixHead``,
             ``restored``. Tokens, each (h, w): ``golden``, ``sampled``, ``replaced`` (True = another than the golden
-            one), and by ``RevDetHead`` ``replaced_logits``. ``generator_accuracy`` is the share of masked tokens that
-            the generator finds most probable, a scalar.
+            one), and by ``RevDetHead`` ``replaced_logits`` and maps of truth and prediction to look at.
+            ``generator_accuracy`` is the share of masked tokens that the generator finds most probable, a scalar.
         """
         images = self._images(inputs)
         # The same for every batch: evaluations are comparable, and training's random state is untouched.
