@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import check_reached
 from mmebm.models.selfsup.corrupted_view import CorruptedView
-from mmebm.models.tokenizers.generator import Proposal
+from mmebm.models.tokenizers.frozen import FrozenTokenizer
+from mmebm.models.tokenizers.generator import Proposal, TokenGenerator
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 
@@ -47,13 +48,15 @@ class CIM(BaseRestorer):
     """
 
     num_inputs = 1
+    tokenizer: FrozenTokenizer
+    generator: TokenGenerator
 
     def __init__(
         self,
         backbone: dict | nn.Module,
         head: dict | nn.Module,
-        tokenizer: dict | nn.Module,
-        generator: dict | nn.Module,
+        tokenizer: dict | FrozenTokenizer,
+        generator: dict | TokenGenerator,
         painting: Literal['decoded', 'pasted'] = 'decoded',
         neck: dict | nn.Module | None = None,
         frozen: Sequence[str] = (),
@@ -64,8 +67,8 @@ class CIM(BaseRestorer):
         if painting not in ('decoded', 'pasted'):
             raise ValueError(f"CIM: painting must be 'decoded' or 'pasted', not {painting!r}")
         self.painting = painting
-        self.tokenizer = tokenizer if isinstance(tokenizer, nn.Module) else MODELS.build(tokenizer)
-        self.generator = generator if isinstance(generator, nn.Module) else MODELS.build(generator)
+        self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
+        self.generator = MODELS.build(generator) if isinstance(generator, dict) else generator
         self._check_parts()
         freeze(self, frozen)
 
