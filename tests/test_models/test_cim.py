@@ -7,9 +7,11 @@ from sklearn.metrics import roc_auc_score
 from tiny import ColorTokenizer, tiny_cim, tiny_vit
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, mse_loss
 
+from mmebm.engine.hooks.restoration_visualization_hook import side_by_side
 from mmebm.models.heads.grid_projection import GridProjection
 from mmebm.models.losses.detection import auroc, detection_accuracy
 from mmebm.models.losses.window_normalization import window_normalized
+from mmebm.pixels import PICTURES
 
 TASKS = ['respix', 'revdet']
 
@@ -108,6 +110,15 @@ def test_predictions(task):
         assert sample.replaced_map[0, ::4, ::4].equal(sample.replaced * 255.0)
         torch.testing.assert_close(sample.detected_map[0, 3::4, 3::4], sample.replaced_logits.sigmoid() * 255)
     assert 0 <= sample.generator_accuracy <= 1
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_the_images_of_predictions_are_known(task):
+    """So that they are drawn, and left out of files of predictions."""
+    (sample,) = build(task).eval().predict([batch(1)])
+    images = {name for name, value in sample.to_dict().items() if tuple(value.shape[-2:]) == (16, 16)}
+    assert images <= set(PICTURES)
+    assert side_by_side(sample).shape == (16, 16 * len(images), 3)
 
 
 def test_features_are_those_of_clean_images():

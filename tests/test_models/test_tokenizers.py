@@ -97,6 +97,8 @@ def test_what_does_not_fit(model, options, error, message):
 def test_images_of_another_size():
     with pytest.raises(ValueError, match='images of 18 x 16 pixels are no whole number of tokens of 4 pixels'):
         frozen().tokens(torch.zeros(1, 3, 18, 16))
+    with pytest.raises(ValueError, match='the images have 1 channels, but mean and std of the tokenizer are for 3'):
+        frozen().tokens(torch.zeros(1, 1, 16, 16))
 
 
 def test_units_and_training_are_checked_by_what_is_decoded():

@@ -9,11 +9,9 @@ from mmpretrain.engine import VisualizationHook
 from mmpretrain.structures import DataSample
 from numpy.typing import NDArray
 
+from mmebm.pixels import PICTURES
 from mmebm.registry import HOOKS
-from mmebm.visualization.figures import ROWS, to_picture
-
-# What predictions may have, from left to right; the last ones are CIM's.
-PICTURES = (*ROWS, 'masked', 'replaced_map', 'detected_map')
+from mmebm.visualization.figures import to_picture
 
 
 @HOOKS.register_module()

@@ -97,10 +97,10 @@ class CIM(BaseRestorer):
         proposal = self.generator(images, self.tokenizer.tokens(self.to_pixels(images)))
         view = self._view(images, proposal)
         losses = self.generator.loss(proposal) | self.head.loss(self._enhance(view), view)
-        return self._checked(losses) | self._statistics(proposal)
+        return self._checked(losses, view) | self._statistics(proposal)
 
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
-        """Check that inputs are one batch of images (N, C, H, W), of the generator's size and in the tokenizer's units.
+        """Check that inputs are one batch of images (N, C, H, W), of the generator's size.
 
         Raises:
             ValueError: They are not.
@@ -113,8 +113,6 @@ class CIM(BaseRestorer):
                 f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not {views} '
                 f'of {images.shape[-2]} x {images.shape[-1]}; it corrupts images itself, without CorruptedPair'
             )
-        if self._is_first_batch:
-            self.tokenizer.check(self.to_pixels(images))
         return images
 
     def _view(self, images: Tensor, proposal: Proposal) -> CorruptedView:
@@ -133,8 +131,10 @@ class CIM(BaseRestorer):
         feats = self.backbone(self.from_pixels(view.corrupted))
         return self.head(self.neck(feats) if self.with_neck else feats)
 
-    def _checked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _checked(self, losses: dict[str, Tensor], view: CorruptedView) -> dict[str, Tensor]:
+        """The losses, after those checks of the first batch that need values and the graph."""
         if self._is_first_batch:
+            self.tokenizer.check(view.clean)
             check_reached(self, {name: value for name, value in losses.items() if 'loss' in name})
             self._is_first_batch = False
         return losses

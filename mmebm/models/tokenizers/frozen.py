@@ -79,8 +79,8 @@ class FrozenTokenizer(BaseModule):
                 f'FrozenTokenizer: at scale={scale}, a token of {self.model.stride} pixels is '
                 f'{self.model.stride / scale:g} of the images; choose a scale that makes it a whole number'
             )
-        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
 
@@ -93,9 +93,14 @@ class FrozenTokenizer(BaseModule):
         """Tokens (N, h, w) of images (N, 3, H, W) in pixel units.
 
         Raises:
-            ValueError: The image is no whole number of tokens high and wide.
+            ValueError: The image is no whole number of tokens high and wide, or of another number of channels.
         """
-        height, width = pixels.shape[-2:]
+        channels, height, width = pixels.shape[-3:]
+        if len(self.mean) not in (1, channels):
+            raise ValueError(
+                f'FrozenTokenizer: the images have {channels} channels, but mean and std of the tokenizer are for '
+                f'{len(self.mean)}; load images of as many channels (color_type of mmebm.LoadImage)'
+            )
         if height % self.stride or width % self.stride:
             raise ValueError(
                 f'FrozenTokenizer: images of {height} x {width} pixels are no whole number of tokens of {self.stride} '
