@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 PEAK = 255.0
 
+# The fields of predictions that are images, as they are shown from left to right. The last three are CIM's.
+PICTURES = ('clean', 'corrupted', 'restored', 'masked', 'replaced_map', 'detected_map')
+
 ValueRange = tuple[float, float]
 
 

@@ -12,7 +12,12 @@ PACKAGES = {'ade20k': 'mmseg', 'coco': 'mmdet', 'input-energy_pspnet_r50_ade20k'
 }
 # Total batches of several GPUs are those of the headers: test_downstream/test_total_batches.py.
 ON_ONE_DEVICE = [
-    path for path in CONFIGS if path.parent.name == 'peers' or path.stem.startswith(('ebm_vit-t', 'ebm-patches_vit-t'))
+    path
+    for path in CONFIGS
+    if path.parent.name == 'peers'
+    or path.stem.endswith(('_shapes', '_shapes-64px'))
+    or 'vit-t' in path.stem
+    and path.parent == FOLDER
 ]
 
 

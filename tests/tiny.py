@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from mmpretrain.registry import MODELS
+from torch import nn
+
+from mmebm.registry import MODELS as OURS
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,3 +47,48 @@ def build_ebm(backbone=None, head=None, **options):
     config = dict(type='mmebm.EBMAlgorithm', backbone=backbone or tiny_vit())
     head = dict(type='mmebm.EnergyHead', in_channels=16) | (head or {})
     return MODELS.build(config | dict(head=head) | grouped(options))
+
+
+@OURS.register_module()
+class ColorTokenizer(nn.Module):
+    """A tokenizer that needs no training: a token is the mean colour of a square, at three levels per channel.
+
+    Of images in 0 to 1; it decodes to squares of one colour.
+    """
+
+    vocabulary = 27
+
+    def __init__(self, stride=4):
+        super().__init__()
+        self.stride = stride
+        self.levels = nn.Parameter(torch.tensor([1 / 6, 1 / 2, 5 / 6]))
+
+    def tokens(self, images):
+        levels = (F.avg_pool2d(images, self.stride) * 3).long().clamp(0, 2)  # (N, 3, h, w)
+        return (levels * torch.tensor([9, 3, 1]).view(3, 1, 1)).sum(dim=1)
+
+    def decode(self, tokens):
+        levels = torch.stack([tokens // 9, tokens // 3 % 3, tokens % 3], dim=1)
+        return F.interpolate(self.levels[levels], scale_factor=self.stride, mode='nearest')
+
+
+def tiny_cim(task='revdet', tokenizer=None, generator=None, head=None, **options):
+    """Config of a ``CIM`` of images of 16 pixels and tokens of 4, with an enhancer 16 wide."""
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    backbone = dict(type='BEiTPretrainViT', arch=arch, img_size=16, patch_size=4)
+    heads = dict(
+        respix=dict(type='mmebm.ResPixHead', in_channels=16, stride=4),
+        revdet=dict(type='mmebm.RevDetHead', in_channels=16, stride=4, token_stride=4),
+    )
+    frozen = dict(type='mmebm.FrozenTokenizer', model=ColorTokenizer(), mean=[0.0] * 3, std=[255.0] * 3)
+    return (
+        dict(
+            type='mmebm.CIM',
+            backbone=tiny_vit(img_size=16, out_type='featmap'),
+            head=heads[task] | (head or {}),
+            tokenizer=frozen | (tokenizer or {}),
+            generator=dict(type='mmebm.TokenGenerator', backbone=backbone, vocabulary=27) | (generator or {}),
+            data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3),
+        )
+        | options
+    )

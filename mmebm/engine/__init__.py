@@ -1,5 +1,6 @@
-"""Hooks of the training loop, the layout of its log, and layer-wise learning rate decay."""
+"""Hooks of the training loop, the layout of its log, layer-wise learning rate decay, and clipping by parts."""
 
+from mmebm.engine.clipping import ClipGeneratorApart
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
     BatchOfOneHook,
@@ -25,6 +26,7 @@ __all__ = [
     'BatchOfOneHook',
     'CPUTimeHook',
     'CleanBatchNormHook',
+    'ClipGeneratorApart',
     'CorruptionLogProcessor',
     'EnergyLogHook',
     'EpochSeedHook',

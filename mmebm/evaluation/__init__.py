@@ -1,4 +1,4 @@
-"""Metrics of restorations, energies and frozen features."""
+"""Metrics of restorations, energies, replaced tokens and frozen features."""
 
 import mmebm.upstream.quiet_imports  # noqa: F401  (first)
 from mmebm.evaluation.dump_predictions import DumpPredictions
@@ -6,6 +6,7 @@ from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
 from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
+from mmebm.evaluation.token_metric import TokenMetric
 
 __all__ = [
     'DumpPredictions',
@@ -14,6 +15,7 @@ __all__ = [
     'KNNAccuracy',
     'LinearProbeAccuracy',
     'RestorationMetric',
+    'TokenMetric',
     'knn_top1',
     'linear_top1',
     'pooled_features',

@@ -8,7 +8,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.logging import MMLogger
 from mmengine.utils import apply_to
 
-from mmebm.evaluation.restoration_metric import RestorationMetric
+from mmebm.pixels import PICTURES
 from mmebm.registry import METRICS
 
 
@@ -20,14 +20,14 @@ class DumpPredictions(DumpResults):
 
     Args:
         out_file_path: The file, ending in ``.pkl`` or ``.pickle``.
-        images: Whether to keep the images of a restoration (``corrupted``, ``restored``, ``clean``), which take a
+        images: Whether to keep the images of a prediction (``corrupted``, ``restored``, ``clean``, ...), which take a
             thousand times the memory of all else.
         **kwargs: As in mmengine's ``DumpResults``.
     """
 
     def __init__(self, out_file_path: str, images: bool = False, **kwargs) -> None:
         super().__init__(out_file_path, **kwargs)
-        self.leave_out = () if images else RestorationMetric.fields
+        self.leave_out = () if images else PICTURES
         self.left_out: set[str] = set()
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:

@@ -26,11 +26,11 @@ class CorruptionMetric(BaseMetric):
     fields: tuple[str, ...]
 
     @abstractmethod
-    def measure(self, sample: dict) -> dict[str, float]:
-        """The numbers of one image, by name."""
+    def measure(self, sample: dict) -> dict[str, Any]:
+        """The numbers of one image, by name, or arrays of them."""
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """The numbers of a group from those of its N images, one array (N,) per number: their means."""
+        """The numbers of a group from those of its N images, one array (N, ...) per number: their means."""
         return {key: float(values.mean()) for key, values in columns.items()}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:

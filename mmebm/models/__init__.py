@@ -12,6 +12,8 @@ from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 from mmebm.models.heads.energy_head import EnergyHead
 from mmebm.models.heads.patch_energy_head import PatchEnergyHead
 from mmebm.models.heads.residual_energy_head import ResidualEnergyHead
+from mmebm.models.heads.respix_head import ResPixHead
+from mmebm.models.heads.revdet_head import RevDetHead
 from mmebm.models.losses.restoration_loss import RestorationLoss
 from mmebm.models.necks.simple_feature_pyramid import SimpleFeaturePyramid
 from mmebm.models.peers import (
@@ -24,16 +26,21 @@ from mmebm.models.peers import (
     SimMIMViT,
     SinCosMaskFeatViT,
 )
+from mmebm.models.selfsup.cim import CIM
 from mmebm.models.selfsup.ebm import EBMAlgorithm
 from mmebm.models.selfsup.patch_ebm import PatchEBM
+from mmebm.models.tokenizers.frozen import FrozenTokenizer
+from mmebm.models.tokenizers.generator import TokenGenerator
 from mmebm.models.tokenizers.vqvae import VQVAE
 
 __all__ = [
     'BEiTPlainViT',
+    'CIM',
     'ConvNeXtStages',
     'EBMAlgorithm',
     'EnergyClassifier',
     'EnergyHead',
+    'FrozenTokenizer',
     'HOGOfPatches',
     'HuggingFaceBackbone',
     'VQVAE',
@@ -44,13 +51,16 @@ __all__ = [
     'PlacesMAEHead',
     'PlacesMAEViT',
     'RepeatedMAE',
+    'ResPixHead',
     'ResidualEnergyHead',
     'RestorationLoss',
+    'RevDetHead',
     'SimMIMViT',
     'SimpleFeaturePyramid',
     'SinCosMaskFeatViT',
     'SinCosViT',
     'StageNorms',
     'SwinStages',
+    'TokenGenerator',
     'WindowedViT',
 ]

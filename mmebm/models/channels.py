@@ -6,7 +6,7 @@ from typing import Any
 from mmebm.model_building import type_name
 
 # Heads that reconstruct pixels, and so must know how many channels there are.
-PIXEL_HEADS = ('PatchEnergyHead', 'ResidualEnergyHead')
+PIXEL_HEADS = ('PatchEnergyHead', 'ResPixHead', 'ResidualEnergyHead')
 
 
 def given_channels(backbone: Any) -> tuple[str, int] | None:

@@ -37,6 +37,8 @@ class Speed:
 def variants_of(cfg: Config) -> tuple[str, ...]:
     """What the benchmark calls the way in which a config computes its step, and ways that are as efficient."""
     step = step_options(cfg)
+    if type_name(cfg.model) == 'CIM':
+        return ('cim',)
     if type_name(cfg.model) == 'PatchEBM':
         return ('ebm-patches' if step.get('compile') else f'ebm-patches{_suffix(step)}',)
     if step.get('compile'):

@@ -122,7 +122,8 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
         changes = {key: value for key, value in PLAIN.items() if step.get(key, value) != value} | dict(low_memory=True)
         options.append(' '.join(f'model.training_step.{key}={value}' for key, value in changes.items()))
         options[-1] += ': the same gradients, slower'
-    if type_name(cfg.model.backbone) in ('VisionTransformer', 'SinCosViT') and not cfg.model.get('token_dropping'):
+    drops_tokens = type_name(cfg.model) == 'EBMAlgorithm' and not cfg.model.get('token_dropping')
+    if drops_tokens and type_name(cfg.model.backbone) in ('VisionTransformer', 'SinCosViT'):
         patch_size = cfg.model.backbone.get('patch_size', 16)
         name = 'model.token_dropping'
         shares = f'{name}.visible=0.25 {name}.corrupted=0.25'

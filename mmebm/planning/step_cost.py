@@ -98,7 +98,7 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         gradients=dry_run.gradients,
         optimizer_states=dry_run.optimizer_states,
         peak=peak,
-        can_be_split=not any(isinstance(module, _BatchNorm) for module in model.modules()),
+        can_be_split=hasattr(model, 'training_step') and not any(isinstance(m, _BatchNorm) for m in model.modules()),
     )
 
 
@@ -238,7 +238,8 @@ def build_model(cfg: Config) -> BaseRestorer:
     model = build(model_cfg, cfg.get('default_scope'))
     if not isinstance(model, BaseRestorer):
         raise TypeError(
-            f"only models of type 'mmebm.EBMAlgorithm' or 'mmebm.PatchEBM' can be planned, not {cfg.model.type!r}"
+            f"only models of type 'mmebm.EBMAlgorithm', 'mmebm.PatchEBM' or 'mmebm.CIM' can be planned, not "
+            f'{cfg.model.type!r}'
         )
     model._is_first_batch = False  # which looks at values
     return model.train()

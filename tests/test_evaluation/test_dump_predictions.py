@@ -56,9 +56,9 @@ def restorations():
 
 def test_images_are_left_out_unless_asked_for(tmp_path):
     _, rows = dumped(tmp_path, restorations())
-    assert [set(row) for row in rows] == [{'energies', 'clean_energy'}] * 4
+    assert [set(row) for row in rows] == [{'energies', 'clean_energy', 'token_energies'}] * 4
     _, rows = dumped(tmp_path, restorations(), images=True)
-    assert rows[0].keys() == {'energies', 'clean_energy', 'corrupted', 'restored', 'clean'}
+    assert rows[0].keys() == {'energies', 'clean_energy', 'token_energies', 'corrupted', 'restored', 'clean'}
     assert rows[0]['clean'].shape == (3, 8, 8)
 
 
@@ -81,5 +81,7 @@ def test_out_of_the_command(tmp_path, monkeypatch):
     torch.save(dict(state_dict=build(cfg.model).state_dict()), checkpoint)
     main([str(tmp_path / 'config.py'), checkpoint, '--out', str(tmp_path / 'out.pkl')])
     rows = pickle.loads((tmp_path / 'out.pkl').read_bytes())
-    assert len(rows) == 20 and rows[0].keys() == {'energies', 'clean_energy', 'sample_idx', 'corruption', 'gt_label'}
+    assert len(rows) == 20 and rows[0].keys() == {
+        'energies', 'clean_energy', 'token_energies', 'sample_idx', 'corruption', 'gt_label'
+    }  # fmt: skip
     assert (tmp_path / 'out.pkl').stat().st_size < 40_000  # with images, 2 MB

@@ -36,6 +36,12 @@ def test_arguments_are_those_of_the_model_that_an_option_chooses():
         merge_options(cfg, {'model.num_steps': 2})
 
 
+@pytest.mark.parametrize('option', ['model.training_step.compile', 'model.compile', 'model.mask_ratio'])
+def test_corrupted_image_modelling_has_no_training_step(option):
+    with pytest.raises(ValueError, match=rf'{option}: CIM has no such argument\.'):
+        merge_options(Config.fromfile(find_config('cim-revdet_vit-t_shapes')), {option: 1})
+
+
 def test_other_models_are_not_checked():
     cfg = Config.fromfile(find_config('finetune_ebm-vit-t_shapes'))
     merge_options(cfg, {'model.anything': 1})

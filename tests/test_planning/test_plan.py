@@ -18,7 +18,7 @@ from mmebm.planning.config_facts import (
     learning_rate_source,
     precision_name,
 )
-from mmebm.planning.measured_speed import compiled_memory_ratio, guessed_speed, measured_speed
+from mmebm.planning.measured_speed import compiled_memory_ratio, guessed_speed, measured_speed, variants_of
 from mmebm.planning.memory import GIB, Memory, memory_of, ways_to_fit
 from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
 
@@ -233,7 +233,7 @@ def test_other_methods_are_refused(cfg):
         neck=dict(type='SimMIMLinearDecoder', in_channels=192, encoder_stride=16),
         head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1')),
     )
-    with pytest.raises(TypeError, match="EBMAlgorithm.*PatchEBM.*not 'SimMIM'"):
+    with pytest.raises(TypeError, match="EBMAlgorithm.*PatchEBM.*CIM.*not 'SimMIM'"):
         step_cost(cfg, (224, 224), torch.float32, on_gpu=False)
 
 
@@ -474,3 +474,16 @@ def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_corrupted_image_modelling_is_planned():
+    """Once differentiated, and with nothing to compute in parts or recompute."""
+    cfg = Config.fromfile(find_config('cim-revdet_vit-t_shapes'))
+    cost = step_cost(cfg, (32, 32), torch.float32, False)
+    assert cost.trained < cost.parameters and not cost.can_be_split
+    encoder = 32 * 32 // 4 * 64 * 3 * 16 + 64 * (64 * 64 * 16 + 64 * 32)  # multiplications of the tokenizer
+    assert cost.flops_per_image > 2 * encoder
+    memory = Memory(weights=1, gradients=1, optimizer_states=1, ddp_buckets=0, step=100 * GIB, available=GIB)
+    advice = ' '.join(ways_to_fit(cfg, memory, 1, cost.can_be_split))
+    assert 'token_dropping' not in advice and 'training_step' not in advice
+    assert variants_of(cfg) == ('cim',)  # which was not measured

@@ -9,8 +9,9 @@ from mmpretrain.engine import VisualizationHook
 from mmpretrain.structures import DataSample
 from numpy.typing import NDArray
 
+from mmebm.pixels import PICTURES
 from mmebm.registry import HOOKS
-from mmebm.visualization.figures import ROWS, to_picture
+from mmebm.visualization.figures import to_picture
 
 
 @HOOKS.register_module()
@@ -47,6 +48,6 @@ class RestorationVisualizationHook(VisualizationHook):
 
 
 def side_by_side(sample: DataSample) -> NDArray[np.uint8]:
-    """Those of the clean, corrupted and restored image that a prediction has, as one (H, W, 3)."""
-    pictures = [to_picture(sample.get(row)) for row in ROWS if row in sample]
+    """The pictures that a prediction has, of the clean, corrupted and restored image and the like, as one (H, W, 3)."""
+    pictures = [to_picture(sample.get(name)) for name in PICTURES if name in sample]
     return np.hstack([np.dstack([picture] * 3) if picture.ndim == 2 else picture for picture in pictures])

@@ -30,13 +30,14 @@ def check_arguments(cfg: Config, options: Iterable[str]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     known = {f'model.{name}' for name in ('type', *parameters)}
-    step = {f'model.training_step.{name}' for name in STEP_OPTIONS}
+    step_options = STEP_OPTIONS if 'training_step' in parameters else []
+    step = {f'model.training_step.{name}' for name in step_options}
     for option in options:
         parts = option.split('.')
         is_step = parts[:2] == ['model', 'training_step'] and len(parts) > 2
         if len(parts) < 2 or parts[0] != 'model' or '.'.join(parts[: 2 + is_step]) in (step if is_step else known):
             continue
-        moved = [f'model.training_step.{parts[1]}'] if parts[1] in STEP_OPTIONS else []
+        moved = [f'model.training_step.{parts[1]}'] if parts[1] in step_options else []
         close = moved or difflib.get_close_matches(option, [*known, *step], n=3)
         hint = f' Did you mean {", ".join(close)}?' if close else ''
         raise ValueError(f'--cfg-options {option}: {model.__name__} has no such argument.{hint}')

@@ -16,7 +16,6 @@ from mmebm.config_tree import nested, nested_dicts
 from mmebm.interchange.importing import NOT_THE_BACKBONE
 from mmebm.misfit import COMPUTED, Misfit, load
 from mmebm.model_building import build, complete_model_config
-from mmebm.models.selfsup.base import BaseRestorer
 
 BACKBONE = 'backbone.'
 
@@ -86,7 +85,8 @@ def check_load_from(cfg: Config) -> None:
     misfit = check_start(model, read_loadable(cfg.load_from).state, cfg.load_from)
     rest = {name for name, _ in model.named_parameters() if not name.startswith(BACKBONE)}
     anew = rest & {*misfit.missing, *misfit.reshaped}
-    if isinstance(model, BaseRestorer) and anew and anew != rest:  # else its step size is not that of the energy
+    is_energy = getattr(model, 'differentiates_twice', False)
+    if is_energy and anew and anew != rest:  # else its step size is not that of the energy
         raise ValueError(
             f'{cfg.load_from} holds another energy than that of the config: {misfit}. To start from its backbone '
             f'alone, give, in place of load_from, {FROM_BACKBONE.format(cfg.load_from)}'

@@ -1,7 +1,8 @@
 """Base class of self-supervised models with a ``predict`` mode.
 
 Shapes: N images; C channels of an image; H, W height and width; L patches (tokens) of an image; D width of features; K
-restoration steps; M kept tokens; V visible, P position-dropped and R masked patches, V + P + R = L.
+restoration steps; M kept tokens; V visible, P position-dropped and R masked patches, V + P + R = L. In CIM, h and w are
+rows and columns of tokens, M is masked tokens and K the vocabulary.
 """
 
 from abc import abstractmethod
@@ -64,13 +65,19 @@ class BaseRestorer(BaseSelfSupervisor):
 
     @abstractmethod
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Restore normalised images (N, C, H, W) and compute their energies."""
+        """Restore normalised images (N, C, H, W), and compute what else the model says of them."""
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Undo the data preprocessor's normalisation of images (..., C, H, W); clips to pixel units."""
         if hasattr(self.data_preprocessor, 'mean'):
             images = images * self.data_preprocessor.std + self.data_preprocessor.mean
         return images.clamp(0, PEAK)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalise images (..., C, H, W) in pixel units as the data preprocessor does."""
+        if hasattr(self.data_preprocessor, 'mean'):
+            return (pixels - self.data_preprocessor.mean) / self.data_preprocessor.std
+        return pixels
 
 
 def fill(data_samples: list[DataSample] | None, fields: Mapping[str, Tensor]) -> list[DataSample]:

@@ -72,7 +72,7 @@ def check_reached(model: nn.Module, losses: Mapping[str, Tensor]) -> None:
     if missing:
         raise ValueError(
             f'{type(model).__name__}: distributed training would wait for gradients of {first_few(missing)}, which '
-            "the losses do not depend on. Name them in EBMAlgorithm's `frozen`, let the backbone do without them "
+            "the losses do not depend on. Name them in the model's option `frozen`, let the backbone do without them "
             '(out_indices, final_norm), or set find_unused_parameters=True in the config'
         )
 

@@ -1,4 +1,4 @@
-"""A small image tokenizer for BEiT, where DALL-E's weights are not available."""
+"""A small image tokenizer for BEiT and CIM, where DALL-E's weights are not available."""
 
 import math
 from typing import Literal
@@ -33,6 +33,10 @@ class VQVAE(BaseModel):
 
     Raises:
         ValueError: ``downsampling`` is not a power of two above 1.
+
+    Attributes:
+        vocabulary: Number of tokens.
+        stride: Side d of a token in pixels.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class VQVAE(BaseModel):
         self.encoder = nn.Sequential(*down, nn.Conv2d(width, embed_dims, 1))
         self.decoder = nn.Sequential(nn.Conv2d(embed_dims, width, 1), *up)
         self.quantizer = NormEMAVectorQuantizer(num_embed, embed_dims, beta=1.0)
+        self.vocabulary, self.stride = num_embed, downsampling
         self.kmeans_interval = kmeans_interval
         self.register_buffer('batches', torch.tensor(0))
 
@@ -70,6 +75,14 @@ class VQVAE(BaseModel):
         """Cosine similarity, (N, num_embed, H / d, W / d), of features and tokens; its argmax are an image's tokens."""
         features = F.normalize(self.encoder(images), dim=1)
         return torch.einsum('nchw,kc->nkhw', features, self.quantizer.embedding.weight)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Tokens (N, H / d, W / d), whole numbers below ``vocabulary``, of images (N, 3, H, W)."""
+        return self.fit(images).argmax(dim=1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Images (N, 3, h d, w d), in the units of those encoded, of tokens (N, h, w)."""
+        return self.decoder(self.quantizer.embedding(tokens).permute(0, 3, 1, 2))
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """Mean squared errors of the decoded images (N, 3, H, W), and of the features against their tokens."""

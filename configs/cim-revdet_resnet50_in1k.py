@@ -1,0 +1,15 @@
+"""ResNet-50 on ImageNet-1k, detecting the tokens that a generator has replaced.
+
+Paper:    Corrupted Image Modeling for Self-Supervised Visual Pre-Training, arXiv 2202.03382
+Command:  python tools/train.py configs/tokenizers/vqvae_in1k.py
+          tools/dist_train.sh configs/cim-revdet_resnet50_in1k.py 8
+Hardware: 8 GPUs, 256 images each
+Time:     not run
+Expect:   not run
+"""
+
+_base_ = './cim-respix_resnet50_in1k.py'
+
+# Each of 7 x 7 positions tells 2 x 2 tokens.
+model = dict(head=dict(_delete_=True, type='mmebm.RevDetHead', in_channels=2048, stride=32, token_stride=16))
+test_evaluator = [dict(type='mmebm.TokenMetric')]

@@ -1,0 +1,187 @@
+"""Corrupted image modelling: an enhancer learns from images of which a generator has replaced some tokens."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
+from mmebm.models.selfsup.checks import check_reached
+from mmebm.models.selfsup.corrupted_view import CorruptedView
+from mmebm.models.tokenizers.frozen import FrozenTokenizer
+from mmebm.models.tokenizers.generator import Proposal, TokenGenerator
+from mmebm.pixels import PEAK
+from mmebm.registry import MODELS
+
+
+@MODELS.register_module()
+class CIM(BaseRestorer):
+    """Pretrains any backbone by corrupted image modelling (arXiv 2202.03382).
+
+    A frozen tokenizer encodes an image. A small BEiT, the generator, masks some patches, predicts their tokens and
+    draws one of each prediction. The tokenizer decodes the result; from this image the enhancer, backbone and head,
+    restores the original (``ResPixHead``) or tells the replaced tokens (``RevDetHead``). Both are trained at once, with
+    no gradient between them. In the checkpoint, the trained network is under ``backbone.``.
+
+    ``docs/cim.md`` says which choices are the paper's and which are ours.
+
+    Args:
+        backbone: Config of the enhancer's backbone, whose last stage is a map of features (N, D, h, w).
+        head: Config of a ``ResPixHead`` or a ``RevDetHead``.
+        tokenizer: Config of a ``FrozenTokenizer``.
+        generator: Config of a ``TokenGenerator``.
+        painting: What the enhancer reads: ``decoded``, all of the decoded image; or ``pasted``, the image itself with
+            decoded masked patches. A decoded patch is less sharp than the image around it, so that ``pasted`` makes
+            the masked patches easy to tell.
+        neck: Config of a neck between backbone and head.
+        frozen: Names of parameters that the losses do not depend on, such as biases behind which nothing is read;
+            frozen, so that distributed training does not wait for their gradients.
+        data_preprocessor: As in mmpretrain's self-supervised models.
+        init_cfg: As in mmengine's BaseModule.
+
+    Raises:
+        ValueError: Tokenizer, generator and head are for different vocabularies, sizes of tokens or channels, or
+            ``painting`` is unknown.
+    """
+
+    num_inputs = 1
+    tokenizer: FrozenTokenizer
+    generator: TokenGenerator
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        tokenizer: dict | FrozenTokenizer,
+        generator: dict | TokenGenerator,
+        painting: Literal['decoded', 'pasted'] = 'decoded',
+        neck: dict | nn.Module | None = None,
+        frozen: Sequence[str] = (),
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if painting not in ('decoded', 'pasted'):
+            raise ValueError(f"CIM: painting must be 'decoded' or 'pasted', not {painting!r}")
+        self.painting = painting
+        self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
+        self.generator = MODELS.build(generator) if isinstance(generator, dict) else generator
+        self._check_parts()
+        freeze(self, frozen)
+
+    def _check_parts(self) -> None:
+        stride, patch = self.tokenizer.stride, self.generator.patch_size
+        if self.generator.vocabulary != self.tokenizer.vocabulary:
+            raise ValueError(
+                f'CIM: the tokenizer has {self.tokenizer.vocabulary} tokens; set model.generator.vocabulary to that, '
+                f'not to {self.generator.vocabulary}'
+            )
+        if patch != (stride, stride):
+            raise ValueError(
+                f'CIM: a token is {stride} x {stride} pixels of the image, and a patch of the generator {patch[0]} x '
+                f'{patch[1]}; they must agree. Set model.generator.backbone.patch_size or model.tokenizer.scale'
+            )
+        token_stride = getattr(self.head, 'token_stride', stride)
+        if token_stride != stride:
+            raise ValueError(
+                f'CIM: a token is {stride} x {stride} pixels of the image; set model.head.token_stride to that, not to '
+                f'{token_stride}'
+            )
+
+    def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+        """Losses of generator and enhancer, and statistics, for a list of one normalised batch (N, C, H, W)."""
+        images = self._images(inputs)
+        proposal = self.generator(images, self.tokenizer.tokens(self.to_pixels(images)))
+        view = self._view(images, proposal)
+        losses = self.generator.loss(proposal) | self.head.loss(self._enhance(view), view)
+        return self._checked(losses, view) | self._statistics(proposal)
+
+    def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
+        """Check that inputs are one batch of images (N, C, H, W), of the generator's size.
+
+        Raises:
+            ValueError: They are not.
+        """
+        images = inputs if isinstance(inputs, Tensor) else inputs[0]
+        size = tuple(rows * side for rows, side in zip(self.generator.grid, self.generator.patch_size, strict=True))
+        views = 1 if isinstance(inputs, Tensor) else len(inputs)
+        if views != 1 or tuple(images.shape[-2:]) != size:
+            raise ValueError(
+                f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not {views} '
+                f'of {images.shape[-2]} x {images.shape[-1]}; it corrupts images itself, without CorruptedPair'
+            )
+        return images
+
+    def _view(self, images: Tensor, proposal: Proposal) -> CorruptedView:
+        """The images (N, C, H, W), normalised, and what the tokenizer decodes of the proposal, in pixel units."""
+        pixels, corrupted = self.to_pixels(images), self.tokenizer.decode(proposal.tokens)
+        if self.painting == 'pasted':
+            corrupted = torch.where(self._pixels_of(proposal.masked), corrupted, pixels)
+        return CorruptedView(pixels, corrupted, proposal.replaced)
+
+    def _pixels_of(self, cells: Tensor) -> Tensor:
+        """The pixels (N, 1, H, W) of tokens (N, h, w), both bool."""
+        return F.interpolate(cells.float().unsqueeze(1), scale_factor=self.tokenizer.stride, mode='nearest') > 0
+
+    def _enhance(self, view: CorruptedView) -> Tensor:
+        """The head's output for the corrupted image."""
+        feats = self.backbone(self.from_pixels(view.corrupted))
+        return self.head(self.neck(feats) if self.with_neck else feats)
+
+    def _checked(self, losses: dict[str, Tensor], view: CorruptedView) -> dict[str, Tensor]:
+        """The losses, after those checks of the first batch that need values and the graph."""
+        if self._is_first_batch:
+            self.tokenizer.check(view.clean)
+            check_reached(self, {name: value for name, value in losses.items() if 'loss' in name})
+            self._is_first_batch = False
+        return losses
+
+    @torch.no_grad()
+    def _statistics(self, proposal: Proposal) -> dict[str, Tensor]:
+        """Share of tokens that were replaced, and perplexity of the batch's golden ones, at most the vocabulary."""
+        golden = proposal.golden.flatten()
+        counts = golden.new_zeros(self.tokenizer.vocabulary, dtype=torch.float32)
+        shares = counts.scatter_add(0, golden, torch.ones_like(golden, dtype=torch.float32)) / len(golden)
+        return dict(
+            replaced_share=proposal.replaced.float().mean(),
+            token_perplexity=torch.special.entr(shares).sum().exp(),
+        )
+
+    def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        """The backbone's features of whole, uncorrupted images (N, C, H, W)."""
+        return self.backbone(inputs if isinstance(inputs, Tensor) else inputs[0])
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
+        """Corrupt images, and restore them or tell which tokens were replaced.
+
+        Args:
+            inputs: Normalised images (N, C, H, W), or a list of that one batch.
+            data_samples: N samples to fill, or none.
+
+        Returns:
+            N data samples with, in pixel units, 0 to 255, each (C, H, W): ``clean``; ``masked``, with grey patches
+            where the generator reads none; ``corrupted``, what the enhancer reads; and, by ``ResPixHead``,
+            ``restored``. Tokens, each (h, w): ``golden``, ``sampled``, ``replaced`` (True = another than the golden
+            one), and by ``RevDetHead`` ``replaced_logits`` and maps of truth and prediction to look at.
+            ``generator_accuracy`` is the share of masked tokens that the generator finds most probable, a scalar.
+        """
+        images = self._images(inputs)
+        # The same for every batch: evaluations are comparable, and training's random state is untouched.
+        rng = torch.Generator(images.device).manual_seed(0)
+        proposal = self.generator(images, self.tokenizer.tokens(self.to_pixels(images)), rng)
+        view = self._view(images, proposal)
+        hits = proposal.logits.argmax(dim=2) == proposal.targets
+        fields = dict(
+            clean=view.clean,
+            masked=view.clean.masked_fill(self._pixels_of(proposal.masked), PEAK / 2),
+            corrupted=view.corrupted,
+            golden=proposal.golden,
+            sampled=proposal.tokens,
+            replaced=proposal.replaced,
+            generator_accuracy=hits.float().mean(dim=1),
+        )
+        return fill(data_samples, fields | self.head.predict(self._enhance(view), view))
