@@ -20,6 +20,8 @@ def patch_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] 
     None if there is no such grid. Class, distillation and register tokens are extra ones.
     """
     height, width = image_size
+    if height == width and math.isqrt(num_tokens) ** 2 == num_tokens and height % math.isqrt(num_tokens):
+        return None  # a square map without extra tokens, whose cells are no whole number of pixels
     for num_patches in range(num_tokens, max(num_tokens - MOST_EXTRA_TOKENS, 1) - 1, -1):
         size = math.isqrt(height * width // num_patches)
         if size and size**2 * num_patches == height * width and height % size == width % size == 0:

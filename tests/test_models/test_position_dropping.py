@@ -154,8 +154,26 @@ def test_pooled_features():
         dropping.logits(torch.zeros(2, 16), torch.zeros(2, 4, dtype=torch.long), None)
 
 
-def test_images_of_another_size_than_the_position_embeddings():
-    model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25))
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(), '65 tokens where the network has 1 extra ones and reads 16 patches'),
+        (dict(token_dropping=dict(patch_size=4, visible=0.5, corrupted=0.25)), 'the images have 64 patches'),
+    ],
+)
+def test_images_of_another_size_than_the_position_embeddings(options, message):
+    model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25), **options)
     images = torch.randn(2, 3, 32, 32)
-    with pytest.raises(ValueError, match='65 tokens where the network has 1 extra ones and reads 16 patches'):
+    with pytest.raises(ValueError, match=message):
         model.loss([images.flip(2), images])
+
+
+@pytest.mark.parametrize('options', [dict(pre_norm=True), dict(drop_rate=0.1)])
+def test_positions_that_cannot_be_taken_away(options):
+    with pytest.raises(ValueError, match='leave out drop_rate and pre_norm'):
+        build_ebm(backbone=tiny_vit(img_size=16, **options), position_dropping=dict(ratio=0.25))
+
+
+def test_frozen_layer():
+    options = dict(position_dropping=dict(ratio=0.25), frozen=['position_dropping.predict.bias'])
+    assert not build_ebm(backbone=tiny_vit(img_size=16), **options).position_dropping.predict.bias.requires_grad

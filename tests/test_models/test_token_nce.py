@@ -132,16 +132,17 @@ def test_images_that_are_not_restored(options):
     pair = model._training_pair(corrupted, clean)
     model._training_pair = lambda *_: pair
     found = model.loss([corrupted, clean])
-    _, restored = model._step(model._start(pair.part(0, 2)).requires_grad_(), pair.part(0, 2))
-    _, others = model._step(model._start(pair.part(2, None)).requires_grad_(), pair.part(2, None))
+    first, rest = pair.take(torch.arange(2)), pair.take(torch.arange(2, 8))
+    _, restored = model._step(model._start(first).requires_grad_(), first)
+    _, others = model._step(model._start(rest).requires_grad_(), rest)
     torch.testing.assert_close(found['loss'], restored['loss'])
     expected = (2 * restored['loss_token_nce'] + 6 * others['loss_token_nce']) / 8
     torch.testing.assert_close(found['loss_token_nce'], expected)
     # Of the others, without the change of all tokens' energies with the position.
-    with model.position_dropping.placing(pair.dropped[2:], torch.zeros(6, 4, 16), pair.part(2, None).kept):
-        features = model._features(corrupted[2:], pair.part(2, None).kept)[-1]
-    logits = model.position_dropping.logits(features, pair.dropped[2:], pair.part(2, None).kept)
-    of_others = model.position_dropping.losses(logits, pair.dropped[2:], pair.part(2, None).kept)['loss_position']
+    with model.position_dropping.placing(rest.dropped, torch.zeros(6, 4, 16), rest.kept):
+        features = model._features(corrupted[2:], rest.kept)[-1]
+    logits = model.position_dropping.logits(features, rest.dropped, rest.kept)
+    of_others = model.position_dropping.losses(logits, rest.dropped, rest.kept)['loss_position']
     torch.testing.assert_close(found['loss_position'], (2 * restored['loss_position'] + 6 * of_others) / 8)
 
 
@@ -149,9 +150,36 @@ def test_images_that_are_not_restored(options):
     ('options', 'message'),
     [
         (dict(restored_share=0.0, token_nce_weight=1.0), 'restored_share must be above 0 and at most 1, not 0.0'),
-        (dict(restored_share=0.5), 'with restored_share=0.5, the other images train nothing'),
+        (dict(restored_share=0.5), 'restored_share=0.5: the other images train nothing'),
+        (dict(restored_share=0.5, token_nce_weight=1.0, micro_batch=2), 'excludes num_steps above 1, micro_batch'),
+        (dict(restored_share=0.5, token_nce_weight=1.0, num_steps=2), 'excludes num_steps above 1, micro_batch'),
+        (dict(token_nce_weight=1.0, head=dict(kind='quadratic')), 'as they are never negative'),
     ],
 )
 def test_share_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         build_ebm(**options)
+
+
+def test_images_that_are_as_they_were_are_not_restored():
+    torch.manual_seed(0)
+    model = build_ebm(backbone=tiny_vit(img_size=16), token_nce_weight=1.0, restored_share=0.25)
+    corrupted, clean = images(8)
+    corrupted[:5] = clean[:5]
+    to_restore, others = model._split(model._training_pair(corrupted, clean))
+    assert torch.equal(to_restore.corrupted, corrupted[5:7])
+    assert torch.equal(others.corrupted, torch.cat([corrupted[7:], corrupted[:5]]))
+
+
+def test_nothing_corrupted_counts_as_nothing_restored():
+    model = build_ebm(backbone=tiny_vit(img_size=16), token_nce_weight=1.0, step_size=1.0)
+    clean = images()[1]
+    found = model.loss([clean, clean])
+    assert found['error_ratio'] == found['objective_ratio'] == 1
+
+
+def test_batch_normalisation_sees_whole_batches():
+    backbone = dict(type='ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=2, out_indices=(1,))
+    backbone |= dict(strides=(1, 2), dilations=(1, 1))
+    with pytest.raises(ValueError, match='batch normalisation would see a batch in two parts'):
+        build_ebm(backbone=backbone, head=dict(in_channels=8), token_nce_weight=1.0, restored_share=0.5)

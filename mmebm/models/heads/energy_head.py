@@ -35,7 +35,7 @@ class MLPEnergy(nn.Sequential):
 
 
 class QuadraticEnergy(nn.Linear):
-    """|A f + b|^2 / 2: half the squared norm of a projection, bounded from below."""
+    """|A f + b|^2 / 2: half the squared norm of a projection, never negative."""
 
     def __init__(self, in_channels: int, hidden_channels: int | None = None):
         super().__init__(in_channels, hidden_channels or in_channels)
@@ -87,6 +87,7 @@ class EnergyHead(BaseModule):
             raise ValueError(f'EnergyHead: hidden_channels must be a whole number, at least 1, not {hidden_channels!r}')
         self.in_channels = [in_channels] if isinstance(in_channels, int) else list(in_channels)
         self.over = over
+        self.is_nonnegative = kind == 'quadratic'
         self.energies = nn.ModuleList(ENERGIES[kind](channels, hidden_channels) for channels in self.in_channels)
         self.restoration_loss = MODELS.build(loss) if isinstance(loss, dict) else loss or RestorationLoss()
 

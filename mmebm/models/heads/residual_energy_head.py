@@ -39,6 +39,7 @@ class ResidualEnergyHead(EnergyHead):
     ):
         super().__init__(in_channels, loss=loss, init_cfg=init_cfg)
         self.patch_size = patch_size
+        self.is_nonnegative = True
         self.energies = nn.ModuleList([nn.Linear(in_channels, image_channels * patch_size**2)])
 
     def token_energies(self, feats: Tensor | Sequence[Tensor], images: Tensor, kept: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks on the first batch: pretraining by restoration differentiates through a gradient.
+"""Checks of options, and on the first batch: pretraining by restoration differentiates through a gradient.
 
 Engines that shard the parameters gather and free them in hooks that assume one backward pass per step: with two,
 weights get no gradient or are not updated, mostly without an error. ``docs/engines.md`` lists what was tried.
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmebm.error_text import first_few
@@ -22,6 +23,61 @@ COMPILE_INSTEAD = (
     'model.training_step.compile=True instead (--cfg-options model.training_step.compile=True), which compiles the '
     'inner gradient too'
 )
+
+
+def has_token_energies(head: nn.Module) -> bool:
+    """Whether a head has an energy for each token of one stage."""
+    is_of_tokens = hasattr(head, 'token_energies') and getattr(head, 'over', None) == 'tokens'
+    return is_of_tokens and len(getattr(head, 'energies', ())) == 1
+
+
+def check_losses_of_energies(model: nn.Module) -> None:
+    """Reject an ``EBMAlgorithm`` whose head has not the energies that its losses need.
+
+    Raises:
+        ValueError: It has not; the message names the option and the head.
+    """
+    head = model.head
+    if model.position_dropping and not hasattr(head, 'token_energies'):
+        raise ValueError(
+            'EBMAlgorithm: position_dropping needs a head with token_energies, such as EnergyHead, which '
+            f'{type(head).__name__} has not'
+        )
+    if not model.token_nce_weight:
+        return
+    if not has_token_energies(head):
+        raise ValueError(
+            "EBMAlgorithm: token_nce_weight needs a head with an energy for each token of one stage: over='tokens' and "
+            'a single number as in_channels'
+        )
+    if getattr(head, 'is_nonnegative', False):
+        raise ValueError(
+            'EBMAlgorithm: token_nce_weight takes energies as logits, which those of ResidualEnergyHead and of '
+            "kind='quadratic' cannot be, as they are never negative; use EnergyHead with kind='mlp' or 'linear'"
+        )
+
+
+def check_restored_share(model: nn.Module, training_step: Mapping) -> None:
+    """Reject a ``restored_share`` of an ``EBMAlgorithm`` that cannot be, or not with its other options.
+
+    Raises:
+        ValueError: It cannot; the message names the other option.
+    """
+    share = model.restored_share
+    if not (isinstance(share, (int, float)) and 0 < share <= 1):
+        raise ValueError(f'EBMAlgorithm: restored_share must be above 0 and at most 1, not {share!r}')
+    if share == 1:
+        return
+    problem = f'EBMAlgorithm: restored_share={share}'
+    if not (model.nce_weight or model.token_nce_weight or model.position_dropping):
+        raise ValueError(
+            f'{problem}: the other images train nothing; set nce_weight, token_nce_weight or position_dropping'
+        )
+    # Their losses would be added up and differentiated within the step, where those of the other images are not.
+    if model.num_steps > 1 or training_step.get('micro_batch') or training_step.get('low_memory'):
+        raise ValueError(f'{problem} excludes num_steps above 1, micro_batch and low_memory; leave it at 1')
+    if any(isinstance(module, _BatchNorm) for module in model.backbone.modules()):
+        raise ValueError(f'{problem}: batch normalisation would see a batch in two parts; use GN or LN')
 
 
 def check_engine(model: nn.Module) -> None:

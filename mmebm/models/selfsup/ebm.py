@@ -14,7 +14,14 @@ from mmebm.energy import EnergyFn, Restoration, restoration_step, restore
 from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
 from mmebm.models.patches import changed_patches, patch_grid
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
-from mmebm.models.selfsup.checks import check_engine, check_reached, check_twice_differentiable
+from mmebm.models.selfsup.checks import (
+    check_engine,
+    check_losses_of_energies,
+    check_reached,
+    check_restored_share,
+    check_twice_differentiable,
+    has_token_energies,
+)
 from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
@@ -57,8 +64,9 @@ class EBMAlgorithm(BaseRestorer):
             ``dict(ratio=0.25, weight=0.3)`` drops the positions of a quarter of an image's patches, uncorrupted ones if
             there are any; options of ``mmebm.models.selfsup.position_dropping.PositionDropping``. Training only.
         restored_share: Share of a batch's images that are restored. The others train the energy as the logit of being
-            corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step. For
-            ``nce_weight`` and ``token_nce_weight``, by which most of the features come.
+            corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step; they
+            are those that a corruption left as they are, if there are any. Below 1 not with several steps,
+            ``micro_batch``, ``low_memory`` or batch normalisation.
         frozen: Names of parameters that the gradient of the energy does not depend on; frozen, so that distributed
             training does not wait for their gradients. With a linear energy these are biases that only shift the last
             features, such as ``backbone.ln1.bias``.
@@ -101,42 +109,26 @@ class EBMAlgorithm(BaseRestorer):
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
             if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
                 raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
-        if not (isinstance(restored_share, (int, float)) and 0 < restored_share <= 1):
-            raise ValueError(f'EBMAlgorithm: restored_share must be above 0 and at most 1, not {restored_share!r}')
-        if restored_share < 1 and not (nce_weight or token_nce_weight or position_dropping):
-            raise ValueError(
-                f'EBMAlgorithm: with restored_share={restored_share}, the other images train nothing; set nce_weight, '
-                'token_nce_weight or position_dropping'
-            )
-        self.restored_share = restored_share
-        if token_nce_weight and not self._has_token_energies:
-            raise ValueError(
-                "EBMAlgorithm: token_nce_weight needs a head with an energy for each token of one stage: over='tokens' "
-                'and a single number as in_channels'
-            )
         self.num_steps = num_steps
         self.log_step_size = nn.Parameter(
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
         )
         self.register_buffer('step_size_is_set', torch.tensor(step_size != 'auto'))
         check_twice_differentiable(self)
-        freeze(self, frozen)
         self.token_dropping = TokenDropping(self.backbone, **token_dropping) if token_dropping else None
         self.position_dropping = PositionDropping(self.backbone, **position_dropping) if position_dropping else None
+        freeze(self, frozen)
         self.nce_weight = nce_weight
         self.token_nce_weight = token_nce_weight
+        self.restored_share = restored_share
+        check_losses_of_energies(self)
+        check_restored_share(self, training_step or {})
         self.training_step = TrainingStep(self, self._step, num_steps, **(training_step or {}))
         if (nce_weight or token_nce_weight) and self.training_step.low_memory:
             raise ValueError(
                 'EBMAlgorithm: low_memory=True excludes nce_weight and token_nce_weight, since it differentiates no '
                 'energy; use micro_batch'
             )
-
-    @property
-    def _has_token_energies(self) -> bool:
-        """Whether the head has an energy for each token of one stage."""
-        head = self.head
-        return hasattr(head, 'token_energies') and head.over == 'tokens' and len(head.energies) == 1
 
     @property
     def step_size(self) -> Tensor:
@@ -179,7 +171,11 @@ class EBMAlgorithm(BaseRestorer):
     def _split(self, pair: TrainingPair) -> tuple[TrainingPair, TrainingPair | None]:
         """The images that are restored, and the others."""
         number = max(1, round(self.restored_share * len(pair.clean)))
-        return (pair, None) if number >= len(pair.clean) else (pair.part(0, number), pair.part(number, None))
+        if number >= len(pair.clean):
+            return pair, None
+        unchanged = (pair.corrupted == pair.clean).flatten(1).all(dim=1)
+        order = unchanged.to(torch.uint8).argsort(stable=True)  # corrupted images first
+        return pair.take(order[:number]), pair.take(order[number:])
 
     def _losses_without_restoration(self, pair: TrainingPair) -> dict[str, Tensor]:
         """Losses of energies at the start alone, and of positions after a step down <p, Q f> with f held fixed."""
@@ -245,6 +241,12 @@ class EBMAlgorithm(BaseRestorer):
     def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
         pair = TrainingPair(corrupted, clean)
         if self.token_dropping:
+            num_patches = math.prod(self.token_dropping.grid(clean))
+            if self.position_dropping and num_patches != self.position_dropping.num_patches:
+                raise ValueError(
+                    f'position_dropping: the images have {num_patches} patches of token_dropping.patch_size, but the '
+                    f'backbone has {self.position_dropping.num_patches} position embeddings: train at its img_size'
+                )
             kept = self.token_dropping.choose(corrupted, clean)
             pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
         if self.position_dropping:
@@ -258,7 +260,7 @@ class EBMAlgorithm(BaseRestorer):
             grid = self.token_dropping.grid(pair.clean)
             return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
         grid = patch_grid(num_tokens, pair.clean.shape[-2:])
-        if grid is None:
+        if grid is None or math.prod(grid) == 1:
             raise ValueError(
                 f'EBMAlgorithm: {num_tokens} tokens are no grid of square patches of {tuple(pair.clean.shape[-2:])} '
                 'pixels, as token_nce_weight and position_dropping need; choose another image size'
@@ -331,7 +333,7 @@ class EBMAlgorithm(BaseRestorer):
 
     def _token_energies(self, images: Tensor) -> dict[str, Tensor]:
         """Maps (N, h, w) of the patches' energies; nothing if there are none."""
-        if not self._has_token_energies:
+        if not has_token_energies(self.head):
             return {}
         energies = self.head.token_energies(self._features(images), images)
         grid = patch_grid(energies.shape[1], images.shape[-2:])
@@ -339,4 +341,4 @@ class EBMAlgorithm(BaseRestorer):
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:
-    return remaining / initial.clamp(min=1e-12)
+    return torch.where(initial > 0, remaining / initial.clamp(min=1e-12), 1.0)  # 1: there was nothing to restore

@@ -29,8 +29,8 @@ class PositionDropping(nn.Module):
         weight: Weight of the cross-entropy of positions.
 
     Raises:
-        ValueError: ``ratio`` is not between 0 and 1, ``weight`` is not positive, or the backbone has no position
-            embeddings to drop.
+        ValueError: ``ratio`` is not between 0 and 1, ``weight`` is not positive, the backbone has no position
+            embeddings to drop, or it changes tokens between these and the first block.
     """
 
     def __init__(self, backbone: nn.Module, ratio: float, weight: float = 0.3) -> None:
@@ -45,6 +45,11 @@ class PositionDropping(nn.Module):
             raise ValueError(
                 f'position_dropping: {type(backbone).__name__} has no position embeddings to drop; it needs one of '
                 "mmpretrain's ViTs with absolute positions, such as mmebm.SinCosViT"
+            )
+        if getattr(backbone.drop_after_pos, 'p', 0) or not isinstance(backbone.pre_norm, nn.Identity):
+            raise ValueError(
+                'position_dropping: the backbone changes its tokens between position embedding and first block, so '
+                'that positions cannot be taken away; leave out drop_rate and pre_norm'
             )
         self.ratio = ratio
         self.weight = weight

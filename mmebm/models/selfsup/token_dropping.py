@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmebm.models.patches import changed_patches, gather_patches
+from mmebm.models.patches import MOST_EXTRA_TOKENS, changed_patches, gather_patches
 from mmebm.ops.checkpointing import residual_blocks
 
 
@@ -91,9 +91,10 @@ class TokenDropping:
             return None
         tokens, *others = args
         num_extra = tokens.shape[1] - self.num_patches if tokens.dim() == 3 else -1
-        if num_extra < 0:
+        if not 0 <= num_extra <= MOST_EXTRA_TOKENS:
             raise ValueError(
                 f'token_dropping: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
-                f'(N, {self.num_patches} or more, D); tokens can be dropped in ViTs with patches of patch_size'
+                f'(N, {self.num_patches} and at most {MOST_EXTRA_TOKENS} extra ones, D); tokens '
+                'can be dropped in ViTs with patches of patch_size'
             )
         return torch.cat([tokens[:, :num_extra], gather_patches(tokens[:, num_extra:], self.kept)], dim=1), *others

@@ -23,9 +23,9 @@ class TrainingPair(NamedTuple):
     where: Tensor | None = None
     dropped: Tensor | None = None
 
-    def part(self, start: int, stop: int | None) -> 'TrainingPair':
-        """Images ``start`` to ``stop`` (not included; None: to the end)."""
-        return TrainingPair(*(None if tensor is None else tensor[start:stop] for tensor in self))
+    def take(self, images: Tensor) -> 'TrainingPair':
+        """The images at indices (n,)."""
+        return TrainingPair(*(None if tensor is None else tensor[images] for tensor in self))
 
     def squared_error(self, images: Tensor) -> Tensor:
         """Sum of squared differences of images (N, C, H, W) from the clean ones, over pixels that count; a scalar."""
