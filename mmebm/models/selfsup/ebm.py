@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmebm.energy import EnergyFn, Restoration, restoration_step, restore
 from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
-from mmebm.models.patches import changed_patches, patch_grid
+from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import (
     check_engine,
@@ -22,6 +22,7 @@ from mmebm.models.selfsup.checks import (
     check_twice_differentiable,
     has_token_energies,
 )
+from mmebm.models.selfsup.patch_choice import PatchChoice, placed
 from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
@@ -117,6 +118,7 @@ class EBMAlgorithm(BaseRestorer):
         check_twice_differentiable(self)
         self.token_dropping = TokenDropping(self.backbone, **token_dropping) if token_dropping else None
         self.position_dropping = PositionDropping(self.backbone, **position_dropping) if position_dropping else None
+        self.patch_choice = PatchChoice(self.token_dropping, self.position_dropping)
         freeze(self, frozen)
         self.nce_weight = nce_weight
         self.token_nce_weight = token_nce_weight
@@ -202,8 +204,8 @@ class EBMAlgorithm(BaseRestorer):
             corrupted = energies if energies.dim() == 1 else energies.sum(dim=1)
             losses['loss_nce'] = self.nce_weight * image_nce(self.energy(pair.clean, pair.kept), corrupted)
         if self.token_nce_weight:
-            changed = self._changed(pair, energies.shape[1])
-            of_patches, counts = energies[:, -changed.shape[1] :], self._placed(pair, changed)
+            changed = self.patch_choice.changed(pair, energies.shape[1])
+            of_patches, counts = energies[:, -changed.shape[1] :], placed(pair, changed)
             losses['loss_token_nce'] = self.token_nce_weight * token_nce(of_patches, changed, counts)
             losses['token_accuracy'] = token_accuracy(of_patches, changed, counts)
         return losses
@@ -239,37 +241,7 @@ class EBMAlgorithm(BaseRestorer):
         return self.position_dropping.unpack(x, pair.clean.shape) if self.position_dropping else (x, None)
 
     def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
-        pair = TrainingPair(corrupted, clean)
-        if self.token_dropping:
-            num_patches = math.prod(self.token_dropping.grid(clean))
-            if self.position_dropping and num_patches != self.position_dropping.num_patches:
-                raise ValueError(
-                    f'position_dropping: the images have {num_patches} patches of token_dropping.patch_size, but the '
-                    f'backbone has {self.position_dropping.num_patches} position embeddings: train at its img_size'
-                )
-            kept = self.token_dropping.choose(corrupted, clean)
-            pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
-        if self.position_dropping:
-            changed = self._changed(pair, self.position_dropping.num_patches)
-            pair = pair._replace(dropped=self.position_dropping.choose(changed))
-        return pair
-
-    def _changed(self, pair: TrainingPair, num_tokens: int) -> Tensor:
-        """Which patches of those that are read are corrupted, (N, M)."""
-        if pair.kept is not None:
-            grid = self.token_dropping.grid(pair.clean)
-            return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
-        grid = patch_grid(num_tokens, pair.clean.shape[-2:])
-        if grid is None or math.prod(grid) == 1:
-            raise ValueError(
-                f'EBMAlgorithm: {num_tokens} tokens are no grid of square patches of {tuple(pair.clean.shape[-2:])} '
-                'pixels, as token_nce_weight and position_dropping need; choose another image size'
-            )
-        return changed_patches(pair.corrupted, pair.clean, grid)
-
-    def _placed(self, pair: TrainingPair, changed: Tensor) -> Tensor | None:
-        """Which patches of those that are read have their position, (N, M); None for all."""
-        return None if pair.dropped is None else torch.ones_like(changed).scatter(1, pair.dropped, False)
+        return self.patch_choice(corrupted, clean)
 
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:

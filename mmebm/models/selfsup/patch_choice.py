@@ -1,0 +1,71 @@
+"""Which patches of a batch a training step reads, which of them without position, and which are corrupted."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mmebm.models.patches import changed_patches, patch_grid
+from mmebm.models.selfsup.position_dropping import PositionDropping
+from mmebm.models.selfsup.token_dropping import TokenDropping
+from mmebm.models.selfsup.training_pair import TrainingPair
+
+
+class PatchChoice:
+    """Chooses the patches of a training step at random.
+
+    Args:
+        token_dropping: Chooses those that are read; None: all are.
+        position_dropping: Chooses those that are read without position; None: none are.
+    """
+
+    def __init__(self, token_dropping: TokenDropping | None, position_dropping: PositionDropping | None) -> None:
+        self.token_dropping = token_dropping
+        self.position_dropping = position_dropping
+
+    def __call__(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
+        """A training pair of images (N, C, H, W) each.
+
+        Raises:
+            ValueError: The images do not have the patches that are dropped.
+        """
+        pair = TrainingPair(corrupted, clean)
+        if self.token_dropping:
+            num_patches = math.prod(self.token_dropping.grid(clean))
+            if self.position_dropping and num_patches != self.position_dropping.num_patches:
+                raise ValueError(
+                    f'position_dropping: the images have {num_patches} patches of token_dropping.patch_size, but the '
+                    f'backbone has {self.position_dropping.num_patches} position embeddings: train at its img_size'
+                )
+            kept = self.token_dropping.choose(corrupted, clean)
+            pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
+        if self.position_dropping:
+            changed = self.changed(pair, self.position_dropping.num_patches)
+            pair = pair._replace(dropped=self.position_dropping.choose(changed))
+        return pair
+
+    def changed(self, pair: TrainingPair, num_tokens: int) -> Tensor:
+        """Which patches of those that are read are corrupted, (N, M), True = corrupted.
+
+        Args:
+            pair: The images.
+            num_tokens: Of an image, extra ones included; read if no tokens are dropped.
+
+        Raises:
+            ValueError: The tokens are no grid of square patches.
+        """
+        if self.token_dropping:
+            grid = self.token_dropping.grid(pair.clean)
+            return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
+        grid = patch_grid(num_tokens, pair.clean.shape[-2:])
+        if grid is None or math.prod(grid) == 1:
+            raise ValueError(
+                f'EBMAlgorithm: {num_tokens} tokens are no grid of square patches of {tuple(pair.clean.shape[-2:])} '
+                'pixels, as token_nce_weight and position_dropping need; choose another image size'
+            )
+        return changed_patches(pair.corrupted, pair.clean, grid)
+
+
+def placed(pair: TrainingPair, changed: Tensor) -> Tensor | None:
+    """Which patches of those that are read have their position, (N, M) as ``changed``; None for all."""
+    return None if pair.dropped is None else torch.ones_like(changed).scatter(1, pair.dropped, False)
