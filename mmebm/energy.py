@@ -28,7 +28,8 @@ FP16_ENERGY_SCALE = 2.0**6
 class Restoration(NamedTuple):
     """Steps of a restoration: ``images`` x_0 (corrupted) to x_K (restored), K + 1 tensors (N, C, H, W), and energies.
 
-    ``energies`` are E(x_0) to E(x_{K-1}), K tensors (N,): E(x_K) would cost one more forward pass.
+    ``energies`` are E(x_0) to E(x_{K-1}), K tensors (N,), or (N, M) if the energy is in parts: E(x_K) would cost one
+    more forward pass.
     """
 
     images: list[Tensor]

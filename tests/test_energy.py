@@ -125,10 +125,17 @@ def test_under_autocast_the_image_and_its_gradient_stay_in_float32():
     torch.testing.assert_close(restored, exact, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize('energy', [lambda x: x.sum(), lambda x: x.flatten(1), lambda x: x.sum(dim=(1, 2, 3))[:1]])
+@pytest.mark.parametrize('energy', [lambda x: x.sum(), lambda x: x.flatten(2), lambda x: x.sum(dim=(1, 2, 3))[:1]])
 def test_energy_of_another_shape_is_refused(energy):
-    with pytest.raises(ValueError, match=r'a number per image: \(2,\)'):
+    with pytest.raises(ValueError, match=r'a number per image, \(2,\), or its parts'):
         energy_gradient(energy, torch.ones(2, 3, 4, 4), create_graph=False)
+
+
+def test_parts_of_an_energy_are_summed():
+    x = torch.randn(2, 3, 4, 4)
+    parts, gradient = energy_gradient(lambda x: x.square().flatten(2).sum(dim=2) / 2, x, create_graph=False)
+    torch.testing.assert_close(parts, x.square().sum(dim=(2, 3)) / 2)
+    torch.testing.assert_close(gradient, x)
 
 
 def test_inference_mode_is_refused_with_what_to_do():

@@ -17,7 +17,7 @@ from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
-VIT = ['ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+VIT = ['ebm', 'ebm-nce', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
 VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views', 'mae-places']
 CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
 DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
@@ -180,7 +180,7 @@ def test_terms_are_equal(name):
         assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
         hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook', 'mmebm.ProgressHook']
         hooks += ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
-        hooks += ['mmebm.NotLearningHook'] if name.startswith('ebm_') else []
+        hooks += ['mmebm.NotLearningHook'] if name.startswith(('ebm_', 'ebm-nce')) else []
         assert [hook['type'] for hook in cfg.custom_hooks] == hooks
 
 

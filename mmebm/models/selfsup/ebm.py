@@ -148,11 +148,14 @@ class EBMAlgorithm(BaseRestorer):
 
     def restore(self, corrupted: Tensor) -> Restoration:
         """Restore normalised images (N, C, H, W), of which there may be one; see ``mmebm.energy.restore``."""
+        return self._restore(self.energy, corrupted)
+
+    def _restore(self, energy_fn: EnergyFn, corrupted: Tensor) -> Restoration:
         if corrupted.dim() != 4:
             raise ValueError(
                 f'EBMAlgorithm restores images (N, C, H, W), not {tuple(corrupted.shape)}: one is image[None]'
             )
-        return restore(self.energy, corrupted, self.step_size.detach(), self.num_steps)
+        return restore(energy_fn, corrupted, self.step_size.detach(), self.num_steps)
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses and statistics, scalars, for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
@@ -291,25 +294,25 @@ class EBMAlgorithm(BaseRestorer):
         """
         is_pair = isinstance(inputs, (list, tuple))
         corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
-        restoration = self.restore(corrupted)
+        energy_fn = self._token_energies if has_token_energies(self.head) else self.energy
+        restoration = self._restore(energy_fn, corrupted)
         restored = restoration.images[-1]
+        energies = [energy if energy.dim() == 1 else energy.sum(dim=1) for energy in restoration.energies]
         fields = dict(
-            energies=torch.stack([*restoration.energies, self.energy(restored)], dim=1),
-            restored=self.to_pixels(restored),
+            energies=torch.stack([*energies, self.energy(restored)], dim=1), restored=self.to_pixels(restored)
         )
         if is_pair:
             fields |= dict(
                 corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
             )
-        return fill(data_samples, fields | self._token_energies(corrupted))
+        of_tokens = restoration.energies[0]
+        grid = patch_grid(of_tokens.shape[1], corrupted.shape[-2:]) if of_tokens.dim() == 2 else None
+        if grid is not None:
+            fields['token_energies'] = of_tokens[:, -math.prod(grid) :].unflatten(1, grid)
+        return fill(data_samples, fields)
 
-    def _token_energies(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps (N, h, w) of the patches' energies; nothing if there are none."""
-        if not has_token_energies(self.head):
-            return {}
-        energies = self.head.token_energies(self._features(images), images)
-        grid = patch_grid(energies.shape[1], images.shape[-2:])
-        return {} if grid is None else dict(token_energies=energies[:, -math.prod(grid) :].unflatten(1, grid))
+    def _token_energies(self, images: Tensor) -> Tensor:
+        return self.head.token_energies(self._features(images), images)
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:
