@@ -1,4 +1,4 @@
-"""Whole images, corrupted in one of five ways or not at all, told patch by patch and restored by a small ViT.
+"""Shuffled patches, told one by one and restored, and lost positions found, by a small ViT: for features.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm_vit-w128_32px.py --cfg-options data_root=FOLDER
@@ -23,10 +23,5 @@ model = dict(
     position_dropping=dict(ratio=0.25, weight=0.3),
     restored_share=0.25,
 )
-# Shuffled patches, and lost positions in images that stay as they are, teach most; of the other corruptions, the energy
-# only has to know that they are none of the data.
-_base_.train_dataloader.dataset.pipeline[-2].corruption = dict(
-    type='RandomChoice',
-    transforms=[*[[corruption] for corruption in _base_.corruptions], []],
-    prob=[0.0625, 0.375, 0.0625, 0.0625, 0.0625, 0.375],
-)
+# Natural patches everywhere; mixed with other corruptions, the features are worse. For an energy of images: ebm-nce.
+_base_.train_dataloader.dataset.pipeline[-2].corruption = dict(type='mmebm.PatchShuffle', patch_size=4, share=0.5)
