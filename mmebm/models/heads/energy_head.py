@@ -92,10 +92,18 @@ class EnergyHead(BaseModule):
         self.restoration_loss = MODELS.build(loss) if isinstance(loss, dict) else loss or RestorationLoss()
 
     def forward(
-        self, feats: Tensor | Sequence[Tensor], images: Tensor | None = None, kept: Tensor | None = None
+        self,
+        feats: Tensor | Sequence[Tensor],
+        images: Tensor | None = None,
+        kept: Tensor | None = None,
+        in_parts: bool = False,
     ) -> Tensor:
-        """Energies (N,), the sums of ``token_energies``."""
-        return self.token_energies(feats, images, kept).sum(dim=1)
+        """Energies (N,), the sums of ``token_energies``; or these themselves, (N, L).
+
+        Call the head and not ``token_energies``: engines that shard weights gather them for a module's call.
+        """
+        energies = self.token_energies(feats, images, kept)
+        return energies if in_parts else energies.sum(dim=1)
 
     def token_energies(
         self, feats: Tensor | Sequence[Tensor], images: Tensor | None = None, kept: Tensor | None = None

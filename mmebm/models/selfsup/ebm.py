@@ -232,7 +232,7 @@ class EBMAlgorithm(BaseRestorer):
         dropping = self.position_dropping
         with dropping.placing(pair.dropped, positions, pair.kept) if dropping else nullcontext():
             feats = self._features(images, pair.kept)
-        energies = self.head.token_energies(feats, images, pair.kept)
+        energies = self.head(feats, images, pair.kept, in_parts=True)
         last = feats[-1] if isinstance(feats, (list, tuple)) else feats
         return energies, dropping.logits(last, pair.dropped, pair.kept) if dropping else None
 
@@ -312,7 +312,7 @@ class EBMAlgorithm(BaseRestorer):
         return fill(data_samples, fields)
 
     def _token_energies(self, images: Tensor) -> Tensor:
-        return self.head.token_energies(self._features(images), images)
+        return self.head(self._features(images), images, in_parts=True)
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:
