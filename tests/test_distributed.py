@@ -47,6 +47,7 @@ FORMULATIONS = {
     'two steps': TWO_STEPS,
     'two steps, low memory, micro-batches': TWO_STEPS | dict(low_memory=True, micro_batch=3),
     'nce': dict(nce_weight=0.1),
+    'token nce': dict(token_nce_weight=0.1),
     'token dropping': DROPPING,
     'token dropping, low memory, micro-batches': DROPPING | dict(low_memory=True, micro_batch=3),
 }
@@ -99,7 +100,8 @@ def train(model, rank=0, world_size=1):
     """A few steps on this process's share; the first sets the step size."""
     optimizer = optimizer_of(model)
     for pair in batches():
-        model([view[rank::world_size] for view in pair], mode='loss')['loss'].backward()
+        losses = model([view[rank::world_size] for view in pair], mode='loss')
+        sum(value for name, value in losses.items() if 'loss' in name).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -264,7 +266,8 @@ def found(tmp_path_factory):
 
 def trained_alone(options, **others):
     """The weights of one process that computes the same in the default way."""
-    model = build_model(**{key: options[key] for key in ('num_steps', 'token_dropping') if key in options}, **others)
+    what = ('num_steps', 'token_dropping', 'nce_weight', 'token_nce_weight')
+    model = build_model(**{key: options[key] for key in what if key in options}, **others)
     train(model)
     return model.state_dict()
 
