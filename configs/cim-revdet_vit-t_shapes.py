@@ -4,8 +4,9 @@ Paper:    Corrupted Image Modeling for Self-Supervised Visual Pre-Training, arXi
 Command:  python tools/train.py configs/tokenizers/vqvae_shapes.py
           python tools/train.py configs/cim-revdet_vit-t_shapes.py
 Hardware: 2 CPU cores
-Time:     not run in full
-Expect:   not run in full
+Time:     5 minutes on one of 2 cores, beside another training; the tokenizer 1 minute on 2
+Expect:   AUROC of replaced tokens 0.706 on held-out images; generator's accuracy 16% (most frequent token 0.8%)
+          (one seed, 2026-11-28)
 
 All sizes and options are this project's choice, not the paper's: docs/cim.md.
 """
