@@ -130,7 +130,8 @@ def test_revdet_loss_on_a_known_map():
     model = build()
     labels = torch.tensor([[[True, False], [False, False]]])
     logits = torch.tensor([[[2.0, -1.0], [0.5, -3.0]]])
-    view = model._view(batch(1), model.generator(batch(1), model.tokenizer.tokens(model.to_pixels(batch(1)))))
+    pixels = model.to_pixels(batch(1))
+    view = model._view(pixels, model.generator(batch(1), model.tokenizer.tokens(pixels)))
     losses = model.head.loss(logits, view._replace(replaced=labels))
     torch.testing.assert_close(losses['loss_revdet'], binary_cross_entropy_with_logits(logits, labels.float()))
     assert losses['revdet_accuracy'] == 0.75 and losses['revdet_auroc'] == 1.0
@@ -140,7 +141,8 @@ def test_respix_recovers_what_is_normalised():
     """The target itself has no loss, and with the statistics of the clean image it gives back the clean image."""
     model = build('respix')
     images = batch(2)
-    view = model._view(images, model.generator(images, model.tokenizer.tokens(model.to_pixels(images))))
+    pixels = model.to_pixels(images)
+    view = model._view(pixels, model.generator(images, model.tokenizer.tokens(pixels)))
     target = window_normalized(view.clean / 255, 8, 1e-4)
     assert model.head.loss(target, view)['loss_respix'] == 0
     unchanged = model.head.loss(window_normalized(view.corrupted / 255, 8, 1e-4), view)

@@ -94,8 +94,9 @@ class CIM(BaseRestorer):
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of generator and enhancer, and statistics, for a list of one normalised batch (N, C, H, W)."""
         images = self._images(inputs)
-        proposal = self.generator(images, self.tokenizer.tokens(self.to_pixels(images)))
-        view = self._view(images, proposal)
+        pixels = self.to_pixels(images)
+        proposal = self.generator(images, self.tokenizer.tokens(pixels))
+        view = self._view(pixels, proposal)
         losses = self.generator.loss(proposal) | self.head.loss(self._enhance(view), view)
         return self._checked(losses, view) | self._statistics(proposal)
 
@@ -115,9 +116,9 @@ class CIM(BaseRestorer):
             )
         return images
 
-    def _view(self, images: Tensor, proposal: Proposal) -> CorruptedView:
-        """The images (N, C, H, W), normalised, and what the tokenizer decodes of the proposal, in pixel units."""
-        pixels, corrupted = self.to_pixels(images), self.tokenizer.decode(proposal.tokens)
+    def _view(self, pixels: Tensor, proposal: Proposal) -> CorruptedView:
+        """Images (N, C, H, W) and what the tokenizer decodes of their proposal, both in pixel units."""
+        corrupted = self.tokenizer.decode(proposal.tokens)
         if self.painting == 'pasted':
             corrupted = torch.where(self._pixels_of(proposal.masked), corrupted, pixels)
         return CorruptedView(pixels, corrupted, proposal.replaced)
@@ -172,8 +173,9 @@ class CIM(BaseRestorer):
         images = self._images(inputs)
         # The same for every batch: evaluations are comparable, and training's random state is untouched.
         rng = torch.Generator(images.device).manual_seed(0)
-        proposal = self.generator(images, self.tokenizer.tokens(self.to_pixels(images)), rng)
-        view = self._view(images, proposal)
+        pixels = self.to_pixels(images)
+        proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
+        view = self._view(pixels, proposal)
         hits = proposal.logits.argmax(dim=2) == proposal.targets
         fields = dict(
             clean=view.clean,
