@@ -41,7 +41,7 @@ class PatchChoice:
             pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
         if self.position_dropping:
             changed = self.changed(pair, self.position_dropping.num_patches)
-            pair = pair._replace(dropped=self.position_dropping.choose(changed))
+            pair = pair._replace(dropped=self.position_dropping.choose(changed), changed=changed)
         return pair
 
     def changed(self, pair: TrainingPair, num_tokens: int) -> Tensor:
@@ -54,6 +54,8 @@ class PatchChoice:
         Raises:
             ValueError: The tokens are no grid of square patches.
         """
+        if pair.changed is not None:
+            return pair.changed
         if self.token_dropping:
             grid = self.token_dropping.grid(pair.clean)
             return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
