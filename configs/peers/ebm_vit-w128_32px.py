@@ -4,8 +4,9 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  python tools/train.py configs/peers/ebm_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/ with one folder per class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
-Time:     8 epochs of 5,000 images: 10 minutes on one CPU core
-Expect:   docs/ablations.md
+Time:     8 epochs of 5,000 images: 494 CPU seconds, compiling and data loading included
+Expect:   after that, at learning rate 4e-3, on CIFAR-10, cross-validated on the training images: linear probe 49.4%,
+          kNN 35.7% (one seed, docs/ablations.md)
 
 Losses, shares and weights are this project's choice, not the paper's: docs/ablations.md.
 """
