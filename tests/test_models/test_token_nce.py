@@ -6,8 +6,10 @@ import pytest
 import torch
 from tiny import build_ebm, tiny_vit
 
+from mmebm.models.heads.energy_head import EnergyHead
 from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
 from mmebm.models.patches import changed_patches, patch_grid
+from mmebm.models.selfsup.ebm import EBMAlgorithm
 
 
 def softplus(value):
@@ -183,3 +185,20 @@ def test_batch_normalisation_sees_whole_batches():
     backbone |= dict(strides=(1, 2), dilations=(1, 1))
     with pytest.raises(ValueError, match='batch normalisation would see a batch in two parts'):
         build_ebm(backbone=backbone, head=dict(in_channels=8), token_nce_weight=1.0, restored_share=0.5)
+
+
+class OwnForward(EnergyHead):
+    """As a user may write it, without parts."""
+
+    def forward(self, feats, images=None, kept=None):
+        return 2 * super().forward(feats, images, kept)
+
+
+def test_head_with_a_forward_of_its_own():
+    model = build_ebm(backbone=tiny_vit(img_size=16), step_size=1.0).eval()
+    model.head = OwnForward(16).eval()
+    (sample,) = model.predict(images(1)[0])
+    assert 'token_energies' not in sample
+    torch.testing.assert_close(sample.energies[0], model.energy(images(1)[0])[0].detach())
+    with pytest.raises(ValueError, match='in_parts=True, such as EnergyHead, which that of OwnForward does not'):
+        EBMAlgorithm(tiny_vit(), OwnForward(16), position_dropping=dict(ratio=0.25))

@@ -5,6 +5,7 @@ weights get no gradient or are not updated, mostly without an error. ``docs/engi
 """
 
 from collections.abc import Mapping
+from inspect import signature
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -27,8 +28,13 @@ COMPILE_INSTEAD = (
 
 def has_token_energies(head: nn.Module) -> bool:
     """Whether a head has an energy for each token of one stage."""
-    is_of_tokens = hasattr(head, 'token_energies') and getattr(head, 'over', None) == 'tokens'
-    return is_of_tokens and len(getattr(head, 'energies', ())) == 1
+    is_of_tokens = getattr(head, 'over', None) == 'tokens' and len(getattr(head, 'energies', ())) == 1
+    return is_of_tokens and returns_parts(head)
+
+
+def returns_parts(head: nn.Module) -> bool:
+    """Whether a head can be called with ``in_parts=True``; a subclass with a ``forward`` of its own may not."""
+    return 'in_parts' in signature(head.forward).parameters
 
 
 def check_losses_of_energies(model: nn.Module) -> None:
@@ -38,10 +44,10 @@ def check_losses_of_energies(model: nn.Module) -> None:
         ValueError: It has not; the message names the option and the head.
     """
     head = model.head
-    if model.position_dropping and not hasattr(head, 'token_energies'):
+    if model.position_dropping and not returns_parts(head):
         raise ValueError(
-            'EBMAlgorithm: position_dropping needs a head with token_energies, such as EnergyHead, which '
-            f'{type(head).__name__} has not'
+            'EBMAlgorithm: position_dropping needs a head whose forward takes in_parts=True, such as EnergyHead, which '
+            f'that of {type(head).__name__} does not'
         )
     if not model.token_nce_weight:
         return
