@@ -17,6 +17,16 @@ OPTIONS = {
         position_dropping=dict(ratio=0.25),
         token_dropping=dict(patch_size=PATCH, visible=0.4, corrupted=0.25),
     ),
+    'contents': dict(
+        content_dropping=dict(ratio=0.2, weight=0.6),
+        token_dropping=dict(patch_size=PATCH, visible=0.4, corrupted=0.25),
+    ),
+    'all': dict(
+        token_nce_weight=0.7,
+        position_dropping=dict(ratio=0.25),
+        content_dropping=dict(ratio=0.2, weight=0.6),
+        token_dropping=dict(patch_size=PATCH, visible=0.4, corrupted=0.25),
+    ),
 }
 WAYS = [
     dict(),
@@ -57,12 +67,35 @@ def choose_always(model):
         model.token_dropping.choose = lambda *_: pair.kept
     if model.position_dropping:
         model.position_dropping.choose = lambda *_: pair.dropped
+    if model.content_dropping:
+        model.content_dropping.choose = lambda *_: pair.missing
     return pair
 
 
 def of_patches(values, indices):
     """Rows of (N, L, ...) at indices (N, M)."""
     return torch.stack([image[rows] for image, rows in zip(values, indices, strict=True)])
+
+
+def read_contents(model, contents, missing, features):
+    """What is predicted for missing contents (N, R, 48), one by one: each asks all features, and itself."""
+    vit, rows = model.backbone, []
+    projection = vit.patch_embed.projection
+    for content, indices, memory in zip(contents, missing, features, strict=True):
+        predicted = []
+        for value, index in zip(content, indices, strict=True):
+            token = F.linear(value, projection.weight.flatten(1), projection.bias) + vit.pos_embed[0, 1 + index]
+            for layer in vit.layers:
+                keys = layer.ln1(torch.cat([memory, token[None]]))
+                query, key, value = (
+                    part.unflatten(1, (layer.attn.num_heads, -1)) for part in layer.attn.qkv(keys).chunk(3, 1)
+                )
+                weights = torch.einsum('hd,khd->kh', query[-1], key) / key.shape[-1] ** 0.5
+                token = token + layer.attn.proj(torch.einsum('kh,khd->hd', weights.softmax(dim=0), value).flatten())
+                token = layer.ffn(layer.ln2(token), identity=token)
+            predicted.append(model.content_dropping.predict(vit.ln1(token)))
+        rows.append(torch.stack(predicted))
+    return torch.stack(rows)
 
 
 def reference_loss(model, pair):
@@ -87,7 +120,10 @@ def reference_loss(model, pair):
     if pair.dropped is not None:
         logits = model.position_dropping.predict(of_patches(features, pair.dropped + 1))
         total = total + (p.square() / 2 - p * logits).sum()
-    of_images, of_positions = torch.autograd.grad(total, [x, p], create_graph=True, allow_unused=True)
+    c = torch.zeros(4, 0 if pair.missing is None else 3, 48, dtype=torch.float64).requires_grad_()
+    if pair.missing is not None:
+        total = total + (c.square() / 2 - c * read_contents(model, c, pair.missing, features)).sum()
+    of_images, of_positions, of_contents = torch.autograd.grad(total, [x, p, c], create_graph=True, allow_unused=True)
     restored = corrupted - model.log_step_size.exp() * of_images
     losses = []
     for n in range(4):
@@ -104,6 +140,12 @@ def reference_loss(model, pair):
             losses.append(0.7 * torch.stack(terms).mean())
         if pair.dropped is not None:
             losses.append(0.3 * F.cross_entropy(-of_positions[n], kept[n][pair.dropped[n]]))
+        if pair.missing is not None:
+            for content, index in zip(-of_contents[n], pair.missing[n].tolist(), strict=True):
+                i, j = divmod(index, 4)
+                patch = clean[n, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+                pattern = (patch - patch.mean()) / (patch.var(correction=0) + 0.01).sqrt()
+                losses.append(0.6 / 3 * (content - pattern.flatten()).square().mean())
     return torch.stack(losses).sum() / 4
 
 

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from tiny import build_ebm, tiny_vit
 
+from mmebm.models.selfsup.training_pair import TrainingPair
+
 
 def parts(ratio=0.25):
     """A ViT of 16 patches in evaluation mode, and what drops positions of it."""
@@ -65,7 +67,8 @@ def test_losses_in_closed_form():
     kept, dropped = torch.tensor([[1, 3, 5], [0, 2, 15]]), torch.tensor([[2], [0]])  # patches 5 and 0
     positions = torch.zeros(2, 1, 16)
     positions[0, 0, 5], positions[1, 0, 7] = 2.0, 1.0
-    losses = dropping.losses(positions, dropped, kept)
+    pair = TrainingPair(None, None, kept=kept, dropped=dropped)
+    losses = dropping.losses(positions, pair)
     e = torch.e
     expected = torch.tensor([(e**2 + 15) / e**2, e + 15]).log().mean()  # probabilities of the true positions
     torch.testing.assert_close(losses['loss_position'], 0.3 * expected)
@@ -84,20 +87,6 @@ def test_uncorrupted_patches_lose_their_position_first():
     assert all(len(set(row.tolist())) == 4 for row in dropped)
 
 
-def test_what_is_restored_is_packed():
-    _, dropping = parts()
-    images = torch.randn(2, 3, 16, 16)
-    x = dropping.start(images)
-    assert x.shape == (2, 3 * 256 + 4 * 16)
-    x[:, -16:] = 5.0
-    found, positions = dropping.unpack(x, images.shape)
-    assert torch.equal(found, images)
-    assert positions.sum(dim=2).tolist() == [[0.0, 0.0, 0.0, 80.0]] * 2
-    sizes = dropping.step_sizes(x, torch.tensor([3.0]))
-    assert sizes.shape == (1, x.shape[1])
-    assert (sizes[0, : 3 * 256] == 3).all() and (sizes[0, 3 * 256 :] == 1).all()
-
-
 def test_a_step_restores_images_and_positions():
     """One step of the algorithm is x - a dE/dx and p - dE/dp of its own energy, differentiated here."""
     torch.manual_seed(0)
@@ -108,7 +97,7 @@ def test_a_step_restores_images_and_positions():
     corrupted = clean.clone()
     corrupted[:, :, :8] = 0
     pair = model._training_pair(corrupted, clean)
-    restored, _ = model._step(model._start(pair).requires_grad_(), pair)
+    restored, _ = model._step(model.missing.start(pair.corrupted).requires_grad_(), pair)
     images, positions = corrupted.clone().requires_grad_(), torch.zeros(2, 4, 16, requires_grad=True)
     with model.position_dropping.placing(pair.dropped, positions, None):
         features = model.backbone(images)[-1]
@@ -116,9 +105,9 @@ def test_a_step_restores_images_and_positions():
         torch.stack([tokens[1 + indices] for tokens, indices in zip(features, pair.dropped, strict=True)])
     )).sum()  # fmt: skip
     of_images, of_positions = torch.autograd.grad(energy, [images, positions])
-    found = model._unpack(restored, pair)
-    torch.testing.assert_close(found[0], corrupted - 2 * of_images)
-    torch.testing.assert_close(found[1], -of_positions)
+    found, (found_positions,) = model.missing.unpack(restored, clean.shape)
+    torch.testing.assert_close(found, corrupted - 2 * of_images)
+    torch.testing.assert_close(found_positions, -of_positions)
 
 
 @pytest.mark.parametrize(

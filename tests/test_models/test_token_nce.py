@@ -73,7 +73,7 @@ def test_loss_of_the_algorithm():
     model = build_ebm(backbone=tiny_vit(img_size=16), token_nce_weight=0.7, position_dropping=dict(ratio=0.25))
     corrupted, clean = images()
     pair = model._training_pair(corrupted, clean)
-    _, losses = model._step(model._start(pair).requires_grad_(), pair)
+    _, losses = model._step(model.missing.start(pair.corrupted).requires_grad_(), pair)
     with model.position_dropping.placing(pair.dropped, torch.zeros(2, 4, 16), None):
         energies = model.head.token_energies(model.backbone(corrupted))
     assert energies.shape == (2, 17)
@@ -135,8 +135,8 @@ def test_images_that_are_not_restored(options):
     model._training_pair = lambda *_: pair
     found = model.loss([corrupted, clean])
     first, rest = pair.take(torch.arange(2)), pair.take(torch.arange(2, 8))
-    _, restored = model._step(model._start(first).requires_grad_(), first)
-    _, others = model._step(model._start(rest).requires_grad_(), rest)
+    _, restored = model._step(model.missing.start(first.corrupted).requires_grad_(), first)
+    _, others = model._step(model.missing.start(rest.corrupted).requires_grad_(), rest)
     torch.testing.assert_close(found['loss'], restored['loss'])
     expected = (2 * restored['loss_token_nce'] + 6 * others['loss_token_nce']) / 8
     torch.testing.assert_close(found['loss_token_nce'], expected)
@@ -144,7 +144,7 @@ def test_images_that_are_not_restored(options):
     with model.position_dropping.placing(rest.dropped, torch.zeros(6, 4, 16), rest.kept):
         features = model._features(corrupted[2:], rest.kept)[-1]
     logits = model.position_dropping.logits(features, rest.dropped, rest.kept)
-    of_others = model.position_dropping.losses(logits, rest.dropped, rest.kept)['loss_position']
+    of_others = model.position_dropping.losses(logits, rest)['loss_position']
     torch.testing.assert_close(found['loss_position'], (2 * restored['loss_position'] + 6 * of_others) / 8)
 
 

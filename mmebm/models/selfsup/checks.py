@@ -44,10 +44,16 @@ def check_losses_of_energies(model: nn.Module) -> None:
         ValueError: It has not; the message names the option and the head.
     """
     head = model.head
-    if model.position_dropping and not returns_parts(head):
+    for dropping in ('position_dropping', 'content_dropping'):
+        if getattr(model, dropping) and not returns_parts(head):
+            raise ValueError(
+                f'EBMAlgorithm: {dropping} needs a head whose forward takes in_parts=True, such as EnergyHead, '
+                f'which that of {type(head).__name__} does not'
+            )
+    if model.content_dropping and not model.token_dropping:
         raise ValueError(
-            'EBMAlgorithm: position_dropping needs a head whose forward takes in_parts=True, such as EnergyHead, which '
-            f'that of {type(head).__name__} does not'
+            'EBMAlgorithm: content_dropping restores patches that are not read, so it needs token_dropping, such as '
+            'dict(patch_size=16, visible=0.5, corrupted=0.25)'
         )
     if not model.token_nce_weight:
         return
@@ -75,15 +81,36 @@ def check_restored_share(model: nn.Module, training_step: Mapping) -> None:
     if share == 1:
         return
     problem = f'EBMAlgorithm: restored_share={share}'
-    if not (model.nce_weight or model.token_nce_weight or model.position_dropping):
+    if not (model.nce_weight or model.token_nce_weight or model.droppings):
         raise ValueError(
-            f'{problem}: the other images train nothing; set nce_weight, token_nce_weight or position_dropping'
+            f'{problem}: the other images train nothing; set nce_weight, token_nce_weight, position_dropping or '
+            'content_dropping'
         )
     # Their losses would be added up and differentiated within the step, where those of the other images are not.
     if model.num_steps > 1 or training_step.get('micro_batch') or training_step.get('low_memory'):
         raise ValueError(f'{problem} excludes num_steps above 1, micro_batch and low_memory; leave it at 1')
     if any(isinstance(module, _BatchNorm) for module in model.backbone.modules()):
         raise ValueError(f'{problem}: batch normalisation would see a batch in two parts; use GN or LN')
+
+
+def check_low_memory(model: nn.Module) -> None:
+    """Reject ``low_memory`` with options of an ``EBMAlgorithm`` that it cannot be used with.
+
+    Raises:
+        ValueError: There is one; the message names it.
+    """
+    if not model.training_step.low_memory:
+        return
+    if model.nce_weight or model.token_nce_weight:
+        raise ValueError(
+            'EBMAlgorithm: low_memory=True excludes nce_weight and token_nce_weight, since it differentiates no '
+            'energy; use micro_batch'
+        )
+    if model.content_dropping:
+        raise ValueError(
+            'EBMAlgorithm: low_memory=True excludes content_dropping, whose tokens pass through parts of the blocks; '
+            'use micro_batch'
+        )
 
 
 def check_engine(model: nn.Module) -> None:

@@ -17,11 +17,14 @@ from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import (
     check_engine,
     check_losses_of_energies,
+    check_low_memory,
     check_reached,
     check_restored_share,
     check_twice_differentiable,
     has_token_energies,
 )
+from mmebm.models.selfsup.content_dropping import ContentDropping
+from mmebm.models.selfsup.missing_values import MissingValues, energies_of
 from mmebm.models.selfsup.patch_choice import PatchChoice, placed
 from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
@@ -64,6 +67,9 @@ class EBMAlgorithm(BaseRestorer):
         position_dropping: Read some patches without their position, and restore it, for mmpretrain's ViTs:
             ``dict(ratio=0.25, weight=0.3)`` drops the positions of a quarter of an image's patches, uncorrupted ones if
             there are any; options of ``mmebm.models.selfsup.position_dropping.PositionDropping``. Training only.
+        content_dropping: Restore the contents of some patches that were not read, for mmpretrain's ViTs and with
+            ``token_dropping``: ``dict(ratio=0.25, weight=1.0)`` lets a quarter of the patches be read off the others;
+            options of ``mmebm.models.selfsup.content_dropping.ContentDropping``. Training only.
         restored_share: Share of a batch's images that are restored. The others train the energy as the logit of being
             corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step; they
             are those that a corruption left as they are, if there are any. Below 1 not with several steps,
@@ -96,6 +102,7 @@ class EBMAlgorithm(BaseRestorer):
         nce_weight: float = 0.0,
         token_nce_weight: float = 0.0,
         position_dropping: dict | None = None,
+        content_dropping: dict | None = None,
         restored_share: float = 1.0,
         frozen: Sequence[str] = (),
         training_step: dict | None = None,
@@ -118,7 +125,10 @@ class EBMAlgorithm(BaseRestorer):
         check_twice_differentiable(self)
         self.token_dropping = TokenDropping(self.backbone, **token_dropping) if token_dropping else None
         self.position_dropping = PositionDropping(self.backbone, **position_dropping) if position_dropping else None
-        self.patch_choice = PatchChoice(self.token_dropping, self.position_dropping)
+        self.content_dropping = ContentDropping(self.backbone, **content_dropping) if content_dropping else None
+        self.patch_choice = PatchChoice(self.token_dropping, self.position_dropping, self.content_dropping)
+        self.droppings = [part for part in (self.position_dropping, self.content_dropping) if part]
+        self.missing = MissingValues([part.shape for part in self.droppings])
         freeze(self, frozen)
         self.nce_weight = nce_weight
         self.token_nce_weight = token_nce_weight
@@ -126,11 +136,7 @@ class EBMAlgorithm(BaseRestorer):
         check_losses_of_energies(self)
         check_restored_share(self, training_step or {})
         self.training_step = TrainingStep(self, self._step, num_steps, **(training_step or {}))
-        if (nce_weight or token_nce_weight) and self.training_step.low_memory:
-            raise ValueError(
-                'EBMAlgorithm: low_memory=True excludes nce_weight and token_nce_weight, since it differentiates no '
-                'energy; use micro_batch'
-            )
+        check_low_memory(self)
 
     @property
     def step_size(self) -> Tensor:
@@ -163,7 +169,7 @@ class EBMAlgorithm(BaseRestorer):
         if self._is_first_batch:
             self._on_first_batch(pair)
         to_restore, others = self._split(pair)
-        losses, restored = self.training_step(self._start(to_restore), to_restore)
+        losses, restored = self.training_step(self.missing.start(to_restore.corrupted), to_restore)
         if others is not None:
             share = len(others.clean) / len(pair.clean)
             for name, value in self._losses_without_restoration(others).items():
@@ -171,7 +177,7 @@ class EBMAlgorithm(BaseRestorer):
         if self._is_first_batch:
             check_reached(self, losses)
             self._is_first_batch = False
-        return losses | self._statistics(to_restore, self._unpack(restored, to_restore)[0])
+        return losses | self._statistics(to_restore, self.missing.unpack(restored, to_restore.clean.shape)[0])
 
     def _split(self, pair: TrainingPair) -> tuple[TrainingPair, TrainingPair | None]:
         """The images that are restored, and the others."""
@@ -183,26 +189,26 @@ class EBMAlgorithm(BaseRestorer):
         return pair.take(order[:number]), pair.take(order[number:])
 
     def _losses_without_restoration(self, pair: TrainingPair) -> dict[str, Tensor]:
-        """Losses of energies at the start alone, and of positions after a step down <p, Q f> with f held fixed."""
-        energies, logits = self._read(self._start(pair), pair)
-        return self._losses_of_energies(energies, logits, pair)
+        """Losses of energies at the start alone; missing values, which start at zero, are then what is predicted."""
+        energies, predicted = self._read(self.missing.start(pair.corrupted), pair)
+        return self._losses_of_energies(energies, predicted, pair)
 
     def _step(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or these packed with positions."""
+        """x_k = x - a dE/dx and its losses, of x = x_{k-1}: images (N, C, H, W), or these with missing values."""
         energy_fn, gradient_fn = self._energy_fn(pair), self.training_step.gradient_fn
-        sizes = self.position_dropping.step_sizes(x, self.step_size) if self.position_dropping else self.step_size
+        sizes = self.missing.step_sizes(x, self.step_size)
         restored, energies = restoration_step(energy_fn, x, sizes, create_graph=True, gradient_fn=gradient_fn)
-        images, positions = self._unpack(restored, pair)
-        if positions is not None:
-            energies = energies[:, : -positions.shape[1]]
+        images, values = self.missing.unpack(restored, pair.clean.shape)
+        if values:
+            energies = energies[:, : -self.missing.number]
         losses = self.head.loss(images, pair.clean, pair.corrupted, pair.where)
-        return restored, losses | self._losses_of_energies(energies, positions, pair)
+        return restored, losses | self._losses_of_energies(energies, values, pair)
 
-    def _losses_of_energies(self, energies: Tensor, positions: Tensor | None, pair: TrainingPair) -> dict[str, Tensor]:
-        """Losses of energies (N,) or (N, M) of tokens, and of positions (N, P, L)."""
+    def _losses_of_energies(self, energies: Tensor, values: list[Tensor], pair: TrainingPair) -> dict[str, Tensor]:
+        """Losses of energies (N,) or (N, M) of tokens, and of restored missing values."""
         losses = {}
-        if positions is not None:
-            losses |= self.position_dropping.losses(positions, pair.dropped, pair.kept)
+        for dropping, restored in zip(self.droppings, values, strict=True):
+            losses |= dropping.losses(restored, pair)
         if self.nce_weight:
             corrupted = energies if energies.dim() == 1 else energies.sum(dim=1)
             losses['loss_nce'] = self.nce_weight * image_nce(self.energy(pair.clean, pair.kept), corrupted)
@@ -217,31 +223,28 @@ class EBMAlgorithm(BaseRestorer):
         return partial(self._energy_in_parts, pair=pair)
 
     def _energy_in_parts(self, x: Tensor, pair: TrainingPair) -> Tensor:
-        """Energies (N,) or (N, M) of tokens, and behind these of P dropped positions p: |p|^2 / 2 - <p, Q f>."""
-        energies, logits = self._read(x, pair)
-        if logits is None:
+        """Energies (N,) or (N, M) of tokens, and behind these of missing values."""
+        energies, predicted = self._read(x, pair)
+        if not predicted:
             return energies
-        positions = self._unpack(x, pair)[1]
-        return torch.cat([energies, (positions.square() / 2 - positions * logits).sum(dim=2)], dim=1)
+        values = self.missing.unpack(x, pair.clean.shape)[1]
+        return torch.cat([energies, *energies_of(values, predicted)], dim=1)
 
-    def _read(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, Tensor | None]:
-        """Energies (N,) or (N, M) of tokens, and Q f of dropped positions, (N, P, L)."""
-        if not (self.token_nce_weight or self.position_dropping):
-            return self.energy(x, pair.kept), None
-        images, positions = self._unpack(x, pair)
+    def _read(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, list[Tensor]]:
+        """Energies (N,) or (N, M) of tokens, and what is predicted for missing values, (N, R, D) of each kind."""
+        if not (self.token_nce_weight or self.droppings):
+            return self.energy(x, pair.kept), []
+        images, values = self.missing.unpack(x, pair.clean.shape)
         dropping = self.position_dropping
-        with dropping.placing(pair.dropped, positions, pair.kept) if dropping else nullcontext():
+        with dropping.placing(pair.dropped, values[0], pair.kept) if dropping else nullcontext():
             feats = self._features(images, pair.kept)
         energies = self.head(feats, images, pair.kept, in_parts=True)
-        last = feats[-1] if isinstance(feats, (list, tuple)) else feats
-        return energies, dropping.logits(last, pair.dropped, pair.kept) if dropping else None
-
-    def _start(self, pair: TrainingPair) -> Tensor:
-        return self.position_dropping.start(pair.corrupted) if self.position_dropping else pair.corrupted
-
-    def _unpack(self, x: Tensor, pair: TrainingPair) -> tuple[Tensor, Tensor | None]:
-        """Images (N, C, H, W), and positions (N, P, L) if some are dropped."""
-        return self.position_dropping.unpack(x, pair.clean.shape) if self.position_dropping else (x, None)
+        last, predicted = feats[-1] if isinstance(feats, (list, tuple)) else feats, []
+        if dropping:
+            predicted.append(dropping.logits(last, pair.dropped, pair.kept))
+        if self.content_dropping:
+            predicted.append(self.content_dropping.read(values[-1], pair.missing, last))
+        return energies, predicted
 
     def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
         return self.patch_choice(corrupted, clean)
@@ -262,17 +265,21 @@ class EBMAlgorithm(BaseRestorer):
     def _on_first_batch(self, pair: TrainingPair) -> None:
         check_engine(self)
         check_twice_differentiable(self)  # again: by now the runner has converted layers
-        self.training_step.check(type(self)._energy_fn, self._start(pair), pair)
+        self.training_step.check(type(self)._energy_fn, self.missing.start(pair.corrupted), pair)
         if not self.step_size_is_set:
             self._calibrate(pair)
 
     @torch.no_grad()
     def _calibrate(self, pair: TrainingPair) -> None:
-        gradient_fn = partial(self.training_step.gradient_fn, create_graph=False)
         parts = (part for part, _ in self.training_step.parts(pair))
-        gradients = (self._unpack(gradient_fn(self._energy_fn(part), self._start(part))[1], part)[0] for part in parts)
+        gradients = (self._image_gradient(part) for part in parts)
         self.log_step_size.copy_(calibrated_log_step_size(pair.squared_error(pair.corrupted), gradients))
         self.step_size_is_set.fill_(True)
+
+    def _image_gradient(self, pair: TrainingPair) -> Tensor:
+        start, gradient_fn = self.missing.start(pair.corrupted), self.training_step.gradient_fn
+        _, gradient = gradient_fn(self._energy_fn(pair), start, create_graph=False)
+        return self.missing.unpack(gradient, pair.clean.shape)[0]
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
         """Features of the backbone's stages, of images (N, C, H, W) or of the clean ones in a pair."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmebm.models.patches import changed_patches, patch_grid
+from mmebm.models.selfsup.content_dropping import ContentDropping
 from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.models.selfsup.training_pair import TrainingPair
@@ -17,11 +18,18 @@ class PatchChoice:
     Args:
         token_dropping: Chooses those that are read; None: all are.
         position_dropping: Chooses those that are read without position; None: none are.
+        content_dropping: Chooses those that are restored without being read, needs ``token_dropping``; None: none are.
     """
 
-    def __init__(self, token_dropping: TokenDropping | None, position_dropping: PositionDropping | None) -> None:
+    def __init__(
+        self,
+        token_dropping: TokenDropping | None,
+        position_dropping: PositionDropping | None,
+        content_dropping: ContentDropping | None = None,
+    ) -> None:
         self.token_dropping = token_dropping
         self.position_dropping = position_dropping
+        self.content_dropping = content_dropping
 
     def __call__(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
         """A training pair of images (N, C, H, W) each.
@@ -39,6 +47,8 @@ class PatchChoice:
                 )
             kept = self.token_dropping.choose(corrupted, clean)
             pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
+            if self.content_dropping:
+                pair = pair._replace(missing=self.content_dropping.choose(kept, num_patches))
         if self.position_dropping:
             changed = self.changed(pair, self.position_dropping.num_patches)
             pair = pair._replace(dropped=self.position_dropping.choose(changed), changed=changed)

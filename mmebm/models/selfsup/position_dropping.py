@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmebm.models.patches import gather_patches
+from mmebm.models.selfsup.training_pair import TrainingPair
 from mmebm.ops.checkpointing import residual_blocks
 
 
@@ -67,6 +68,11 @@ class PositionDropping(nn.Module):
         """P, at least 1."""
         return max(1, round(self.ratio * self.num_patches))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """P and L."""
+        return self.num_dropped, self.num_patches
+
     def choose(self, changed: Tensor) -> Tensor:
         """Ascending indices (N, P) into the M patches that are read, as long as there are any among uncorrupted ones.
 
@@ -83,21 +89,6 @@ class PositionDropping(nn.Module):
             )
         order = torch.rand(changed.shape, device=changed.device) + changed
         return order.argsort(dim=1)[:, : self.num_dropped].sort(dim=1).values
-
-    def start(self, images: Tensor) -> Tensor:
-        """What is restored, (N, C H W + P L): images (N, C, H, W) and their dropped positions, zeros."""
-        return F.pad(images.flatten(1), (0, self.num_dropped * self.num_patches))
-
-    def unpack(self, x: Tensor, image_shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) and positions (N, P, L) in what is restored."""
-        num_values = image_shape[1:].numel()
-        images = x[:, :num_values].reshape(-1, *image_shape[1:])
-        return images, x[:, num_values:].reshape(len(x), -1, self.num_patches)
-
-    def step_sizes(self, x: Tensor, step_size: Tensor) -> Tensor:
-        """Step sizes (1, C H W + P L) of all values: that of images, (1,), and 1 for positions."""
-        num_positions = self.num_dropped * self.num_patches
-        return torch.cat([step_size.expand(x.shape[1] - num_positions), step_size.new_ones(num_positions)])[None]
 
     @contextmanager
     def placing(self, dropped: Tensor, positions: Tensor, kept: Tensor | None) -> Iterator[None]:
@@ -130,9 +121,9 @@ class PositionDropping(nn.Module):
         logits = self.predict(gather_patches(tokens, self._num_extra(tokens, kept) + dropped))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def losses(self, positions: Tensor, dropped: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of restored positions (N, P, L); indices as in ``placing``."""
-        own = _in_grid(dropped, kept).flatten()
+    def losses(self, positions: Tensor, pair: TrainingPair) -> dict[str, Tensor]:
+        """Cross-entropy, times ``weight``, and accuracy of restored positions (N, P, L)."""
+        own = _in_grid(pair.dropped, pair.kept).flatten()
         logits = positions.flatten(0, 1)
         return dict(
             loss_position=self.weight * F.cross_entropy(logits, own),

@@ -15,6 +15,7 @@ class TrainingPair(NamedTuple):
         kept: Indices (N, M) of the patches that the network reads; None for all.
         where: Mask (N, H, W) of their pixels, True = counts in the loss; None for all.
         dropped: Indices (N, P) into the patches that the network reads, of those without position; None for none.
+        missing: Indices (N, R) of patches that the network does not read and that are restored; None for none.
         changed: Which patches that the network reads are corrupted, (N, M), True = corrupted; None if not known yet.
     """
 
@@ -23,6 +24,7 @@ class TrainingPair(NamedTuple):
     kept: Tensor | None = None
     where: Tensor | None = None
     dropped: Tensor | None = None
+    missing: Tensor | None = None
     changed: Tensor | None = None
 
     def take(self, images: Tensor) -> 'TrainingPair':
