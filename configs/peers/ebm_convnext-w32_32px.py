@@ -15,6 +15,7 @@ model = dict(
     head=dict(in_channels=256, loss=dict(norm_patch_size=8)),
     token_dropping=None,  # of ViTs alone, as positions
     position_dropping=None,
+    content_dropping=None,
 )
 shuffle = dict(type='mmebm.PatchShuffle', patch_size=8, share=0.5)  # a patch is a position of the last map
 _base_.train_dataloader.dataset.pipeline[-2].corruption = shuffle
