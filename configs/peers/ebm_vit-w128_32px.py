@@ -15,7 +15,6 @@ they were. Losses, shares and weights are this project's choice, not the paper's
 _base_ = './ebm-nce_vit-w128_32px.py'
 
 model = dict(
-    backbone=dict(init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform')),  # as MAE's own config
     head=dict(
         loss=dict(type='mmebm.RestorationLoss', kind='l2', region='corrupted', norm_patch_size=4, loss_weight=0.05)
     ),

@@ -18,9 +18,8 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='mmebm.SinCosViT',
-        **_base_.shared.vit,
+        **(_base_.shared.vit | dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'))),
         out_type='featmap',
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
     head=dict(in_channels=128, num_classes=10, init_cfg=[dict(type='TruncNormal', layer='Linear', std=0.02)]),
     train_cfg=dict(_delete_=True),  # no mixup

@@ -10,11 +10,13 @@ loader = dict(
     collate_fn=dict(type='default_collate'),
 )
 shared = dict(
-    # mmpretrain's plain ViT, initialised as MAE's; all methods share its weight names under `backbone.`
+    # mmpretrain's plain ViT, initialised as MAE's (Xavier, and sines and cosines as positions); all methods share its
+    # weight names under `backbone.`
     vit=dict(
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=32,
         patch_size=4,
+        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'),
     ),
     # A ConvNeXt of four stages whose last map has one position per 8 x 8 pixels.
     convnext=dict(arch=dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]), stem_patch_size=1),
