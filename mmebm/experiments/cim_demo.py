@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import default_collate
@@ -56,10 +58,19 @@ def train_tokenizer(work_dir: Path, seed: int) -> Path:
     return Path((work_dir / 'last_checkpoint').read_text())
 
 
-def train(task: str, tokenizer: Path, work_dir: Path, seed: int) -> Runner:
-    """Train generator and enhancer with the tokenizer of a checkpoint."""
+def train(task: str, tokenizer: Path, work_dir: Path, seed: int, options: Mapping[str, Any] | None = None) -> Runner:
+    """Train generator and enhancer with the tokenizer of a checkpoint.
+
+    Args:
+        task: ``respix`` or ``revdet``.
+        tokenizer: The checkpoint.
+        work_dir: For log and checkpoints.
+        seed: Of initial weights, order of the images and masks.
+        options: Of the config, by dotted key.
+    """
     cfg = Config.fromfile(find_config(CONFIGS[task]))
     cfg.model.tokenizer.model.init_cfg.checkpoint = str(tokenizer)
+    cfg.merge_from_dict(dict(options or {}))
     runner = make_runner(cfg, work_dir, seed)
     runner.train()
     return runner
