@@ -23,7 +23,9 @@ model = dict(
         patch_cfg=dict(kernel_size=8, padding=2),  # as in ebm_vit-t_shapes.py
         out_type='featmap',
     ),
-    head=dict(type='mmebm.ResPixHead', in_channels=64, stride=4),
+    # A window of the size of the image: in small ones, replaced tokens have changed the statistics by which normalised
+    # pixels are made pixels again.
+    head=dict(type='mmebm.ResPixHead', in_channels=64, stride=4, window=32),
     tokenizer=dict(
         type='mmebm.FrozenTokenizer',
         model=dict(
@@ -39,11 +41,13 @@ model = dict(
         type='mmebm.TokenGenerator',
         backbone=dict(
             type='BEiTPretrainViT',
-            arch=dict(embed_dims=64, num_layers=2, num_heads=2, feedforward_channels=256),
+            arch=dict(embed_dims=32, num_layers=2, num_heads=1, feedforward_channels=128),
             img_size=32,
             patch_size=4,
         ),
         vocabulary=512,
+        mask_ratio=0.4,
+        temperature=1.5,  # of tokens drawn at 1, many look as if nothing had been replaced
     ),
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], to_rgb=True),
 )
@@ -73,7 +77,7 @@ test_cfg = dict()
 
 optim_wrapper = dict(
     constructor='mmebm.ClipGeneratorApart',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05),
     clip_grad=dict(max_norm=3.0),  # of the generator, and of all else
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
