@@ -47,7 +47,7 @@ model = dict(
         ),
         vocabulary=512,
         mask_ratio=0.4,
-        temperature=1.5,  # of tokens drawn at 1, many look as if nothing had been replaced
+        temperature=2.0,  # of tokens drawn at 1, many look as if nothing had been replaced
     ),
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], to_rgb=True),
 )
@@ -89,7 +89,7 @@ optim_wrapper = dict(
         },
     ),
 )
-max_epochs = 6
+max_epochs = 4
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),

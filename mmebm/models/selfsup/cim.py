@@ -96,12 +96,23 @@ class CIM(BaseRestorer):
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of generator and enhancer, and statistics, for a list of one normalised batch (N, C, H, W)."""
-        images = self._images(inputs)
-        pixels = self.to_pixels(images)
-        proposal = self.generator(images, self.tokenizer.tokens(pixels))
-        view = self._view(pixels, proposal)
+        proposal, view = self.corrupt(inputs)
         losses = self.generator.loss(proposal) | self.head.loss(self._enhance(view), view)
         return self._checked(losses, view) | self._statistics(proposal)
+
+    def corrupt(
+        self, inputs: Tensor | list[Tensor], rng: torch.Generator | None = None
+    ) -> tuple[Proposal, CorruptedView]:
+        """Replace tokens of normalised images (N, C, H, W), or of a list of that one batch.
+
+        Args:
+            inputs: The images.
+            rng: For masks and draws; torch's default one if None.
+        """
+        images = self._images(inputs)
+        pixels = self.to_pixels(images)
+        proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
+        return proposal, self._view(pixels, proposal)
 
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
         """Check that inputs are one batch of images (N, C, H, W), of the generator's size.
@@ -179,12 +190,9 @@ class CIM(BaseRestorer):
             one), and by ``RevDetHead`` ``replaced_logits`` and maps of truth and prediction to look at.
             ``generator_accuracy`` is the share of masked tokens that the generator finds most probable, a scalar.
         """
-        images = self._images(inputs)
         # The same for every batch: evaluations are comparable, and training's random state is untouched.
-        rng = torch.Generator(images.device).manual_seed(0)
-        pixels = self.to_pixels(images)
-        proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
-        view = self._view(pixels, proposal)
+        rng = torch.Generator(next(self.parameters()).device).manual_seed(0)
+        proposal, view = self.corrupt(inputs, rng)
         hits = proposal.logits.argmax(dim=2) == proposal.targets
         fields = dict(
             clean=view.clean,
