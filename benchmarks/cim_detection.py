@@ -69,8 +69,7 @@ def corrupted_images(cim: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     loader = Runner.build_dataloader(Config.fromfile(find_config(REVDET)).test_dataloader)
     samples = [sample for batch in loader for sample in cim.test_step(batch)]
     return tuple(
-        torch.stack([sample.get(name) for sample in samples])
-        for name in ('corrupted', 'replaced', 'replaced_logits')
+        torch.stack([sample.get(name) for sample in samples]) for name in ('corrupted', 'replaced', 'replaced_logits')
     )
 
 

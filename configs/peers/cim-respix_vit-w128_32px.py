@@ -1,4 +1,4 @@
-"""CIM with a small ViT at 32 pixels, restoring images of which a generator has replaced tokens, on equal terms with the EBM config.
+"""CIM with a small ViT at 32 pixels, restoring replaced tokens, on equal terms with the EBM config.
 
 Paper:    Corrupted Image Modeling for Self-Supervised Visual Pre-Training, arXiv 2202.03382
 Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options data_root=FOLDER

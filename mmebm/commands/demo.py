@@ -1,8 +1,4 @@
-"""``mmebm-demo``: pretrains a small backbone on the embedded data set, and shows what it restores and learned.
-
-    python tools/demo.py
-    python tools/demo.py --method cim
-"""
+"""``mmebm-demo``: pretrains a small backbone on the embedded data set, and shows what it restores and learned."""
 
 import argparse
 from collections.abc import Sequence
@@ -30,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    description = __doc__.partition(': ')[2].partition('\n')[0]
-    parser = argparse.ArgumentParser(prog='mmebm-demo', description=description)
+    parser = argparse.ArgumentParser(prog='mmebm-demo', description=__doc__.partition(': ')[2])
     add = parser.add_argument
     add('--method', choices=[*WORK_DIRS], default='ebm', help='cim: corrupted image modelling, with its tokenizer')
     add('--config', help=f'of --method ebm: a config with the evaluators of {CONFIG}, the default')
-    add('--work-dir', type=path, help=f'for pictures, figures and checkpoints (default: {", ".join(WORK_DIRS.values())})')
+    folders = ' or '.join(WORK_DIRS.values())
+    add('--work-dir', type=path, help=f'for pictures, figures and checkpoints (default: {folders})')
     add('--seed', type=int, default=0, help='of initial weights, order of the images and corruptions')
     return parser

@@ -1,4 +1,4 @@
-"""``mmebm-make-corrupted``: writes images, and what the generator of a trained ``CIM`` makes of them, as two folders."""
+"""``mmebm-make-corrupted``: writes images, and what a trained ``CIM`` makes of them, as two folders."""
 
 import argparse
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmebm.commands import import_dalle as command
 from mmebm.interchange.dalle import import_dalle, read_pickled_module
-from mmebm.models import DALLE, CIM, FrozenTokenizer
+from mmebm.models import DALLE, FrozenTokenizer
 from mmebm.registry import MODELS
 
 SIZES = dict(width=8, vocabulary=12, embed_dims=6)
@@ -97,9 +97,8 @@ def test_in_cim_a_token_is_a_patch():
     tokens = frozen.tokens(pixels)
     assert tokens.shape == (1, 2, 2)
     decoded = frozen.decode(tokens)
-    assert decoded.shape == pixels.shape and 0 <= decoded.min() and decoded.max() <= 255
+    assert decoded.shape == pixels.shape and decoded.min() >= 0 and decoded.max() <= 255
     assert not any(p.requires_grad for p in frozen.parameters())
-    assert CIM.__init__.__annotations__['tokenizer']  # its protocol is checked there
 
 
 class Hostile:
@@ -145,7 +144,9 @@ def test_what_is_refused(pickles, tmp_path):
     out = tmp_path / 'out.safetensors'
     with pytest.raises(ValueError, match=r'encoder.pkl has the SHA-256 [0-9a-f]{64}, not 00: download it again'):
         import_dalle(encoder, decoder, out, dict(encoder='00'), small())
-    with pytest.raises(ValueError, match=r"of another architecture than DALL-E's published tokenizer: .*encoder.blocks"):
+    with pytest.raises(
+        ValueError, match=r"of another architecture than DALL-E's published tokenizer: .*encoder.blocks"
+    ):
         import_dalle(decoder, encoder, out, model=small())
     (tmp_path / 'text.pkl').write_text('no pickle')
     with pytest.raises(ValueError, match='text.pkl is no file of torch.save'):

@@ -32,5 +32,5 @@ def window_normalized(images: Tensor, window: int, eps: float) -> Tensor:
 
 
 def _window_mean(images: Tensor, window: int) -> Tensor:
-    """Means over windows, along rows and then along columns: two sums of ``window`` values and not one of its square."""
+    """Means over windows, first along rows and then along columns, which takes fewer sums than both at once."""
     return F.avg_pool2d(F.avg_pool2d(images, (1, window), stride=1), (window, 1), stride=1)
