@@ -89,7 +89,7 @@ optim_wrapper = dict(
         },
     ),
 )
-max_epochs = 4
+max_epochs = 2
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),

@@ -43,6 +43,7 @@ def run_cim_demo(work_dir: Path, seed: int) -> None:
         frozen_respix=frozen_accuracies(runners['respix']),
         frozen_revdet=frozen_accuracies(runners['revdet']),
         minutes=round((time.time() - start) / 60, 1),
+        cpu_minutes=round(time.process_time() / 60, 1),
         seed=seed,
         hardware=hardware(),
         **stamp(),

@@ -52,7 +52,7 @@ def test_leaves_picture_summary_and_checkpoints(demo):
     assert set(summary) == {
         'respix_psnr_corrupted_db', 'respix_psnr_output_db', 'revdet_auroc', 'revdet_auroc_untrained',
         'generator_token_accuracy', 'most_frequent_token_share', 'replaced_share', 'frozen_respix', 'frozen_revdet',
-        'minutes', 'seed', 'hardware', 'commit', 'date',
+        'minutes', 'cpu_minutes', 'seed', 'hardware', 'commit', 'date',
     }  # fmt: skip
     assert summary['seed'] == 3
     assert 5 < summary['respix_psnr_corrupted_db'] < 40
