@@ -1,6 +1,6 @@
 """Whether the generator is worth its cost: other replacements at the same positions.
 
-    python -m benchmarks.cim_replacements work_dirs/demo_cim/tokenizer/epoch_4.pth --epochs 3
+    python -m benchmarks.cim_replacements work_dirs/demo_cim/tokenizer/epoch_4.pth
 
 Trains the CIM configs for Shapes with masks, tokens of equal probability, the generator's most probable tokens and
 drawn ones, and writes what they reach, each on its own kind of corrupted image, and the accuracy of the frozen
@@ -33,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('tokenizer', type=Path, help='a checkpoint of tokenizers/vqvae_shapes')
     parser.add_argument('--tasks', nargs='+', choices=[*CONFIGS], default=[*CONFIGS])
-    parser.add_argument('--epochs', type=int, default=3, help='of each training')
+    parser.add_argument('--replacements', nargs='+', choices=[*REPLACEMENTS], default=[*REPLACEMENTS])
+    parser.add_argument('--epochs', type=int, default=2, help='of each training, at least 2')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/cim_replacements'))
     args = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
     path = RESULTS / 'cim_replacements.json'
     rows = read_rows(path)
     done = {(row['task'], row['replacement'], row['epochs'], row['seed']) for row in rows}
-    for task, replacement in itertools.product(args.tasks, REPLACEMENTS):
+    for task, replacement in itertools.product(args.tasks, args.replacements):
         if (task, replacement, args.epochs, args.seed) in done:
             continue
         rows.append(dict(task=task, replacement=replacement, **measured(task, replacement, args)))
