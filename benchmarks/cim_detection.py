@@ -1,6 +1,6 @@
 """How well replaced tokens are found: by RevDet, and by the energy of a model that was trained to restore images.
 
-    python -m benchmarks.cim_detection work_dirs/demo_cim/revdet/epoch_N.pth work_dirs/ebm_vit-t_shapes/epoch_N.pth
+    python -m benchmarks.cim_detection work_dirs/demo_cim/revdet/epoch_2.pth work_dirs/demo/epoch_7.pth
 
 All see the same corrupted images, the test images of RevDet's config as the generator of the first checkpoint changes
 them. The score of a token is RevDet's logit, the root mean square of dE/dx over its pixels, or the energy of its
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from sklearn.metrics import roc_auc_score
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument('ebm', help=f'a checkpoint of {EBM}')
     args = parser.parse_args()
     init_default_scope('mmpretrain')
+    MMLogger.get_current_instance().setLevel('WARNING')  # every initialised weight is an INFO
     cim, ebm = model(REVDET, args.revdet), model(EBM, args.ebm)
     corrupted, replaced, logits = corrupted_images(cim)
     scores = {('RevDet', 'trained'): logits}
