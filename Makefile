@@ -5,13 +5,16 @@ PYTHON ?= python3
 SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench evaluate lint
+.PHONY: help demo cim test test-fast bench evaluate lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.demo-ready ## pretrain on the built-in shapes and show the result
 	.venv/bin/python tools/demo.py
+
+cim: .venv/.demo-ready ## the same for corrupted image modelling: tokenizer, generator, enhancers
+	.venv/bin/python tools/demo.py --method cim
 
 # One worker per core, one thread per worker (tests/conftest.py); the tests of a file share a worker, and its fixtures.
 PYTEST := .venv/bin/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile

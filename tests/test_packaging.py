@@ -59,11 +59,13 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-train': 'mmebm.commands.train:main',
         'mmebm-test': 'mmebm.commands.test:main',
         'mmebm-make-shapes': 'mmebm.commands.make_shapes:main',
+        'mmebm-make-corrupted': 'mmebm.commands.make_corrupted:main',
         'mmebm-plan': 'mmebm.commands.plan:main',
         'mmebm-evaluate': 'mmebm.commands.evaluate:main',
         'mmebm-compare': 'mmebm.commands.compare:main',
         'mmebm-export': 'mmebm.commands.export:main',
         'mmebm-import': 'mmebm.commands.import_weights:main',
+        'mmebm-import-dalle': 'mmebm.commands.import_dalle:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):

@@ -5,7 +5,8 @@ several points of the run, the frozen features are evaluated by kNN and a linear
 fine-tuning, all with the same backbone and config. Seconds are those of the training steps, data loading and compiling
 included; CPU seconds are those of all their threads and data loading, but not of the compiler's own workers; FLOPs are
 those of matrix products and convolutions, two per multiply-add; memory is that of the tensors which a step makes, at
-its peak. BEiT's tokenizer is trained for as many epochs as BEiT; its cost is a line of its own and not in BEiT's.
+its peak. The tokenizer of BEiT and CIM is trained for as many epochs as they are; its cost is a line of its own and not
+in theirs.
 """
 
 import json
@@ -40,6 +41,7 @@ from mmebm.experiments.selection import CrossValidation, choose, read_selection,
 from mmebm.experiments.settings import DOWNSTREAM, RATE, SIZE, TOKENIZED, TOKENIZER, Comparison, check_settings
 from mmebm.experiments.tables import RANDOM
 from mmebm.experiments.tasks import options_of
+from mmebm.experiments.tokenizer_config import tokenizer_of, use_untrained
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_cpu_speed, measure_speed
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.options import merge_options, replace_data_root
@@ -124,7 +126,7 @@ class Bench:
 
     def trained(self) -> list[str]:
         """Names of all configs that train something before fine-tuning."""
-        tokenizer = [TOKENIZER] if TOKENIZED in self.comparison.methods else []
+        tokenizer = [TOKENIZER] if set(TOKENIZED) & set(self.comparison.methods) else []
         return tokenizer + self.pretrained()
 
     def pretrained(self) -> list[str]:
@@ -161,11 +163,10 @@ class Bench:
             self.evaluate(Training(RANDOM, seed, self.downstream, self.work_dir / RANDOM / f'seed_{seed}', [0]))
             return
         training = self.training(method, seed, rate=rate)
-        if method == TOKENIZED:
+        if method in TOKENIZED:
             tokenizer = self.training(TOKENIZER, seed, epochs=training.points[-1])
             train(tokenizer)
-            path = tokenizer.checkpoint(tokenizer.points[-1])
-            training.cfg.model.target_generator.init_cfg.checkpoint = str(path)
+            tokenizer_of(training.cfg).init_cfg.checkpoint = str(tokenizer.checkpoint(tokenizer.points[-1]))
         train(training)
         self.evaluate(training)
 
@@ -180,6 +181,8 @@ class Bench:
             cfg.merge_from_dict({RATE: rate})
         if self.comparison.learning_rates and method != TOKENIZER:
             folder = self.work_dir / method / f'lr_{rate:g}' / f'seed_{seed}'
+        if method == TOKENIZER and self.budget.kind != 'epochs':  # methods that read it may have different epochs
+            folder = self.work_dir / method / f'epochs_{epochs}' / f'seed_{seed}'
         cfg.randomness = dict(seed=seed)
         cfg.work_dir = str(folder)
         cfg.experiment_name = f'{method}_{seed}'
@@ -222,8 +225,8 @@ class Bench:
         """A measurement for all seeds, made once, so that a resumed training keeps its number of epochs."""
         path = self.work_dir / method / f'{name}.json'
         cfg = self.config(method)
-        if method == TOKENIZED:
-            cfg.model.target_generator.init_cfg = None  # which may not be trained yet
+        if method in TOKENIZED:
+            use_untrained(cfg)  # the trained one may not be there yet
         if method == DOWNSTREAM:
             cfg.model.backbone.init_cfg = None
         folder = path.with_suffix('')

@@ -1,23 +1,19 @@
 """The demo: pretrains a small backbone on the embedded data set, and shows what it restores and learned."""
 
 import json
-import logging
-import sys
 import time
 from itertools import islice
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import default_collate
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.table import Table
 
-import mmebm.upstream.quiet_imports  # noqa: F401  (before the runner imports mmpretrain's data sets)
 from mmebm.config_files import find_config
-from mmebm.launch.terminal import concise_terminal
+from mmebm.experiments.demo_runner import frozen_accuracies, make_runner
 from mmebm.model_building import type_name
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
@@ -28,23 +24,6 @@ NEEDED = {
     'test_evaluator': ('RestorationMetric', 'EnergyMetric'),
     'custom_hooks': ('FrozenFeatureHook',),
 }
-
-
-class DemoRunner(Runner):
-    """mmengine's runner, whose log goes to its file alone where it would scroll the demo off a terminal."""
-
-    def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Mmengine's logger; on a terminal it prints errors only."""
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if sys.stdout.isatty() and not isinstance(handler, logging.FileHandler):
-                handler.setLevel(logging.ERROR)
-        return logger
-
-    @property
-    def log_file(self) -> Path:
-        """Where the log is."""
-        return Path(self.log_dir, f'{self.timestamp}.log')
 
 
 def run_demo(config: str, work_dir: Path, seed: int) -> None:
@@ -61,12 +40,8 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     start = time.time()
     cfg = Config.fromfile(find_config(config))
     check_config(cfg, config)
-    cfg.work_dir = str(work_dir)
-    cfg.randomness.seed = seed
     announce(cfg)
-    with concise_terminal():
-        runner = DemoRunner.from_cfg(cfg)
-    print(f'The log is {runner.log_file}')
+    runner = make_runner(cfg, work_dir, seed)
     runner.train()
     metrics = runner.test()
 
@@ -124,14 +99,11 @@ def summarize(runner: Runner, metrics: dict[str, float]) -> dict:
         _, corruption, name = key.split('/')
         name = name.replace('auroc', 'energy_auroc').replace('pair', 'energy_pair')
         corruptions.setdefault(corruption, {})[name] = round(float(value), 4)
-    summary = dict(
+    return dict(
         images_per_second=round(runner.train_dataloader.batch_size * len(seconds) / float(seconds.sum()), 1),
         corruptions=corruptions,
+        **frozen_accuracies(runner),
     )
-    for name in ('knn_top1', 'linear_top1'):
-        values = scalars(runner.message_hub, f'frozen/{name}')
-        summary |= {name: round(float(values[-1]), 2), f'{name}_random_init': round(float(values[0]), 2)}
-    return summary
 
 
 def print_summary(summary: dict, work_dir: Path) -> None:

@@ -47,14 +47,15 @@ def estimates(bench: Bench, startup: float) -> Iterator[Estimate]:
     frozen = (images + bench.scoring.num_images()) / (FEATURES_PER_STEP * per_second)
     finetuning = startup + images * bench.downstream.train_cfg.max_epochs / per_second
     finetune_points = bench.comparison.finetune_points
+    first_tokenized = next((method for method in bench.comparison.methods if method in TOKENIZED), None)
     for method in bench.comparison.methods:
         if method == RANDOM:
             yield Estimate(RANDOM, 0.0, frozen, finetuning * min(finetune_points, 1))
             continue
         try:
             seconds, points = pretraining_estimate(bench, method)
-            if method == TOKENIZED:
-                ratio = eager_speed(bench, TOKENIZED) / eager_speed(bench, TOKENIZER)
+            if method == first_tokenized:  # the others read the same tokenizer
+                ratio = eager_speed(bench, method) / eager_speed(bench, TOKENIZER)
                 yield Estimate(TOKENIZER, startup + seconds * ratio, 0.0, 0.0)
         except RuntimeError:
             continue

@@ -11,7 +11,7 @@ from mmebm.experiments.tasks import check_names
 
 DOWNSTREAM = 'finetune'
 TOKENIZER = 'tokenizer'
-TOKENIZED = 'beit'  # the method that needs it
+TOKENIZED = ('beit', 'cim-respix', 'cim-revdet')  # the methods that need it
 SIZE = '32px'
 METHODS = ('ebm', 'ebm-patches', 'mae', 'simmim', 'beit', 'maskfeat', 'supervised', RANDOM)
 RATE = 'optim_wrapper.optimizer.lr'  # the learning rate in a config

@@ -29,6 +29,7 @@ from mmebm.models.peers import (
 from mmebm.models.selfsup.cim import CIM
 from mmebm.models.selfsup.ebm import EBMAlgorithm
 from mmebm.models.selfsup.patch_ebm import PatchEBM
+from mmebm.models.tokenizers.dalle import DALLE
 from mmebm.models.tokenizers.frozen import FrozenTokenizer
 from mmebm.models.tokenizers.generator import TokenGenerator
 from mmebm.models.tokenizers.vqvae import VQVAE
@@ -37,6 +38,7 @@ __all__ = [
     'BEiTPlainViT',
     'CIM',
     'ConvNeXtStages',
+    'DALLE',
     'EBMAlgorithm',
     'EnergyClassifier',
     'EnergyHead',

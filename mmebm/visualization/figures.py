@@ -13,24 +13,29 @@ from mmebm.pixels import PEAK
 ROWS = ('clean', 'corrupted', 'restored')
 
 
-def plot_restorations(samples: Mapping[str, Sequence[DataSample]], path: str | Path) -> None:
-    """Draw clean, corrupted and restored images, three rows per corruption.
+def plot_restorations(
+    samples: Mapping[str, Sequence[DataSample]], path: str | Path, rows: Sequence[str] = ROWS
+) -> None:
+    """Draw images and what was predicted from them, some rows for each group.
 
     Args:
-        samples: Data samples of ``EBMAlgorithm.predict`` by corruption, the same number for each; images with three
-            channels are RGB, in pixel units.
+        samples: Data samples of a model's ``predict`` by corruption or another name of a group, the same number for
+            each; images with three channels are RGB, in pixel units.
         path: The file to write; its suffix sets the format.
+        rows: Fields of the samples; a group has a row for each that its samples have.
     """
     columns = max(len(group) for group in samples.values())
-    figure = Figure(figsize=(1.2 * columns + 1, 3.8 * len(samples)), layout='constrained')
-    groups = np.atleast_1d(figure.subfigures(len(samples), 1))
+    drawn = {name: [row for row in rows if row in group[0]] for name, group in samples.items()}
+    heights = [1.25 * len(fields) for fields in drawn.values()]
+    figure = Figure(figsize=(1.2 * columns + 1, sum(heights)), layout='constrained')
+    groups = np.atleast_1d(figure.subfigures(len(samples), 1, height_ratios=heights))
     for group, (name, members) in zip(groups, samples.items(), strict=True):
         group.suptitle(name)
-        axes = group.subplots(len(ROWS), columns, squeeze=False)
-        for row, images in enumerate(ROWS):
-            axes[row, 0].set_ylabel(images)
+        axes = group.subplots(len(drawn[name]), columns, squeeze=False)
+        for row, field in enumerate(drawn[name]):
+            axes[row, 0].set_ylabel(field.replace('_', ' '))
             for axis, sample in zip(axes[row], members, strict=False):
-                axis.imshow(to_picture(sample.get(images)), cmap='gray', vmin=0, vmax=PEAK)
+                axis.imshow(to_picture(sample.get(field)), cmap='gray', vmin=0, vmax=PEAK)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)

@@ -314,3 +314,31 @@ def test_from_end_to_end_and_again(shapes, tmp_path, trained, capsys):
     with pytest.raises(SystemExit):
         compare.main([*argv, 'ebm.model.num_steps=2'])
     assert 'ebm/cost holds a run of other settings' in capsys.readouterr().err
+
+
+def test_configs_of_cim_read_the_tokenizer_of_their_epochs(shapes, tmp_path, monkeypatch):
+    """One for each number of epochs that a budget of seconds allows; and its cost is measured without it."""
+    trained = []
+    monkeypatch.setattr('mmebm.experiments.comparison.train', trained.append)
+    monkeypatch.setattr(Bench, 'evaluate', lambda *_: None)
+    monkeypatch.setattr(Bench, 'epochs', lambda self, method: dict(beit=2).get(method, 3))
+    small = batches_of_8('beit', 'cim-revdet', 'tokenizer', 'finetune')
+    for budget, folders in (
+        ('epochs=3', ['tokenizer/seed_0']),
+        ('seconds=9', ['tokenizer/epochs_2/seed_0', 'tokenizer/epochs_3/seed_0']),
+    ):
+        trained.clear()
+        methods = ['cim-revdet'] if budget == 'epochs=3' else ['beit', 'cim-revdet']
+        bench = bench_of(['--data', str(shapes), '--methods', *methods, '--budget', budget, '--points', '1',
+                          '--work-dir', str(tmp_path / budget), '--cfg-options', *small])  # fmt: skip
+        for method in methods:
+            bench.run(method, seed=0)
+        tokenizers, others = trained[::2], trained[1::2]
+        assert [str(one.folder.relative_to(tmp_path / budget)) for one in tokenizers] == folders
+        for tokenizer, other in zip(tokenizers, others, strict=True):
+            model = other.cfg.model
+            node = model.tokenizer.model if 'tokenizer' in model else model.target_generator
+            assert node.init_cfg.checkpoint == str(tokenizer.checkpoint(tokenizer.points[-1]))
+        assert others[-1].cfg.model.tokenizer.get('checked', True)
+    cost = json.loads((tmp_path / 'seconds=9/cim-revdet/cost.json').read_text())
+    assert cost['steps'] == 5 and 0.2 < cost['gflops_per_image'] < 2

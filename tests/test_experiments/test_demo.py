@@ -6,7 +6,7 @@ from mmengine.logging import MMLogger
 
 from mmebm.commands.demo import main
 from mmebm.config_files import find_config
-from mmebm.experiments import demo
+from mmebm.experiments import demo, demo_runner
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def test_a_config_without_a_test_set_a_corruption_is_refused_before_training(tmp
     def from_cfg(cfg):
         raise AssertionError('a runner was built')
 
-    monkeypatch.setattr(demo.DemoRunner, 'from_cfg', from_cfg)
+    monkeypatch.setattr(demo_runner.DemoRunner, 'from_cfg', from_cfg)
     message = r"-64px: .*needs ConcatDataset in test_dataloader\.dataset, which has 'mmebm\.Shapes'"
     with pytest.raises(ValueError, match=message):
         main(['--config', 'ebm-patches_vit-t_shapes-64px', '--work-dir', str(tmp_path / 'demo')])
@@ -51,7 +51,7 @@ def test_what_a_config_lacks_is_named(cfg, change, message):
 @pytest.mark.parametrize('is_terminal', [True, False])
 def test_on_a_terminal_the_log_goes_to_its_file(is_terminal, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('sys.stdout.isatty', lambda: is_terminal)
-    runner, file, name = object.__new__(demo.DemoRunner), tmp_path / 'a.log', f'demo-{is_terminal}'
+    runner, file, name = object.__new__(demo_runner.DemoRunner), tmp_path / 'a.log', f'demo-{is_terminal}'
     runner._experiment_name = name
     logger = runner.build_logger(log_file=str(file))
     logger.info('the environment')

@@ -71,6 +71,15 @@ def test_the_estimate_counts_every_training(shapes, tmp_path, monkeypatch):
     assert [*estimates(seconds, startup=7.0)] == [Estimate('mae', 67.0, pytest.approx(4 * frozen), 0.0)]
 
 
+def test_methods_share_the_estimate_of_one_tokenizer(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, 'eager_speed', lambda bench, method: 20.0)
+    methods = ['cim-respix', 'beit', 'cim-revdet']
+    bench = bench_of(shapes, tmp_path, '--methods', *methods, '--budget', 'epochs=4', '--points', '1')
+    monkeypatch.setattr(bench, 'cost', lambda method: dict(steps=1, gflops_per_image=1.0))
+    assert [row.method for row in estimates(bench, startup=7.0)] == ['tokenizer', *methods]
+    assert bench.trained() == ['tokenizer', *methods]
+
+
 def test_the_estimate_is_printed_as_a_whole(capsys):
     print_estimate([Estimate('mae', 60.0, 20.0, 220.0), Estimate('random', 0.0, 20.0, 220.0)], seeds=3)
     out, err = capsys.readouterr()

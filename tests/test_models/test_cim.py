@@ -77,7 +77,7 @@ def test_the_tokenizer_does_not_move():
 
 
 def test_the_enhancer_reads_the_decoded_tokens(monkeypatch):
-    for painting in ('decoded', 'pasted'):
+    for painting in ('decoded', 'pasted', 'masked'):
         model, read = build(painting=painting).eval(), []
         model.backbone.register_forward_pre_hook(lambda module, args, read=read: read.append(args[0]))
         images = batch()
@@ -87,8 +87,20 @@ def test_the_enhancer_reads_the_decoded_tokens(monkeypatch):
             grey = (sample.masked == 127.5).all(dim=0)
             assert grey.sum() == 9 * 16
             decoded = torch.where(grey, decoded, model.to_pixels(images)[0])
+        if painting == 'masked':  # whatever was drawn
+            assert sample.replaced.sum() == 9
+            decoded = decoded.masked_fill(sample.replaced.repeat_interleave(4, 0).repeat_interleave(4, 1), 127.5)
         torch.testing.assert_close(sample.corrupted, decoded)
         torch.testing.assert_close(read[0][0], (decoded - 127.5) / 64)
+
+
+def test_masked_patches_are_told_by_revdet():
+    model, labels = build(painting='masked').train(), []
+    loss = model.head.loss
+    model.head.loss = lambda output, view: labels.append(view.replaced) or loss(output, view)
+    losses = model.loss([batch()])
+    assert labels[0].sum(dim=(1, 2)).tolist() == [9] * 4
+    assert losses['replaced_share'] <= 9 / 16  # of tokens, some draws of which may be golden
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -217,7 +229,7 @@ ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
         ),
         (dict(tokenizer=dict(scale=0.5)), 'a token is 8 x 8 pixels of the image, and a patch of the generator 4 x 4'),
         (dict(head=dict(token_stride=8)), 'set model.head.token_stride to that, not to 8'),
-        (dict(painting='drawn'), "painting must be 'decoded' or 'pasted', not 'drawn'"),
+        (dict(painting='drawn'), r"painting must be one of \['decoded', 'pasted', 'masked'\], not 'drawn'"),
     ],
 )
 def test_parts_that_do_not_fit(options, message):
@@ -243,6 +255,11 @@ def test_parts_that_do_not_fit(options, message):
 def test_bad_input_in_the_first_step(task, options, inputs, message):
     with pytest.raises(ValueError, match=message):
         build(task, **options).loss(inputs)
+
+
+def test_the_cost_of_an_untrained_tokenizer_can_be_measured():
+    model = build(tokenizer=dict(std=[1.0] * 3, checked=False)).train()
+    assert model.loss([batch()])['loss_revdet'].isfinite()
 
 
 def test_a_head_needs_a_map():

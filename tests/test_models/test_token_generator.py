@@ -62,6 +62,29 @@ def test_only_masked_tokens_are_replaced():
     assert proposal.logits.shape == (4, 9, 27)
 
 
+def test_other_choices_at_the_same_positions():
+    """The most probable token whatever the temperature; tokens of equal probability whatever the logits."""
+    images, golden = batch(200)
+    proposals = {}
+    for choice in ('drawn', 'most_probable', 'uniform'):
+        generator = build(choice=choice, temperature=3.0)
+        generator.head.bias.data[5] = 2.0  # which is then the most probable one
+        proposals[choice] = generator.eval()(images, golden, torch.Generator().manual_seed(0))
+    for choice, proposal in proposals.items():
+        assert proposal.places.equal(proposals['drawn'].places)
+        assert proposal.tokens[~proposal.masked].equal(golden[~proposal.masked])
+        chosen = proposal.tokens[proposal.masked]
+        share = (chosen == 5).float().mean().item()
+        uniform, number = 1 / 27, len(chosen)
+        if choice == 'most_probable':
+            assert share == 1
+        if choice == 'uniform':
+            assert abs(share - uniform) < 4 * (uniform / number) ** 0.5
+            assert chosen.min() == 0 and chosen.max() == 26
+        if choice == 'drawn':
+            assert uniform + 4 * (uniform / number) ** 0.5 < share < 0.2  # e^(2/3) / (26 + e^(2/3)) = 0.07
+
+
 def test_masks_reach_every_position_equally():
     places = build(mask_ratio=0.25).draw_places(torch.zeros(4000, 4, 4), torch.Generator().manual_seed(0))
     shares = places.flatten().bincount(minlength=16) / 4000
@@ -104,6 +127,7 @@ def test_loss_and_accuracy_of_masked_tokens():
         (dict(mask_ratio=0.0), 'mask_ratio=0.0 masks 0 of 16 patches'),
         (dict(mask_ratio=0.99), 'mask_ratio=0.99 masks 16 of 16 patches'),
         (dict(temperature=0.0), 'temperature must be positive, not 0.0'),
+        (dict(choice='best'), r"choice must be one of \['drawn', 'most_probable', 'uniform'\], not 'best'"),
     ],
 )
 def test_bad_options(options, message):

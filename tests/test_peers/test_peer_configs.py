@@ -13,13 +13,15 @@ from mmpretrain.structures import DataSample
 
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes
+from mmebm.experiments.tokenizer_config import use_untrained
 from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
 VIT = ['ebm', 'ebm-nce', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
 VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views', 'mae-places']
-CONVNEXT = ['ebm', 'spark', 'supervised', 'finetune']
+VIT += ['cim-respix', 'cim-revdet']
+CONVNEXT = ['ebm', 'spark', 'cim-respix', 'cim-revdet', 'supervised', 'finetune']
 DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
 DEEP += ['mae-places', 'supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
@@ -40,8 +42,8 @@ def shapes(tmp_path_factory):
 
 def load(name):
     cfg = Config.fromfile(FOLDER / f'{name}.py')
-    generator = cfg.model.get('target_generator', {})
-    generator.pop('init_cfg', None)
+    if name.startswith(('beit', 'cim')):
+        use_untrained(cfg)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     if 'training_step' in cfg.model:
         cfg.model.training_step = dict(compile=False)
@@ -99,8 +101,8 @@ def test_one_step_at_full_size(name, shapes, tmp_path):
     wanted = {n for n, p in runner.model.named_parameters() if p.requires_grad and not n.startswith('target_gen')}
     assert wanted - set(gradients) == set()
     assert all(gradient.isfinite().all() for gradient in gradients.values())
-    # BEiT's tokenizer is not trained on.
-    assert not [n for n in gradients if n.startswith('target_generator')]
+    # The tokenizer of BEiT and CIM is not trained on.
+    assert not [n for n in gradients if n.startswith(('target_generator', 'tokenizer'))]
     assert runner.message_hub.get_scalar('train/loss').current() > 0
 
 
@@ -159,6 +161,8 @@ def test_unmasked_features_are_those_of_the_vit_that_is_fine_tuned(name):
         (expected,) = vit(images)
     if name.startswith('supervised'):  # behind its neck
         assert features.equal(expected.mean((2, 3)))
+    elif name.startswith('cim'):  # which reads a map
+        assert features.equal(expected)
     else:
         assert features[:, 1:].equal(expected.flatten(2).transpose(1, 2))
 
@@ -249,6 +253,16 @@ def test_two_views_of_beit(shapes):
         assert tuple(target.shape) == (3, size, size)
         assert seen.equal(target) == (size == 32)
         assert int(sample['data_samples'].mask.sum()) == 25
+
+
+@pytest.mark.parametrize('name', [name for name in PRETRAINING if name.startswith('cim')])
+def test_generator_of_cim(name):
+    """Half as wide and deep as the ViT; 35 of 64 patches masked; clipped apart."""
+    cfg, model = load(name), build(name)
+    trunk = model.generator.backbone
+    assert (trunk.embed_dims, len(trunk.layers), model.generator.num_masked) == (64, 2, 35)
+    assert cfg.optim_wrapper.constructor == 'mmebm.ClipGeneratorApart'
+    assert model.generator.vocabulary == load('tokenizer_32px').model.num_embed == 512
 
 
 def test_masks_have_the_stated_share(shapes):

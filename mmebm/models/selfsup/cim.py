@@ -1,7 +1,7 @@
 """Corrupted image modelling: an enhancer learns from images of which a generator has replaced some tokens."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from mmebm.models.tokenizers.frozen import FrozenTokenizer
 from mmebm.models.tokenizers.generator import Proposal, TokenGenerator
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
+
+Painting = Literal['decoded', 'pasted', 'masked']
 
 
 @MODELS.register_module()
@@ -34,7 +36,8 @@ class CIM(BaseRestorer):
         tokenizer: Config of a ``FrozenTokenizer``.
         generator: Config of a ``TokenGenerator``.
         painting: What the enhancer reads: ``decoded``, all of the decoded image; or ``pasted``, the image itself with
-            decoded masked patches. A decoded patch is less sharp than the image around it, so that ``pasted`` makes
+            decoded masked patches; or, for comparison, ``masked``, all of the decoded image with grey masked patches,
+            which count as replaced. A decoded patch is less sharp than the image around it, so that ``pasted`` makes
             the masked patches easy to tell.
         neck: Config of a neck between backbone and head.
         frozen: Names of parameters that the losses do not depend on, such as biases behind which nothing is read;
@@ -57,15 +60,15 @@ class CIM(BaseRestorer):
         head: dict | nn.Module,
         tokenizer: dict | FrozenTokenizer,
         generator: dict | TokenGenerator,
-        painting: Literal['decoded', 'pasted'] = 'decoded',
+        painting: Painting = 'decoded',
         neck: dict | nn.Module | None = None,
         frozen: Sequence[str] = (),
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if painting not in ('decoded', 'pasted'):
-            raise ValueError(f"CIM: painting must be 'decoded' or 'pasted', not {painting!r}")
+        if painting not in get_args(Painting):
+            raise ValueError(f'CIM: painting must be one of {list(get_args(Painting))}, not {painting!r}')
         self.painting = painting
         self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
         self.generator = MODELS.build(generator) if isinstance(generator, dict) else generator
@@ -93,12 +96,23 @@ class CIM(BaseRestorer):
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of generator and enhancer, and statistics, for a list of one normalised batch (N, C, H, W)."""
-        images = self._images(inputs)
-        pixels = self.to_pixels(images)
-        proposal = self.generator(images, self.tokenizer.tokens(pixels))
-        view = self._view(pixels, proposal)
+        proposal, view = self.corrupt(inputs)
         losses = self.generator.loss(proposal) | self.head.loss(self._enhance(view), view)
         return self._checked(losses, view) | self._statistics(proposal)
+
+    def corrupt(
+        self, inputs: Tensor | list[Tensor], rng: torch.Generator | None = None
+    ) -> tuple[Proposal, CorruptedView]:
+        """Replace tokens of normalised images (N, C, H, W), or of a list of that one batch.
+
+        Args:
+            inputs: The images.
+            rng: For masks and draws; torch's default one if None.
+        """
+        images = self._images(inputs)
+        pixels = self.to_pixels(images)
+        proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
+        return proposal, self._view(pixels, proposal)
 
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
         """Check that inputs are one batch of images (N, C, H, W), of the generator's size.
@@ -118,10 +132,16 @@ class CIM(BaseRestorer):
 
     def _view(self, pixels: Tensor, proposal: Proposal) -> CorruptedView:
         """Images (N, C, H, W) and what the tokenizer decodes of their proposal, both in pixel units."""
-        corrupted = self.tokenizer.decode(proposal.tokens)
+        corrupted, replaced = self.tokenizer.decode(proposal.tokens), proposal.replaced
         if self.painting == 'pasted':
             corrupted = torch.where(self._pixels_of(proposal.masked), corrupted, pixels)
-        return CorruptedView(pixels, corrupted, proposal.replaced)
+        if self.painting == 'masked':
+            corrupted, replaced = self._greyed(corrupted, proposal.masked), proposal.masked
+        return CorruptedView(pixels, corrupted, replaced)
+
+    def _greyed(self, pixels: Tensor, cells: Tensor) -> Tensor:
+        """Images (N, C, H, W) in pixel units, grey at tokens (N, h, w)."""
+        return pixels.masked_fill(self._pixels_of(cells), PEAK / 2)
 
     def _pixels_of(self, cells: Tensor) -> Tensor:
         """The pixels (N, 1, H, W) of tokens (N, h, w), both bool."""
@@ -170,20 +190,17 @@ class CIM(BaseRestorer):
             one), and by ``RevDetHead`` ``replaced_logits`` and maps of truth and prediction to look at.
             ``generator_accuracy`` is the share of masked tokens that the generator finds most probable, a scalar.
         """
-        images = self._images(inputs)
         # The same for every batch: evaluations are comparable, and training's random state is untouched.
-        rng = torch.Generator(images.device).manual_seed(0)
-        pixels = self.to_pixels(images)
-        proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
-        view = self._view(pixels, proposal)
+        rng = torch.Generator(next(self.parameters()).device).manual_seed(0)
+        proposal, view = self.corrupt(inputs, rng)
         hits = proposal.logits.argmax(dim=2) == proposal.targets
         fields = dict(
             clean=view.clean,
-            masked=view.clean.masked_fill(self._pixels_of(proposal.masked), PEAK / 2),
+            masked=self._greyed(view.clean, proposal.masked),
             corrupted=view.corrupted,
             golden=proposal.golden,
             sampled=proposal.tokens,
-            replaced=proposal.replaced,
+            replaced=view.replaced,
             generator_accuracy=hits.float().mean(dim=1),
         )
         return fill(data_samples, fields | self.head.predict(self._enhance(view), view))

@@ -1,7 +1,7 @@
 """Proposes tokens for masked patches: a small BEiT whose predictions are sampled."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from mmebm.models.patches import gather_patches
 from mmebm.registry import MODELS
 
+Choice = Literal['drawn', 'most_probable', 'uniform']
+
 
 class Proposal(NamedTuple):
     """Tokens of a batch, some of them replaced.
 
     Attributes:
         golden: The tokenizer's tokens (N, h, w).
-        tokens: (N, h, w), drawn from the generator's predictions at masked positions, golden ones elsewhere.
+        tokens: (N, h, w), the generator's choice at masked positions, golden ones elsewhere.
         places: The masked positions (N, M), numbered row by row.
         logits: Predictions (N, M, K) of the golden tokens there, with the generator's gradient.
     """
@@ -53,10 +55,13 @@ class TokenGenerator(BaseModule):
         vocabulary: Number K of tokens.
         mask_ratio: Share of patches that are masked, at random; every image has the same number of them.
         temperature: By which logits are divided before tokens are drawn.
+        choice: What replaces the tokens of masked patches: one ``drawn`` from each prediction; or, for comparison, the
+            ``most_probable`` one, or one of all tokens with equal probability, ``uniform``.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: The ratio leaves no patch masked or none visible, or the temperature is not positive.
+        ValueError: The ratio leaves no patch masked or none visible, the temperature is not positive, or ``choice`` is
+            unknown.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class TokenGenerator(BaseModule):
         vocabulary: int,
         mask_ratio: float = 0.55,
         temperature: float = 1.0,
+        choice: Choice = 'drawn',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
@@ -80,7 +86,10 @@ class TokenGenerator(BaseModule):
             )
         if not 0 < temperature < math.inf:
             raise ValueError(f'TokenGenerator: temperature must be positive, not {temperature!r}')
+        if choice not in get_args(Choice):
+            raise ValueError(f'TokenGenerator: choice must be one of {list(get_args(Choice))}, not {choice!r}')
         self.temperature = temperature
+        self.choice = choice
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -93,7 +102,7 @@ class TokenGenerator(BaseModule):
         return tuple(self.backbone.patch_embed.projection.stride)
 
     def forward(self, images: Tensor, golden: Tensor, rng: torch.Generator | None = None) -> Proposal:
-        """Mask patches, predict their tokens and draw.
+        """Mask patches, predict their tokens and choose.
 
         Args:
             images: Normalised, (N, C, H, W).
@@ -104,14 +113,23 @@ class TokenGenerator(BaseModule):
         mask = torch.zeros_like(golden).flatten(1).scatter(1, places, 1).view_as(golden)  # 1 = masked
         features = self.backbone(images, mask)[-1][:, -self.num_patches :]
         logits = self.head(gather_patches(features, places))
-        drawn = draw_tokens(logits.detach(), self.temperature, rng)
-        tokens = golden.flatten(1).scatter(1, places, drawn).view_as(golden)
+        tokens = golden.flatten(1).scatter(1, places, self.choose(logits.detach(), rng)).view_as(golden)
         return Proposal(golden, tokens, places, logits)
 
     def draw_places(self, golden: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Masked positions (N, M) for tokens (N, h, w), all sets of M equally probable."""
         order = torch.rand(len(golden), self.num_patches, device=golden.device, generator=rng).argsort(dim=1)
         return order[:, : self.num_masked]
+
+    def choose(self, logits: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Tokens (N, M) for masked positions, by the logits (N, M, K) of each."""
+        match self.choice:
+            case 'drawn':
+                return draw_tokens(logits, self.temperature, rng)
+            case 'most_probable':
+                return logits.argmax(dim=-1)
+            case 'uniform':
+                return torch.randint(self.vocabulary, logits.shape[:-1], device=logits.device, generator=rng)
 
     def loss(self, proposal: Proposal) -> dict[str, Tensor]:
         """Cross-entropy of the golden tokens at masked positions, and the share of those that are the most probable."""

@@ -1,0 +1,74 @@
+"""``mmebm-make-corrupted``: writes images, and what a trained ``CIM`` makes of them, as two folders."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
+
+from mmebm.checkpoint import check_fit, read_checkpoint
+from mmebm.config_files import find_config
+from mmebm.datasets.corrupted_files import write_corrupted
+from mmebm.launch.command_line import path
+from mmebm.model_building import build_initialized
+from mmebm.models.selfsup.cim import CIM
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write both folders; ``--help`` lists the flags."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    init_default_scope('mmpretrain')
+    try:
+        cfg = Config.fromfile(find_config(args.config))
+        dataset = dict(cfg.test_dataloader.dataset)
+        if args.data:
+            dataset = dict(type='mmebm.ImageFolder', data_root=args.data, pipeline=dataset['pipeline'], test_mode=True)
+        model = trained(cfg, args.checkpoint)
+        number = write_corrupted(model, DATASETS.build(dataset), args.out, args.target, args.seed)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    clean, corrupted = (str(args.out / name) for name in ('clean', 'corrupted'))
+    print(
+        f"{number} images in {clean} and as many in {corrupted}. For mmebm.ImageFolder(data_root='{clean}'):\n"
+        f"dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.CorruptedCopy', clean_root='{clean}', "
+        f"corrupted_root='{corrupted}'))"
+    )
+
+
+def trained(cfg: Config, checkpoint: str) -> CIM:
+    """The model of a config with the weights of a checkpoint, which has the tokenizer's, too.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: The config is of another model, or the weights are.
+    """
+    if 'tokenizer' not in cfg.model:
+        raise ValueError(f'the config is of {cfg.model.type}; corrupted copies are made by a CIM')
+    state = read_checkpoint(checkpoint).state
+    cfg.model.tokenizer.model.update(init_cfg=None)
+    cfg.model.tokenizer.model.pop('checkpoint', None)  # of a DALLE
+    torch.manual_seed(0)
+    model = build_initialized(cfg)
+    check_fit(state, model.state_dict(), checkpoint, 'the model of the config')
+    model.load_state_dict(state)
+    return model
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='mmebm-make-corrupted',
+        description="Write a data set's images, and copies in which a trained CIM has replaced tokens.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add('config', help='a config of CIM, whose test pipeline is used')
+    add('checkpoint', help='of its training')
+    add('out', metavar='OUT', type=path, help='a folder that is new or empty')
+    add('--data', metavar='FOLDER', help="any folder of images; by default, the config's test set")
+    add('--target', choices=['clean', 'decoded'], default='clean', help='what is in OUT/clean')
+    add('--seed', type=int, default=0, help='of masks and tokens')
+    return parser

@@ -1,0 +1,93 @@
+"""Writes images, and what the generator of ``CIM`` makes of them, as a pair of folders."""
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import torch
+from mmengine.runner import Runner
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmebm.models.selfsup.cim import CIM
+from mmebm.visualization.figures import to_picture
+
+
+@torch.no_grad()
+def write_corrupted(
+    model: BaseSelfSupervisor,
+    dataset: Dataset,
+    out: Path,
+    target: Literal['clean', 'decoded'] = 'clean',
+    seed: int = 0,
+    batch_size: int = 100,
+) -> int:
+    """Write ``clean/`` and ``corrupted/``, whose files have the same names; PNG, in pixel units.
+
+    Args:
+        model: A trained ``CIM``.
+        dataset: Of images of the model's size, packed.
+        out: The folder, new or empty.
+        target: What is in ``clean/``: the images, or what the tokenizer ``decoded`` of their own tokens, so that the
+            pair differs in the replaced tokens alone.
+        seed: Of masks and tokens.
+        batch_size: Images at once.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        FileExistsError: The folder is in use.
+        ValueError: The model is no ``CIM``.
+    """
+    if not isinstance(model, CIM):
+        raise ValueError(f'the config is of {type(model).__name__}; corrupted copies are made by a CIM')
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f'{out} exists and is not an empty folder; name a new one, or remove it first')
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=batch_size,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+            dataset=dataset,
+        )
+    )
+    model.eval()
+    is_rgb = model.data_preprocessor._channel_conversion  # of images that were loaded as BGR
+    rng = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+    number = 0
+    for batch in track(loader, description='corrupting'):
+        data = model.data_preprocessor(batch, False)
+        proposal, view = model.corrupt(data['inputs'], rng)
+        clean = view.clean if target == 'clean' else model.tokenizer.decode(proposal.golden)
+        for image, corrupted, sample in zip(clean, view.corrupted, data['data_samples'], strict=True):
+            name = name_of(sample.get('img_path'), getattr(dataset, 'img_prefix', ''), number)
+            write(out / 'clean' / name, image, is_rgb)
+            write(out / 'corrupted' / name, corrupted, is_rgb)
+            number += 1
+    return number
+
+
+def name_of(path: str | None, root: str, number: int) -> str:
+    """Of a file's copies: its own below the data set's folder, with ``.png`` behind; a number if there is none."""
+    if path is None:
+        return f'{number:06d}.png'
+    try:
+        return f'{Path(path).relative_to(root)}.png'
+    except ValueError:  # of a data set of several folders
+        return f'{number:06d}_{Path(path).name}.png'
+
+
+def write(path: Path, image: Tensor, is_rgb: bool) -> None:
+    """Write an image (3, H, W) in pixel units, RGB or BGR.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = to_picture(image)
+    if not cv2.imwrite(str(path), picture[..., ::-1] if is_rgb else picture):
+        raise OSError(f'{path} could not be written')
