@@ -18,7 +18,6 @@ from mmebm.misfit import Misfit
 from mmebm.model_building import complete_model_config
 from mmebm.unpickling import unpickle
 
-
 # Keys under which training frameworks store the weights.
 STATE_KEYS = ('state_dict', 'model', 'model_state', 'teacher')
 

@@ -1,4 +1,4 @@
-"""Configs that are data: what a JSON or YAML file may say, so that reading and building it runs no code of strangers."""
+"""Configs that are data: what a JSON or YAML file may say, so that to read it and to build from it runs no code."""
 
 import importlib
 import inspect
@@ -51,7 +51,14 @@ def check_base(base: str, path: str) -> None:
         )
 
 
-def check_data(config: Any, path: str) -> None:
+def check_keys(content: Any) -> None:
+    """Check that a file's content is keys with values; raises ValueError if it is not."""
+    if not isinstance(content, dict):
+        found = 'nothing' if content is None else f'a {type(content).__name__}'
+        raise ValueError(f'it holds {found}, not keys with values')
+
+
+def check_data(config: dict, path: str) -> None:
     """Check that building what a JSON or YAML config says calls nothing but registered types.
 
     Args:
@@ -59,10 +66,8 @@ def check_data(config: Any, path: str) -> None:
         path: Its file, for the error.
 
     Raises:
-        ValueError: It is no mapping; or it names something that would run code. The message lists the first few keys.
+        ValueError: It names something that would run code. The message lists the first few keys.
     """
-    if not isinstance(config, dict):
-        raise ValueError(f'{path} is no config: it holds a {type(config).__name__}, not keys with values')
     if faults := [*_faults(config)]:
         raise ValueError(
             f'{path} is refused, since a JSON or YAML config must not run code: {first_few(faults)}. Name types as '

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from mmebm.error_text import first_few
 
@@ -36,13 +37,20 @@ class _History(HistoryBuffer):
         self.__class__ = HistoryBuffer  # type: ignore[assignment]
 
 
-# Names that are unpickled as something harmless. mmengine pickles `getattr`, which may look up anything, for the
-# functions of its histories; other trainings pickle their command line.
+def _look_up(owner: Any, name: Any) -> Any:
+    """What ``getattr`` is unpickled as: it finds nothing but the curves of a schedule of one cycle."""
+    is_curve = owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')
+    return getattr(owner, name) if is_curve else Discarded()
+
+
+# Names that are unpickled as something harmless. mmengine pickles `getattr`, which may look up anything, for functions
+# of its histories and schedules; other trainings pickle their command line.
 STAND_INS = {
     'argparse.Namespace': Discarded,
-    'builtins.getattr': Discarded,
+    'builtins.getattr': _look_up,
     'mmengine.config.config.ConfigDict': dict,
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': OneCycleParamScheduler,
     'numpy.dtype': np.dtype,
     'numpy.ndarray': np.ndarray,
     **{
@@ -106,4 +114,5 @@ def _all_refused(source: Any, first: str) -> str:
     except Exception:  # files in the format before torch 1.6, and streams that are used up
         found = []
     known = {*STAND_INS, *(f'{kind.__module__}.{kind.__qualname__}' for kind in NUMBERS)}
-    return first_few([first, *sorted({*found} - known - {first})])
+    names = sorted({*found} - known, key=lambda name: (name != first, name))
+    return first_few(names or [first])

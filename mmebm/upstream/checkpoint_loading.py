@@ -1,7 +1,9 @@
 """Lets mmengine load checkpoints without executing code from them.
 
 By its own functions, a file that cannot be unpickled safely is unpickled unsafely, with a warning; a downloaded one is
-never unpickled safely; and a resumed training executes the config in ``meta`` as Python. Imports of torch wait until a file is loaded.
+never unpickled safely; and a resumed training executes the config in ``meta`` as Python.
+
+Torch is not imported before a file is loaded.
 """
 
 from pathlib import Path
@@ -42,9 +44,7 @@ def load(file: Any, map_location: Any = None, weights_only: bool | None = None) 
     return without_program(unpickle(file, map_location))
 
 
-def load_url(
-    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True, **_: Any
-) -> Any:
+def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True, **_: Any) -> Any:
     """The checkpoint at an address, which is kept in torch's cache (or in ``model_dir``); else as ``load``."""
     from torch.hub import download_url_to_file, get_dir
 

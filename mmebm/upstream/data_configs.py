@@ -8,8 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.fileio import load
 
-from mmebm.config_data import check_base, check_data, is_data
+from mmebm.config_data import check_base, check_data, check_keys, is_data
 from mmebm.upstream.after_import import after_import
 
 
@@ -34,6 +35,7 @@ def _install_safe_yaml(module: ModuleType) -> None:
 
 def _install_checks() -> None:
     get_cfg_path, file2dict = Config._get_cfg_path, Config._file2dict
+    get_base_files = Config._get_base_files
 
     def get_checked_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         base, scope = get_cfg_path(cfg_path, filename)
@@ -56,5 +58,11 @@ def _install_checks() -> None:
         check_data(result[0], filename)
         return result
 
+    def get_checked_bases(filename: str) -> list[str]:
+        if is_data(filename):
+            check_keys(load(filename))
+        return get_base_files(filename)
+
     Config._get_cfg_path = staticmethod(get_checked_path)
     Config._file2dict = staticmethod(read_checked)
+    Config._get_base_files = staticmethod(get_checked_bases)
