@@ -19,6 +19,7 @@ SHIPPED = (
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     Path('evil.py').write_text('open("ran", "w")\n')
     yield
     assert not Path('ran').exists()
