@@ -98,6 +98,7 @@ setup(
             'mmebm-compare = mmebm.commands.compare:main',
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
+            'mmebm-replay = mmebm.commands.replay:main',
         ],
     },
     cmdclass={'build_py': BuildPy},
