@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config = Config(capture['config'])
         import_quietly(*(f'{config.get("default_scope")}.{part}' for part in ('datasets', 'models')))
         found = replay(capture, config, args.device)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         parser.error(f'{args.capture}: {error}' if args.capture not in str(error) else str(error))
     print(report(capture, found))
 

@@ -85,7 +85,8 @@ def _model(capture: dict[str, Any], config: Config) -> nn.Module:
     forget_pretrained(config)
     if 'training_step' in config.model:
         config.model.training_step = dict(config.model.training_step or {}, compile=False)
-    model = build(complete_model_config(config), config.get('default_scope'))
+    parts = {key: value for key, value in complete_model_config(config).items() if value is not None}
+    model = build(parts, config.get('default_scope'))
     model.load_state_dict(capture['state_dict'])
     if hasattr(model, '_is_first_batch'):
         model._is_first_batch = capture.get('is_first', False)

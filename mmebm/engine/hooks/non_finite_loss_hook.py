@@ -122,7 +122,7 @@ class NonFiniteLossHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Say how many steps were skipped, and let go of the optimiser."""
         if skipped := runner.message_hub.get_info(SKIPPED, 0):
-            runner.logger.warning(f'{counted(skipped, "step")} of the training were skipped')
+            runner.logger.warning(f'The training has skipped {counted(skipped, "step")}')
         if self.guard:
             self.guard.release()
 
