@@ -60,7 +60,8 @@ class Built:
 
 def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
     """Twenty files, hostile or damaged; hostile ones make the file ``mark``."""
-    touch = Call(os.system, f'touch {mark}')
+    command = f'touch {mark}'
+    touch = Call(os.system, command)
     contents: dict[str, Any] = {
         'meta': dict(state_dict=state, meta=dict(x=touch)),
         'state': dict(state_dict=dict(state, x=touch)),
@@ -76,7 +77,7 @@ def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
             state_dict=state, optimizer={}, message_hub={},
             meta=dict(epoch=0, iter=0, config=f'open({str(mark)!r}, "w")', cfg=f'open({str(mark)!r}, "w")'),
         ),
-        'type': dict(state_dict=state, meta=dict(cfg=f"model = dict(backbone=dict(type='os.system', command='touch {mark}'))")),
+        'type': dict(state_dict=state, meta=dict(cfg=f"model = dict(backbone=dict(type='os.system', command={command!r}))")),
         'arguments': dict(model=state, args=Namespace(x=touch)),
         'nothing': None,
         'list': [1, 2],

@@ -207,16 +207,15 @@ def test_without_a_checkpoint_rolling_back_stops():
 
 def test_loss_scaling_handles_overflowing_gradients_itself(monkeypatch):
     module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
-    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127)  # of which gradients overflow
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**120)  # of which gradients overflow
     monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
     monkeypatch.setattr(f'{module}.GradScaler', lambda **_: scaler)
     monkeypatch.setattr(AmpOptimWrapper, 'optim_context', lambda self, model: nullcontext())
-    runner, states = train({5: NAN}, wrapper=dict(type='AmpOptimWrapper'), epochs=2)
+    runner, states = train({0: 1e4, 5: NAN}, wrapper=dict(type='AmpOptimWrapper'))
     weights = [[state[0]['layer.weight'] for state in part] for part in (states.before, states.after)]
-    changed = [not equal(*pair) for pair in zip(*weights, strict=True)]
-    assert changed[0] is False and changed[10] is True and changed[5] is False and changed[11] is False
-    assert 1 < scaler.get_scale() < 2.0**127
-    assert runner.message_hub.get_info('skipped_steps') == 2  # those of the losses
+    assert [not equal(*pair) for pair in zip(*weights, strict=True)] == [False, True, True, True, True, False]
+    assert scaler.get_scale() == 2.0**119  # lowered once, not by the loss that is not finite
+    assert runner.message_hub.get_info('skipped_steps') == 1
 
 
 def test_spikes_are_values_far_above_the_last():
@@ -269,7 +268,7 @@ def test_a_capture_is_run_again(capsys):
     assert all(value.isfinite().all() for value in capture['state_dict'].values())
     lines = replayed(capsys, 'out/captures/iter_3_rank_0.pth')
     assert lines['in training'] == 'the loss is nan (iteration 3, rank 0)' and lines['now'] == 'not finite'
-    assert lines['losses'].endswith('loss = nan') and lines['inputs that are not finite'] == 'inputs.1'
+    assert 'loss = nan' in lines['losses'] and lines['inputs that are not finite'] == 'inputs.1'
     assert lines['first module with such an output'] == 'norm (BatchNorm1d)'
 
 
