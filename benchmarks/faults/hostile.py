@@ -77,7 +77,7 @@ def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
             state_dict=state, optimizer={}, message_hub={},
             meta=dict(epoch=0, iter=0, config=f'open({str(mark)!r}, "w")', cfg=f'open({str(mark)!r}, "w")'),
         ),
-        'type': dict(state_dict=state, meta=dict(cfg=f"model = dict(backbone=dict(type='os.system', command={command!r}))")),
+        'type': dict(state_dict=state, meta=dict(cfg=f"model = dict(backbone=dict(type='os.system', a={command!r}))")),
         'arguments': dict(model=state, args=Namespace(x=touch)),
         'nothing': None,
         'list': [1, 2],

@@ -112,7 +112,7 @@ def _watched(model: nn.Module, found: Replay) -> Iterator[None]:
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
         for name, module in model.named_modules()
-        if name
+        if name and not name.startswith('data_preprocessor')  # of which the inputs tell
     ]
     try:
         yield
