@@ -17,13 +17,7 @@ from mmebm.upstream.quiet_imports import import_quietly
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the step and print what it did; ``--help`` lists the flags."""
-    parser = argparse.ArgumentParser(
-        prog='mmebm-replay',
-        description="Run a skipped training step again, with autograd's anomaly detection.",
-    )
-    parser.add_argument('capture', type=expanded, help='of WORK_DIR/captures')
-    parser.add_argument('--config', help='of the training; default: what the capture says, as data')
-    parser.add_argument('--device', default=get_device(), help='default: %(default)s')
+    parser = make_parser()
     args = parser.parse_args(argv)
     try:
         capture = read_capture(args.capture)
@@ -37,6 +31,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         parser.error(f'{args.capture}: {error}' if args.capture not in str(error) else str(error))
     print(report(capture, found))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='mmebm-replay', description="Run a skipped training step again, with autograd's anomaly detection."
+    )
+    parser.add_argument('capture', type=expanded, help='of WORK_DIR/captures')
+    parser.add_argument('--config', help='of the training; default: what the capture says, as data')
+    parser.add_argument('--device', default=get_device(), help='default: %(default)s')
+    return parser
 
 
 def report(capture: dict, found: Replay) -> str:
