@@ -1,6 +1,8 @@
 """Training steps with losses and gradients that are not finite: skipped, captured, run again, rolled back."""
 
 import copy
+import os
+import socket
 import uuid
 from contextlib import nullcontext
 from pathlib import Path
@@ -102,7 +104,7 @@ def place(tmp_path, monkeypatch):
         monkeypatch.setitem(MODELS.module_dict, kind.__name__, kind)
 
 
-def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, **options):
+def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, distributed=False, **options):
     states = States()
     cfg = dict(
         model=dict(type=model),
@@ -115,6 +117,8 @@ def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, **
         randomness=dict(seed=0),
         experiment_name=uuid.uuid4().hex,
         default_scope='mmengine',
+        launcher='pytorch' if distributed else 'none',
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
     )  # fmt: skip
     runner = Runner(
         **cfg, custom_hooks=[NonFiniteLossHook(**options), states, *hooks], cfg=dict(model=dict(type=model))
@@ -286,3 +290,26 @@ def test_a_file_that_is_no_capture(tmp_path, capsys):
     with pytest.raises(SystemExit):
         replay(['a.pth'])
     assert 'a.pth is no capture of a faulty step: it has no batch, config, random' in capsys.readouterr().err
+
+
+def _train_as(rank, folder, port):
+    os.chdir(folder)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    MODELS.module_dict['Model'] = Model
+    runner, states = train({2: NAN}, distributed=True)  # of an image with an odd number, which rank 1 reads
+    weights = [[state[0]['module.layer.weight'] for state in part] for part in (states.before, states.after)]
+    changed = [not equal(*pair) for pair in zip(*weights, strict=True)]
+    torch.save(dict(changed=changed, weights=runner.model.module.layer.state_dict()), f'rank_{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_skip_alike(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    torch.multiprocessing.spawn(_train_as, (str(tmp_path), port), nprocs=2)
+    first, second = (torch.load(f'rank_{rank}.pth') for rank in range(2))
+    assert first['changed'] == second['changed'] == [True, False, True]
+    assert equal(first['weights'], second['weights'])
+    assert [path.name for path in Path('out/captures').iterdir()] == ['iter_2_rank_1.pth']
