@@ -68,7 +68,7 @@ def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
         'top': touch,
         'eval': dict(state_dict=state, x=Call(eval, f'open({str(mark)!r}, "w")')),
         'exec': dict(state_dict=state, x=Call(exec, f'open({str(mark)!r}, "w")')),
-        'getattr': dict(state_dict=state, x=Call(getattr, os, 'system')),
+        'getattr': dict(state_dict=state, x=Call(getattr, Path, 'touch')),
         'import': dict(state_dict=state, x=Call(__import__, 'antigravity')),
         'class': dict(state_dict=state, x=Built(mark)),
         'module': nn.Sequential(nn.Linear(2, 2)),
@@ -168,6 +168,7 @@ def main() -> None:
         files = [*checkpoints(folder, mark, state)]
         for path in files:
             tried += 1
+            print(path.name, flush=True)
             for name, call in readers(path, config, Path(place, 'out')).items():
                 result = outcome(call, (path.name, str(path)))
                 if result not in ('read', 'refused'):
@@ -175,6 +176,7 @@ def main() -> None:
         base = json.loads(config.read_text())
         for i in range(CONFIGS):
             tried += 1
+            print(i, end=' ', flush=True)
             path = Path(f'mutated_{i}.json')
             path.write_text(json.dumps(mutated(base, mark, rng)))
             options = ['--cfg-options', f'experiment_name=mutated_{i}']

@@ -13,9 +13,13 @@ from mmengine.config import Config
 
 from mmebm.config_tree import nested_dicts
 from mmebm.launch.checks.memory import estimate, processes
+from mmebm.launch.options import RUNNER_KEYS
 from mmebm.planning.memory import ways_to_fit
 
 PACKAGE = Path(__file__).resolve().parents[1]
+
+# Errors that stay of their class when their message is completed.
+KEPT = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, RuntimeError, TypeError)
 
 # How PyTorch says that a CPU's memory is full.
 CPU_FULL = "can't allocate memory"
@@ -30,7 +34,7 @@ def explained(configs: list[Config]) -> Iterator[None]:
 
     Raises:
         MemoryError: The memory is full; the message lists what to lower.
-        ValueError: A part of the config cannot be built; names its key and type.
+        ValueError: A part of the config cannot be built; names its key and type. Or an error of ``KEPT``.
     """
     try:
         yield
@@ -41,8 +45,9 @@ def explained(configs: list[Config]) -> Iterator[None]:
         part = _built(error.__traceback__)
         if config is None or part is None or _is_ours(error):
             raise
-        raise ValueError(
-            f'{_key_of(part, config)} cannot be built: {type(error).__name__}: {_first_line(error)}. Correct it in '
+        kind = type(error) if type(error) in KEPT else ValueError
+        raise kind(
+            f'{_key_of(part, config)} cannot be built: {type(error).__name__}: {str(error).rstrip(".")}. Correct it in '
             f'{config.filename}, or by --cfg-options'
         ) from error
 
@@ -85,6 +90,7 @@ def _built(trace: TracebackType | None) -> dict[str, Any] | None:
 def _key_of(part: dict[str, Any], config: Config) -> str:
     kind = part.get('type')
     places = [place for place, node in nested_dicts(config.to_dict()) if node.get('type') == kind and place]
+    places = [place for place in places if place.partition('.')[0] in RUNNER_KEYS] or places  # not variables
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
     exact = [place for place in places if _same_keys(place, part, config)] or places
     return f'{" or ".join(exact[:2])} (type={name!r})' if exact else f'A part of the config of type={name!r}'

@@ -118,10 +118,12 @@ def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, di
         experiment_name=uuid.uuid4().hex,
         default_scope='mmengine',
         launcher='pytorch' if distributed else 'none',
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
-    )  # fmt: skip
+            )  # fmt: skip
+    wrapped = dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')) if distributed else {}
     runner = Runner(
-        **cfg, custom_hooks=[NonFiniteLossHook(**options), states, *hooks], cfg=dict(model=dict(type=model))
+        **cfg,
+        custom_hooks=[NonFiniteLossHook(**options), states, *hooks],
+        cfg=dict(model=dict(type=model), **wrapped),
     )
     runner.train()
     return runner, states
@@ -296,6 +298,7 @@ def _train_as(rank, folder, port):
     os.chdir(folder)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     MODELS.module_dict['Model'] = Model
+    torch.distributed.init_process_group('gloo')
     runner, states = train({2: NAN}, distributed=True)  # of an image with an odd number, which rank 1 reads
     weights = [[state[0]['module.layer.weight'] for state in part] for part in (states.before, states.after)]
     changed = [not equal(*pair) for pair in zip(*weights, strict=True)]

@@ -146,18 +146,18 @@ class NonFiniteLossHook(Hook):
         if self.guard is None:
             raise FloatingPointError(f'{what} in {place}.\n{_images(fault)}\n{_advice(runner)}')
         capture = self._capture(runner, fault)
-        if self._in_a_row < self.max_in_a_row:
+        if self._in_a_row < self.max_in_a_row and not _broken_weights(runner):
             runner.logger.warning(f'Skipped a step ({skipped} so far): {what} in {place}. {_images(fault)}{capture}')
             return
-        self._in_a_row = 0
+        in_a_row, self._in_a_row = self._in_a_row, 0
         path = last_checkpoint(runner) if self.then == 'roll_back' and self._rollbacks < MAX_ROLLBACKS else None
         if path is None:
-            count = f' ({self.max_in_a_row} steps in a row)' if self.max_in_a_row > 1 else ''
+            count = f' ({in_a_row} steps in a row)' if in_a_row > 1 else ''
             raise FloatingPointError(f'{what} in {place}{count}.\n{_images(fault)}{capture}\n{_advice(runner)}')
         self._rollbacks += 1
         roll_back(runner, path, self.lr_factor)
         runner.logger.warning(
-            f'{what} in {place}, after {self.max_in_a_row} steps in a row. {_images(fault)}{capture} Back to weights '
+            f'{what} in {place}, after {in_a_row} in a row. {_images(fault)}{capture} Back to weights '
             f'and optimiser of {path}; learning rates are multiplied by {self.lr_factor:g} ({self._rollbacks} of '
             f'{MAX_ROLLBACKS} times)'
         )
@@ -207,9 +207,13 @@ def _saves_now(hook: Hook, runner: Runner) -> bool:
     return by_iteration and (hook.every_n_train_iters(runner, hook.interval) or hook.is_last_train_iter(runner))
 
 
+def _broken_weights(runner: Runner) -> list[str]:
+    """Names of weights that are not finite: no step would be."""
+    return [name for name, value in runner.model.named_parameters() if not value.isfinite().all()]
+
+
 def _check_weights(runner: Runner, iteration: int) -> None:
-    broken = [name for name, value in runner.model.named_parameters() if not value.isfinite().all()]
-    if broken:
+    if broken := _broken_weights(runner):
         raise FloatingPointError(
             f'Weights are not finite after iteration {iteration}, though the losses seen here were: '
             f'{first_few(broken)}.\n{_advice(runner)}'
