@@ -6,6 +6,7 @@ Every checkpoint is given to each command that reads one. Of the configs, half a
 run code.
 """
 
+import argparse
 import contextlib
 import copy
 import io
@@ -153,6 +154,9 @@ def outcome(call: Callable[[], Any], names: tuple[str, ...]) -> str:
 
 def main() -> None:
     """Try all, and write the row."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--configs', type=int, default=CONFIGS, help='how many to try; default: %(default)s')
+    configs = parser.parse_args().configs
     warnings.simplefilter('ignore')
     rng, bare, tried = random.Random(0), [], 0
     with tempfile.TemporaryDirectory() as place:
@@ -174,7 +178,7 @@ def main() -> None:
                 if result not in ('read', 'refused'):
                     bare.append(f'{path.name} by {name}: {result}')
         base = json.loads(config.read_text())
-        for i in range(CONFIGS):
+        for i in range(configs):
             tried += 1
             print(i, end=' ', flush=True)
             path = Path(f'mutated_{i}.json')
