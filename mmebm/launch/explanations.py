@@ -98,7 +98,7 @@ def _key_of(part: dict[str, Any], config: Config) -> str:
 
 def _same_keys(place: str, part: dict[str, Any], config: Config) -> bool:
     node = dict(nested_dicts(config.to_dict())).get(place, {})
-    return {*node} - {'_scope_'} <= {*part} | {'type'}
+    return {*node} - {'_scope_'} == {*part} - {'_scope_'}
 
 
 def _first_line(error: Exception) -> str:

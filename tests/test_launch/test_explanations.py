@@ -71,4 +71,4 @@ def test_full_memory_says_what_to_lower(error):
     with pytest.raises(MemoryError) as caught, explained([config()]):
         raise error
     first, *advice = str(caught.value).splitlines()
-    assert first in str(error) and 'batch_size' in ''.join(advice)
+    assert first in str(error) and 'batch' in ''.join(advice)
