@@ -100,6 +100,7 @@ setup(
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
             'mmebm-import-dalle = mmebm.commands.import_dalle:main',
+            'mmebm-replay = mmebm.commands.replay:main',
         ],
     },
     cmdclass={'build_py': BuildPy},

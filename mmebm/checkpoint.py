@@ -2,14 +2,11 @@
 
 import ast
 import contextlib
-import pickle
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
@@ -19,27 +16,7 @@ from torch import Tensor, nn
 from mmebm.error_text import first_few
 from mmebm.misfit import Misfit
 from mmebm.model_building import complete_model_config
-
-
-class Discarded:
-    """Placeholder for pickled objects other than weights: accepts any arguments and keeps nothing."""
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, _):
-        pass
-
-
-# mmengine's runner pickles the log's history, and with it NumPy arrays and `getattr`, which may look up anything. These
-# names are unpickled as the placeholder; apart from them, only tensors and plain containers are unpickled.
-DISCARDED = [
-    'builtins.getattr',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy.dtype',
-    'numpy.ndarray',
-    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
-]
+from mmebm.unpickling import unpickle
 
 # Keys under which training frameworks store the weights.
 STATE_KEYS = ('state_dict', 'model', 'model_state', 'teacher')
@@ -71,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'No checkpoint "{path}"')
-    return _with_weights(path, _read_safetensors(path) if path.suffix == '.safetensors' else _unpickle(path))
+    return _with_weights(path, _read_safetensors(path) if path.suffix == '.safetensors' else unpickle(path))
 
 
 def read_loadable(path: str | Path) -> Checkpoint:
@@ -210,23 +187,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f'{path} is truncated or no safetensors file ({error})') from error
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals([(Discarded, name) for name in DISCARDED]):
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if named := re.search(r'(?:GLOBAL|unrecognized function|class) <?([\w.]+)', str(error)):
-            raise ValueError(
-                f'{path} is refused: it pickles {named[1]}, and unpickling that can execute any code. Ask for a file '
-                'with weights alone; if you trust its author, load it with torch.load(weights_only=False) and save '
-                "dict(state_dict=...) of its weights, and of the config's text under meta"
-            ) from error
-        raise ValueError(f'{path} is truncated or no checkpoint') from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        reason = f'{type(error).__name__}: {error}'.partition('. ')[0]
-        raise ValueError(f'{path} is truncated or no checkpoint ({reason})') from error
 
 
 def _assignments(text: str) -> dict[str, ast.expr]:

@@ -1,5 +1,6 @@
 """Wording that errors share."""
 
+import os
 from collections.abc import Iterable
 
 # How many names an error lists.
@@ -8,9 +9,14 @@ SHOWN = 4
 
 def first_few(names: Iterable) -> str:
     """The first few names, and how many there are if these are not all."""
-    names = [*map(str, names)]
+    names = [printable(str(name)) for name in names]
     more = f', ... ({len(names)} in all)' if len(names) > SHOWN else ''
     return ', '.join(names[:SHOWN]) + more
+
+
+def printable(path: str) -> str:
+    """A path with its bytes that are no UTF-8, which no log can take, escaped."""
+    return os.fsencode(path).decode(errors='backslashreplace')
 
 
 def counted(number: int, noun: str) -> str:

@@ -66,6 +66,7 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-export': 'mmebm.commands.export:main',
         'mmebm-import': 'mmebm.commands.import_weights:main',
         'mmebm-import-dalle': 'mmebm.commands.import_dalle:main',
+        'mmebm-replay': 'mmebm.commands.replay:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):

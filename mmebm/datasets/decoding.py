@@ -1,6 +1,8 @@
 """Decodes image files at their own depth, and finds damage that decoders pass over."""
 
 import io
+import struct
+from typing import Any
 
 import cv2
 import mmcv
@@ -81,13 +83,26 @@ def with_channels(image: NDArray, color_type: str) -> NDArray:
     return color if wanted == 3 else cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)
 
 
+def pixels_in_header(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels by a file's header; (0, 0) if Pillow does not know the format."""
+    return _from_header(content, 'size') or (0, 0)
+
+
 def _pillow_mode(content: bytes) -> str:
     """The mode that Pillow reads from a file's header; empty if it knows none."""
+    return _from_header(content, 'mode') or ''
+
+
+def _from_header(content: bytes, attribute: str) -> Any:
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # Pillow would warn of large images, though nothing is decoded
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return image.mode
-    except (OSError, SyntaxError, ValueError, EOFError):
-        return ''
+            return getattr(image, attribute)
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+        return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def find_damage(content: bytes) -> str:

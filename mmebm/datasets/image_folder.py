@@ -6,6 +6,7 @@ import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
+from torch import Tensor
 
 from mmebm.datasets.classes import number_classes
 from mmebm.datasets.listing import EXTENSIONS, list_images
@@ -18,7 +19,8 @@ class ImageFolder(CustomDataset):
     """All images below a folder, at any depth, such as ImageNet's train folder.
 
     A file that :class:`LoadImage` finds broken is replaced by a random other image, logged once at level WARNING, and
-    counted in :attr:`num_broken`. With ``test_mode=True`` it raises BrokenImageError instead.
+    counted in :attr:`num_broken`; a training lists all at its end (:class:`mmebm.engine.BrokenImagesHook`). With
+    ``test_mode=True`` it raises BrokenImageError instead.
 
     Args:
         data_root: The folder.
@@ -45,6 +47,7 @@ class ImageFolder(CustomDataset):
         if not (data_root or data_prefix or kwargs.get('ann_file')):
             raise ValueError('ImageFolder: no folder given; set `data_root` to the folder of your images.')
         self._broken = torch.zeros(0, dtype=torch.bool)
+        self.skipped: dict[str, list[str]] = {}
         super().__init__(
             data_root=data_root,
             data_prefix=data_prefix,
@@ -58,6 +61,11 @@ class ImageFolder(CustomDataset):
     def num_broken(self) -> int:
         """The number of broken files found so far by this process and its data loading workers."""
         return int(self._broken.sum())
+
+    @property
+    def broken(self) -> Tensor:
+        """Whether each file is known to be broken, (len,), by this process and its data loading workers."""
+        return self._broken
 
     def full_init(self) -> None:
         """List the files."""
@@ -78,6 +86,8 @@ class ImageFolder(CustomDataset):
 
     def prepare_data(self, idx: int) -> dict | None:
         """Return image ``idx`` after the pipeline, or None if its file is broken."""
+        if self._broken[idx] and not self.test_mode:
+            return None
         try:
             return super().prepare_data(idx)
         except BrokenImageError as error:
@@ -115,6 +125,7 @@ class ImageFolder(CustomDataset):
                 f'{", ".join(sorted(self.extensions))} are taken (option `extensions`). Found: {listing}.{skipped}'
             )
         listing.log(name)
+        self.skipped = dict(listing.skipped)
         if not self.with_label:
             return listing.images
         self.folder_to_idx, samples = number_classes(listing, self.CLASSES, name)
@@ -126,6 +137,11 @@ class ImageFolder(CustomDataset):
             return
         self._broken[idx] = True
         MMLogger.get_current_instance().warning(f'Skipped a broken image ({self.num_broken} so far): {error}')
+        if self._broken.all():
+            raise RuntimeError(
+                f'All {len(self)} images in {self.img_prefix!r} are broken, the last one: {error}. The log names each; '
+                'check the folder `data_root`.'
+            )
 
     def _reset_broken(self) -> None:
         # One flag per file, not a counter: workers restart each epoch, and a file must not count twice. In shared

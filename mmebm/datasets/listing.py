@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-from mmebm.error_text import counted, first_few
+from mmebm.error_text import counted, first_few, printable
 
 # What OpenCV decodes, by its manual and by trial; OpenEXR is left out, which it only reads if told to.
 EXTENSIONS = (
@@ -166,6 +166,6 @@ def _ending(path: str) -> str:
 def _by_ending(numbers: Counter) -> str:
     """As ``48 .jpg, 3 .png, 1 without an ending``, the most frequent first."""
     ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
-    texts = [f'{number} {ending or "without an ending"}' for ending, number in ordered[:ENDINGS_SHOWN]]
+    texts = [f'{number} {printable(ending) or "without an ending"}' for ending, number in ordered[:ENDINGS_SHOWN]]
     others = sum(number for _, number in ordered[ENDINGS_SHOWN:])
     return ', '.join([*texts, f'{others} others'] if others else texts)

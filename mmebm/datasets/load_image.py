@@ -11,13 +11,21 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import get
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
+from PIL import Image
 
-from mmebm.datasets.decoding import ChannelsError, decode, find_damage, with_channels
+from mmebm.datasets.decoding import ChannelsError, decode, find_damage, pixels_in_header, with_channels
+from mmebm.error_text import printable
 from mmebm.pixels import ValueRange, range_of_type, to_pixel_units
 from mmebm.registry import TRANSFORMS
 
 # Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
-_DECODING_ERRORS = (cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error)
+_DECODING_ERRORS = (
+    *(cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, MemoryError),
+    Image.DecompressionBombError,
+)
+
+# Of an image by default; what Pillow refuses to decode, and 512 MiB in 8 bits.
+MAX_PIXELS = 178_956_970
 
 # How to set the range of values, for messages: a test reads other options than a training.
 _OPTIONS = (
@@ -52,13 +60,15 @@ class LoadImage(LoadImageFromFile):
         value_range: The values of black and white in the files, lower first, such as (0, 4095) for 12-bit data in
             16-bit files, or (0, 1): they become 0 and 255 in float32, and values outside are clipped. Needed for
             floating point and signed integers; by default that of the data type.
+        max_pixels: Width times height above which a file counts as broken and is not decoded: some kilobytes can hold
+            an image that fills the memory.
         backend_args: The storage backend, as in :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
         ImportError: The decoder is not installed.
-        ValueError: ``color_type`` or ``imdecode_backend`` is unknown, or ``value_range`` is no range. When called: the
-            range of the values, or what their channels mean, is not known.
-        BrokenImageError: (when called) The file is missing, empty, truncated or cannot be decoded.
+        ValueError: ``color_type`` or ``imdecode_backend`` is unknown, ``value_range`` is no range, or ``max_pixels`` is
+            below 1. When called: the range of the values, or what their channels mean, is not known.
+        BrokenImageError: (when called) The file is missing, empty, truncated, too large or cannot be decoded.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class LoadImage(LoadImageFromFile):
         imdecode_backend: str = 'cv2',
         ignore_empty: bool = False,
         value_range: ValueRange | None = None,
+        max_pixels: int = MAX_PIXELS,
         *,
         backend_args: dict | None = None,
     ) -> None:
@@ -82,6 +93,8 @@ class LoadImage(LoadImageFromFile):
         is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
         if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')
+        if not (isinstance(max_pixels, int) and max_pixels >= 1):
+            raise ValueError(f'LoadImage: max_pixels={max_pixels!r} must be a whole number, at least 1.')
         super().__init__(
             to_float32=to_float32,
             color_type=color_type,
@@ -90,6 +103,7 @@ class LoadImage(LoadImageFromFile):
             backend_args=backend_args,
         )
         self.value_range = value_range
+        self.max_pixels = max_pixels
         self._has_warned = torch.zeros(1, dtype=torch.bool).share_memory_()  # by any worker, of any epoch
 
     def transform(self, results: dict) -> dict | None:
@@ -113,10 +127,16 @@ class LoadImage(LoadImageFromFile):
         try:
             content = get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise BrokenImageError(f'{path}: cannot be read ({error.strerror or error})') from error
+            raise BrokenImageError(f'{printable(path)}: cannot be read ({error.strerror or error})') from error
+        path = printable(path)
         damage = find_damage(content)
         if damage:
             raise BrokenImageError(f'{path}: {damage}')
+        width, height = pixels_in_header(content)
+        if width * height > self.max_pixels:
+            raise BrokenImageError(
+                f'{path}: has {width} x {height} pixels, more than max_pixels={self.max_pixels} of LoadImage'
+            )
         try:
             image = decode(content, self.color_type, self.imdecode_backend)
         except (ChannelsError, NotImplementedError) as error:

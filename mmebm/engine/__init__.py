@@ -4,6 +4,7 @@ from mmebm.engine.clipping import ClipGeneratorApart
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
     BatchOfOneHook,
+    BrokenImagesHook,
     CleanBatchNormHook,
     CPUTimeHook,
     EnergyLogHook,
@@ -24,6 +25,7 @@ from mmebm.engine.layer_decay import BackboneLayerDecay
 __all__ = [
     'BackboneLayerDecay',
     'BatchOfOneHook',
+    'BrokenImagesHook',
     'CPUTimeHook',
     'CleanBatchNormHook',
     'ClipGeneratorApart',

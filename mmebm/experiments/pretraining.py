@@ -11,6 +11,7 @@ from mmebm.error_text import counted
 from mmebm.experiments.processes import check_same, run_config
 from mmebm.experiments.reporting import reporting, say
 from mmebm.model_building import build
+from mmebm.unpickling import unpickle
 
 # What of a backbone the other methods do not have: the token in place of masked patches, and the norm behind the last
 # map, which SparK's has not and which is initialised as the identity of normalised features.
@@ -77,8 +78,7 @@ def cpu_seconds(checkpoint: Path) -> float | None:
 
 def _history(checkpoint: Path) -> dict:
     """What a training has logged up to a checkpoint, by name."""
-    # Written by a process of ours.
-    return torch.load(checkpoint, map_location='cpu', weights_only=False)['message_hub']['log_scalars']
+    return unpickle(checkpoint)['message_hub']['log_scalars']
 
 
 def save_backbone(checkpoint: Path, downstream: Config, may_lack: set[str], path: Path) -> None:

@@ -16,6 +16,7 @@ from mmebm.config_files import find_config
 from mmebm.evaluation import DumpPredictions
 from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import check_tta
+from mmebm.launch.explanations import explained
 from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import merge_options
 from mmebm.launch.preparation import mend_collate, prepare_test, prepare_training
@@ -81,6 +82,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         if getattr(args, 'resume', None) == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
             choose_start(cfg, load_from)
         work_dirs.append(Path(cfg.work_dir))
+        configs.append(cfg)
         prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
@@ -92,8 +94,9 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
     if argv is not None:
         sys.argv = [original_argv[0], *argv]
     work_dirs: list[Path] = []
+    configs: list[Config] = []
     try:
-        with concise_terminal():
+        with concise_terminal(), explained(configs):
             script.main()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_resume(work_dirs)) from None

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
+
+from mmebm.unpickling import unpickle
 
 LAST = 'last_checkpoint'  # mmengine's file that names the one saved last
 
@@ -51,31 +52,20 @@ def find_latest(work_dir: Path, hook: dict) -> Path | None:
 
 
 def check_readable(path: str) -> None:
-    """Check that a file to resume from is there and whole, without reading its weights.
-
-    It is unpickled as mmengine does it, which may run code: resume only from files that you trust.
+    """Check that a file to resume from is there, whole, and holds nothing that could run code.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is truncated, or no checkpoint.
+        ValueError: It is truncated, no checkpoint, or pickles more than mmengine's runner saves.
     """
     if '://' in path or Path(path).is_dir():
         return
     if not Path(path).is_file():
         raise FileNotFoundError(f'No checkpoint "{path}" to resume from')
     try:
-        _load(path)
-    except Exception as error:  # unpickling raises any
-        reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
+        unpickle(path, is_mapped=True)
+    except ValueError as error:
         others = sorted({other.name for other in Path(path).parent.glob('*.pth')} - {Path(path).name})
         raise ValueError(
-            f'{path} is truncated or no checkpoint ({reason}). Resume from another one, as --resume FILE; beside it: '
-            f'{", ".join(others) or "none"}'
+            f'{error}. Resume from another one, as --resume FILE; beside it: {", ".join(others) or "none"}'
         ) from error
-
-
-def _load(path: str) -> None:
-    try:
-        torch.load(path, map_location='cpu', weights_only=False, mmap=True)
-    except RuntimeError:  # files in the format before torch 1.6 cannot be mapped
-        torch.load(path, map_location='cpu', weights_only=False)

@@ -1,6 +1,7 @@
 """Hooks of the training loop."""
 
 from mmebm.engine.hooks.batch_of_one_hook import BatchOfOneHook
+from mmebm.engine.hooks.broken_images_hook import BrokenImagesHook
 from mmebm.engine.hooks.clean_batch_norm_hook import CleanBatchNormHook
 from mmebm.engine.hooks.cpu_time_hook import CPUTimeHook
 from mmebm.engine.hooks.energy_log_hook import EnergyLogHook
@@ -18,6 +19,7 @@ from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
     'BatchOfOneHook',
+    'BrokenImagesHook',
     'CPUTimeHook',
     'CleanBatchNormHook',
     'EnergyLogHook',

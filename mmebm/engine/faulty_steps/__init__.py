@@ -1,0 +1,1 @@
+"""Parts of skipping training steps that would spoil the weights: how they are found, captured, run again, undone."""

@@ -1,0 +1,36 @@
+"""Back to the last checkpoint, with a lower learning rate."""
+
+from mmengine.dist import broadcast_object_list
+from mmengine.runner import Runner
+
+from mmebm.model_building import unwrapped
+from mmebm.unpickling import unpickle
+
+
+def last_checkpoint(runner: Runner) -> str | None:
+    """The file of the last checkpoint of this training, which the first process knows; None if there is none."""
+    path = [runner.message_hub.get_info('last_ckpt')]
+    broadcast_object_list(path)
+    return path[0]
+
+
+def roll_back(runner: Runner, path: str, factor: float) -> None:
+    """Take weights and optimiser from a checkpoint, in place; the place in the data and in the schedule stays.
+
+    Args:
+        runner: Of the training.
+        path: The checkpoint.
+        factor: What the present learning rates are multiplied by, from here on.
+    """
+    checkpoint = unpickle(path)
+    unwrapped(runner.model).load_state_dict(checkpoint['state_dict'])
+    wrapper = runner.optim_wrapper
+    rates = [group['lr'] for group in wrapper.param_groups]
+    wrapper.load_state_dict(checkpoint['optimizer'])
+    for group, rate in zip(wrapper.param_groups, rates, strict=True):
+        group['lr'] = rate * factor
+        if 'initial_lr' in group:
+            group['initial_lr'] *= factor
+    for scheduler in runner.param_schedulers or []:
+        if scheduler.param_name == 'lr' and hasattr(scheduler, 'base_values'):
+            scheduler.base_values = [value * factor for value in scheduler.base_values]

@@ -1,0 +1,63 @@
+"""Lists the image files that a training could not use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmebm.datasets import ImageFolder
+from mmebm.engine.dry_run import idle_in_dry_runs
+from mmebm.error_text import first_few, printable
+from mmebm.registry import HOOKS
+
+FILE = 'broken_images.txt'
+
+
+@HOOKS.register_module()
+@idle_in_dry_runs
+class BrokenImagesHook(Hook):
+    """After each epoch, write the files of an :class:`ImageFolder` that are broken to ``broken_images.txt``.
+
+    A line has what is wrong and the path. Files that were skipped when the folder was listed (empty, not readable,
+    broken links) are among them. At the end, a warning counts them. ``tools/train.py`` adds this hook.
+    """
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Write the list."""
+        self._write(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the list and say how many there are."""
+        if found := self._write(runner):
+            runner.logger.warning(
+                f'{len(found)} image files could not be used: {first_few(path for _, path in found)}. All are listed '
+                f'in {Path(runner.work_dir, FILE)}'
+            )
+
+    def _write(self, runner: Runner) -> list[tuple[str, str]]:
+        found = [item for folder in _folders(runner.train_dataloader.dataset) for item in _unusable(folder)]
+        if found and is_main_process():
+            lines = [f'{fault}\t{printable(path)}\n' for fault, path in found]
+            Path(runner.work_dir, FILE).write_text(''.join(lines), encoding='utf-8')
+        return found
+
+
+def _folders(dataset: object) -> Iterator[ImageFolder]:
+    """The folders of a data set, which may be wrapped or several."""
+    if isinstance(dataset, ImageFolder):
+        yield dataset
+    for child in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]:
+        if child is not None:
+            yield from _folders(child)
+
+
+def _unusable(folder: ImageFolder) -> Iterator[tuple[str, str]]:
+    """What is wrong, and the path, of each file that some process could not use."""
+    for fault, paths in folder.skipped.items():
+        yield from ((fault, str(Path(folder.img_prefix, path))) for path in paths)
+    flags = folder.broken.int()
+    all_reduce(flags, 'max')
+    for idx in flags.nonzero().flatten().tolist():
+        yield 'broken', folder.get_data_info(idx)['img_path']

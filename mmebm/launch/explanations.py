@@ -1,0 +1,106 @@
+"""Says of errors of other packages which part of a config they come from, and of full memory what to lower."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmebm.config_tree import nested_dicts
+from mmebm.launch.checks.memory import estimate, processes
+from mmebm.launch.options import RUNNER_KEYS
+from mmebm.planning.memory import ways_to_fit
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+# Errors that stay of their class when their message is completed.
+KEPT = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, RuntimeError, TypeError)
+
+# How PyTorch says that a CPU's memory is full.
+CPU_FULL = "can't allocate memory"
+
+
+@contextmanager
+def explained(configs: list[Config]) -> Iterator[None]:
+    """Context in which errors that are not of mmebm name the part of a config that they come from.
+
+    Args:
+        configs: The config of the run, once it is known.
+
+    Raises:
+        MemoryError: The memory is full; the message lists what to lower.
+        ValueError: A part of the config cannot be built; names its key and type. Or an error of ``KEPT``.
+    """
+    try:
+        yield
+    except Exception as error:
+        config = configs[-1] if configs else None
+        if config is not None and _is_out_of_memory(error):
+            raise MemoryError(f'{_first_line(error)}\n{_what_to_lower(config)}') from error
+        part = _built(error.__traceback__)
+        if config is None or part is None or _is_ours(error):
+            raise
+        kind = type(error) if type(error) in KEPT else ValueError
+        raise kind(
+            f'{_key_of(part, config)} cannot be built: {type(error).__name__}: {str(error).rstrip(".")}. Correct it in '
+            f'{config.filename}, or by --cfg-options'
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or CPU_FULL in str(error)
+
+
+def _what_to_lower(config: Config) -> str:
+    """The options that make a step fit, as ``tools/plan.py`` knows them, or where to look for them."""
+    try:
+        memory, cost = estimate(config, on_gpu=torch.cuda.is_available())
+        # What is full needs no less than there is, whatever was estimated.
+        memory = replace(memory, step=max(memory.step, memory.available)) if memory.fits else memory
+        return '\n'.join(ways_to_fit(config, memory, processes('WORLD_SIZE'), cost.can_be_split))
+    except Exception:  # of models that cannot be estimated
+        return (
+            'Lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts by the same factor; '
+            f'`python tools/plan.py {config.filename} --gpus N --gpu KIND` estimates what fits'
+        )
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether mmebm raised it, and so says what to do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def _built(trace: TracebackType | None) -> dict[str, Any] | None:
+    """The innermost part of a config that was being built when an error was raised."""
+    part = None
+    while trace:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == 'build_from_cfg' and isinstance(frame.f_locals.get('cfg'), dict):
+            part = frame.f_locals['cfg']
+        trace = trace.tb_next
+    return part
+
+
+def _key_of(part: dict[str, Any], config: Config) -> str:
+    kind = part.get('type')
+    places = [place for place, node in nested_dicts(config.to_dict()) if node.get('type') == kind and place]
+    places = [place for place in places if place.partition('.')[0] in RUNNER_KEYS] or places  # not variables
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
+    exact = [place for place in places if _same_keys(place, part, config)] or places
+    return f'{" or ".join(exact[:2])} (type={name!r})' if exact else f'A part of the config of type={name!r}'
+
+
+def _same_keys(place: str, part: dict[str, Any], config: Config) -> bool:
+    node = dict(nested_dicts(config.to_dict())).get(place, {})
+    return {*node} - {'_scope_'} == {*part} - {'_scope_'}
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip('.')
