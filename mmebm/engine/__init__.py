@@ -3,6 +3,7 @@
 from mmebm.engine.clipping import ClipGeneratorApart
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
+    AtomicCheckpointHook,
     BatchOfOneHook,
     CleanBatchNormHook,
     CPUTimeHook,
@@ -14,6 +15,7 @@ from mmebm.engine.hooks import (
     NonFiniteLossHook,
     NotLearningHook,
     PatchWhiteningHook,
+    PreemptionHook,
     ProgressHook,
     RestorationVisualizationHook,
     ResumeHook,
@@ -22,6 +24,7 @@ from mmebm.engine.hooks import (
 from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
+    'AtomicCheckpointHook',
     'BackboneLayerDecay',
     'BatchOfOneHook',
     'CPUTimeHook',
@@ -36,6 +39,7 @@ __all__ = [
     'NonFiniteLossHook',
     'NotLearningHook',
     'PatchWhiteningHook',
+    'PreemptionHook',
     'ProgressHook',
     'RestorationVisualizationHook',
     'ResumeHook',
