@@ -36,7 +36,7 @@ def die_while_writing(moment: str, count: int) -> Callable[[int], None]:
         fsync, remove = os.fsync, backend.AtomicBackend.remove
 
         def sync(descriptor: int) -> None:
-            is_folder = os.path.isdir(f'/proc/self/fd/{descriptor}')
+            is_folder = Path(f'/proc/self/fd/{descriptor}').is_dir()
             if moment == 'half-written' and left[0] == 1 and not is_folder:
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             if is_folder == (moment == 'renamed') and moment != 'removing':
@@ -80,7 +80,7 @@ def killed_runs_equal(folder: Path, tries: int, processes: int, seed: int) -> in
         equal += is_equal
         print(f'{number}: killed {moment or "at random"}, {left}, {waited:.1f} s, equal: {is_equal}', flush=True)
         if is_equal:
-            shutil.rmtree(trial.work_dir.parent)
+            shutil.rmtree(trial.folder)
     return equal
 
 

@@ -1,6 +1,7 @@
 """A training of seconds, in processes that are forked from one that has imported everything, to be disturbed."""
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -29,7 +30,7 @@ train_dataloader = dict(batch_size={BATCH}, dataset=dict(size={IMAGES}))
 train_cfg = dict(_delete_=True, by_epoch=True, max_epochs={EPOCHS})
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, end={EPOCHS}, convert_to_iter_based=True)]
 val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5, max_keep_ckpts=2))
 custom_hooks = [dict(type='mmebm.EpochSeedHook'), dict(type='mmebm.NonFiniteLossHook')]
 """
 
@@ -38,12 +39,13 @@ class Trial:
     """Trainings of one config in one folder.
 
     Args:
-        folder: Where the config and the work folder are.
+        folder: Where the config is, and what the processes print.
         config: Its text.
+        work_dir: Where they write; by default a folder in ``folder``.
     """
 
-    def __init__(self, folder: Path, config: str = CONFIG):
-        self.work_dir = folder / 'run'
+    def __init__(self, folder: Path, config: str = CONFIG, work_dir: Path | None = None):
+        self.folder, self.work_dir = folder, work_dir or folder / 'run'
         self.config = folder / 'config.py'
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(config)
@@ -70,7 +72,7 @@ class Trial:
                     RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
                     MASTER_PORT=str(port),
                 )  # fmt: skip
-                _train(arguments, self.work_dir.parent / f'output_{rank}.txt', rank, before)
+                _train(arguments, self.folder / f'output_{rank}.txt', rank, before)
             pids.append(pid)
         return pids
 
@@ -82,13 +84,25 @@ class Trial:
 
     def output(self) -> str:
         """What the last processes have printed."""
-        return ''.join(path.read_text() for path in sorted(self.work_dir.parent.glob('output_*.txt')))
+        return ''.join(path.read_text() for path in sorted(self.folder.glob('output_*.txt')))
 
     def final(self) -> dict[str, torch.Tensor]:
         """Weights and moments at the end of the training, by name."""
         checkpoint = torch.load(self.work_dir / f'iter_{ITERATIONS}.pth', weights_only=False)
         moments = checkpoint['optimizer']['state']
         return checkpoint['state_dict'] | {f'{i}.{k}': v for i, one in moments.items() for k, v in one.items()}
+
+    def steps(self) -> int:
+        """The number of iterations that were finished, as the log of the run says that went furthest."""
+        rows = [row for path in self.work_dir.glob('*/vis_data/scalars.json') for row in path.read_text().splitlines()]
+        return max((json.loads(row).get('step', 0) for row in rows if row.endswith('}') and '"loss"' in row), default=0)
+
+    def saved_iteration(self) -> int:
+        """The iteration of the checkpoint that the run would resume from; 0 without one."""
+        last = self.work_dir / 'last_checkpoint'
+        if not last.is_file():
+            return 0
+        return torch.load(last.read_text(), weights_only=False, mmap=True)['meta']['iter']
 
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints in the folder."""
