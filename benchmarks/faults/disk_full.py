@@ -94,10 +94,9 @@ def main() -> None:
         lost += not (is_kept and is_equal and code == 1 and told)
         print(f'{number}: full before iteration {iteration + 1} ({kind}), exit code {code}, {left}, '
               f'{time.monotonic() - begin:.1f} s, equal afterwards: {is_equal}\n   {told}', flush=True)  # fmt: skip
-    row = dict(tried=args.tries, checkpoints_lost=lost, disk=kind)
-    print(row)
-    if not args.dry_run:
-        write_row('disk_full', row)
+        if not args.dry_run:
+            write_row('disk_full', dict(tried=number + 1, checkpoints_lost=lost, disk=kind))
+    print(f'{lost} of {args.tries} lost; {folder}')
 
 
 if __name__ == '__main__':

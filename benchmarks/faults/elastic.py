@@ -77,7 +77,7 @@ def main() -> None:
             stop, part = [*stops, None][count], trial.folder / f'part_{count}'
             part.mkdir()
             pids = trial.start(options(processes, workers), processes, recording(part, stop))
-            codes = [exit_code(pid, timeout=120) for pid in pids]
+            codes = [exit_code(pid, timeout=600) for pid in pids]
             if codes != [0 if stop is None else REQUEUE] * processes:
                 raise RuntimeError(f'Exit codes {codes}: {trial.output()[-3000:]}')
             last = ITERATIONS if stop is None else trial.saved_iteration()
@@ -86,10 +86,9 @@ def main() -> None:
         is_equal = [row[3:] for row in found] == expected
         equal += is_equal
         print(f'{number}: signals in iterations {stops}, {len(found)} samples, equal: {is_equal}', flush=True)
-    row = dict(tried=args.tries, equal=equal, processes='1, 2, 1', workers='0, 2, 2')
-    print(row)
-    if not args.dry_run:
-        write_row('elastic', row)
+        if not args.dry_run:
+            write_row('elastic', dict(tried=number + 1, equal=equal, processes='1, 2, 1', workers='0, 2, 2'))
+    print(f'{equal} of {args.tries} equal; {folder}')
 
 
 if __name__ == '__main__':

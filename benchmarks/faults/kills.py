@@ -12,12 +12,12 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mmebm.engine.atomic_backend as backend
 from benchmarks.faults.results import write_row
-from benchmarks.faults.trial import ITERATIONS, Trial, bitwise_equal, exit_code
+from benchmarks.faults.trial import BATCH, Trial, bitwise_equal, exit_code
 
 # Moments of writing a file: half of it is on the disk; all, but under its other name; renamed; the old one is going.
 MOMENTS = ('half-written', 'written', 'renamed', 'removing')
@@ -54,10 +54,10 @@ def die_while_writing(moment: str, count: int) -> Callable[[int], None]:
     return before
 
 
-def killed_runs_equal(folder: Path, tries: int, processes: int, seed: int) -> int:
-    """How many of so many killed and resumed runs end in the weights of one that was not."""
+def killed_runs(folder: Path, tries: int, processes: int, seed: int) -> Iterator[dict[str, int]]:
+    """Of how many killed and resumed runs how many end in the weights of one that was not, after each."""
     rng = random.Random(seed)
-    options = [f'train_dataloader.batch_size={8 // processes}']
+    options = [f'train_dataloader.batch_size={BATCH // processes}']
     whole = Trial(folder / 'whole')
     begin = time.monotonic()
     whole.finish(options, processes)
@@ -71,7 +71,7 @@ def killed_runs_equal(folder: Path, tries: int, processes: int, seed: int) -> in
             time.sleep(rng.uniform(0.1, duration))
             os.kill(rng.choice(pids), signal.SIGKILL)
         ended = time.monotonic()
-        codes = [exit_code(pid, timeout=ITERATIONS + 60) for pid in pids]
+        codes = [exit_code(pid, timeout=600 if moment else 60) for pid in pids]
         if None in codes:
             raise RuntimeError(f'A process has not ended a minute after another was killed: {codes}')
         waited, left = time.monotonic() - ended, trial.checkpoints()
@@ -81,7 +81,7 @@ def killed_runs_equal(folder: Path, tries: int, processes: int, seed: int) -> in
         print(f'{number}: killed {moment or "at random"}, {left}, {waited:.1f} s, equal: {is_equal}', flush=True)
         if is_equal:
             shutil.rmtree(trial.folder)
-    return equal
+        yield dict(tried=number + 1, bitwise_equal=equal)
 
 
 def main() -> None:
@@ -93,9 +93,8 @@ def main() -> None:
     parser.add_argument('--dry-run', action='store_true', help='write no results')
     args = parser.parse_args()
     for key, tries, processes in (('kills_single', args.single, 1), ('kills_two_process', args.pairs, 2)):
-        if tries:
-            folder = Path(tempfile.mkdtemp(prefix='kills_'))
-            row = dict(tried=tries, bitwise_equal=killed_runs_equal(folder, tries, processes, args.seed))
+        folder = Path(tempfile.mkdtemp(prefix='kills_'))
+        for row in killed_runs(folder, tries, processes, args.seed) if tries else []:
             print(key, row, f'(what differs is left in {folder})' if row['tried'] != row['bitwise_equal'] else '')
             if not args.dry_run:
                 write_row(key, row)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.faults.results import write_row
-from benchmarks.faults.trial import CONFIG, ITERATIONS, Trial, bitwise_equal, exit_code
+from benchmarks.faults.trial import BATCH, CONFIG, ITERATIONS, Trial, bitwise_equal, exit_code
 from mmebm.engine.resuming.stop_signals import REQUEUE
 
 NO_VALIDATION = 'val_dataloader = val_evaluator = val_cfg = test_dataloader'
@@ -34,7 +34,7 @@ def main() -> None:
     while number < args.tries:
         processes, validates = 1 + number % 2, number % 3 == 0
         config = CONFIG.replace(NO_VALIDATION, 'test_dataloader') if validates else CONFIG
-        options = [f'train_dataloader.batch_size={8 // processes}']
+        options = [f'train_dataloader.batch_size={BATCH // processes}']
         if (processes, validates) not in expected:
             whole, begin = Trial(folder / f'whole_{processes}_{validates}', config), time.monotonic()
             whole.finish(options, processes)
@@ -44,7 +44,7 @@ def main() -> None:
         pids = trial.start(options, processes)
         time.sleep(rng.uniform(0.3, 1) * duration[processes, validates])
         os.kill(rng.choice(pids), rng.choice([signal.SIGTERM, signal.SIGUSR1]))
-        codes = [exit_code(pid, timeout=60) for pid in pids]
+        codes = [exit_code(pid, timeout=300) for pid in pids]
         done, at = trial.steps(), trial.saved_iteration()
         if codes == [0] * processes:
             shutil.rmtree(trial.folder)
@@ -56,10 +56,9 @@ def main() -> None:
         print(f'{number}: {processes} processes, {done} of {ITERATIONS} done, {at} saved, codes {codes}, '
               f'equal afterwards: {is_equal}', flush=True)  # fmt: skip
         number += 1
-    row = dict(tried=args.tries, saved=saved)
-    print(row, folder)
-    if not args.dry_run:
-        write_row('sigterm', row)
+        if not args.dry_run:
+            write_row('sigterm', dict(tried=number, saved=saved))
+    print(f'{saved} of {number} saved; {folder}')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import torch
 from benchmarks.output import REPOSITORY
 from mmebm.commands.train import main
 
-EPOCHS, IMAGES, BATCH = 3, 64, 8
+EPOCHS, IMAGES, BATCH = 3, 32, 4
 ITERATIONS = EPOCHS * IMAGES // BATCH
 
 CONFIG = f"""
