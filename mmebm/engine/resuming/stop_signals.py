@@ -59,7 +59,7 @@ def catching_signals() -> Iterator[StopSignals]:
     try:
         yield STOP
     finally:
-        STOP.nothing_to_save = False
+        STOP.reset()  # a later training of this process is told anew
         for number, handler in before.items():
             signal.signal(number, handler)
 
