@@ -1,4 +1,4 @@
-"""One process of several is killed under torchrun: the cause is named, and the training is started again and goes on."""
+"""One process of several is killed under torchrun: the cause is named, and the training, started again, goes on."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from benchmarks.faults.trial import CONFIG, ITERATIONS
 
 ROOT = Path(__file__).parents[2]
