@@ -156,6 +156,16 @@ def test_checkpoints_by_time_replace_each_other(tmp_path, monkeypatch):
     assert names(tmp_path) == ['epoch_2.pth', 'last_checkpoint']
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    def spoil(runner):
+        runner.model.layer.bias.data.fill_(float('nan'))
+        signal_to_this_process(runner)
+
+    with pytest.raises(SystemExit), catching_signals():
+        run(tmp_path, At(6, spoil), PreemptionHook(), interval=1)
+    assert names(tmp_path) == ['epoch_1.pth', 'last_checkpoint']
+
+
 def test_minutes_that_are_none_are_refused():
     with pytest.raises(ValueError, match='every_minutes must be positive or None, not 0'):
         AtomicCheckpointHook(every_minutes=0)

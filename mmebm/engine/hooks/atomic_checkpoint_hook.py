@@ -76,16 +76,18 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.save_interim(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def save_interim(self, runner: Runner, meta: dict[str, int]) -> str:
-        """Save a checkpoint that the next one replaces, unless there is one of this iteration; every process calls it.
+        """Save a checkpoint that the next one replaces; every process calls it.
+
+        Nothing is saved if there is one of this iteration, or if a weight is not finite.
 
         Args:
             runner: The runner.
             meta: ``epoch`` and ``iter``, the numbers of finished epochs and iterations.
 
         Returns:
-            The checkpoint's file.
+            The file of the last checkpoint.
         """
-        if meta['iter'] != self._saved_iter:
+        if meta['iter'] != self._saved_iter and is_finite(runner):
             name = f'iter_{meta["iter"]}.pth'
             self._write(runner, name, meta, by_epoch=False, interim=name)
         return str(self.last_ckpt or runner._load_from)
@@ -199,6 +201,14 @@ def _explained(hook: CheckpointHook, runner: Runner) -> Iterator[None]:
             f'Nothing was removed; the last whole checkpoint is {left or "none yet"}. Make room '
             '(default_hooks.checkpoint.max_keep_ckpts keeps fewer of them), then continue by --resume',
         ) from error
+
+
+def is_finite(runner: Runner) -> bool:
+    """Whether all weights are finite; a warning says that nothing is saved if not."""
+    broken = [name for name, value in runner.model.named_parameters() if not value.isfinite().all()]
+    if broken:
+        runner.logger.warning(f'No checkpoint after {runner.iter} iterations: {broken[0]} is not finite')
+    return not broken
 
 
 def has_just_updated(runner: Runner) -> bool:
