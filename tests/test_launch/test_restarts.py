@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_torchrun_names_the_killed_process_and_the_restart_resumes(tmp_path, fre
     (tmp_path / 'script.py').write_text(SCRIPT)
     (tmp_path / 'config.py').write_text(CONFIG)
     command = ['bash', str(ROOT / 'tools/dist_run.sh'), '2', 'script.py', 'config.py', '--work-dir', 'run', '--resume']
-    environment = os.environ | dict(MAX_RESTARTS='1', PORT=str(free_port))
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    environment = os.environ | dict(MAX_RESTARTS='1', PORT=str(free_port), PATH=path)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'exitcode: -9' in done.stderr or 'SIGKILL' in done.stderr
