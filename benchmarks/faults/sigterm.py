@@ -3,7 +3,7 @@
     python -m benchmarks.faults.sigterm --tries 20
 
 Every second training has two processes of which one is signalled, every third one validates. The moments are between
-the first iteration, before which there is nothing to save, and the last; where the run finishes first, another is tried.
+the first iteration, before which there is nothing to save, and the last; if the run finishes first, another is tried.
 """
 
 import argparse
