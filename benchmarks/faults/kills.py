@@ -62,7 +62,8 @@ def killed_runs(folder: Path, tries: int, processes: int, seed: int) -> Iterator
     begin = time.monotonic()
     whole.finish(options, processes)
     duration, expected, equal = time.monotonic() - begin, whole.final(), 0
-    for number in range(tries):
+    number = 0
+    while number < tries:
         trial = Trial(folder / f'try_{number}')
         moment = rng.choice(MOMENTS) if number % 3 == 0 else None
         count = rng.randint(1, 3 if moment == 'removing' else 10)
@@ -74,6 +75,9 @@ def killed_runs(folder: Path, tries: int, processes: int, seed: int) -> Iterator
         codes = [exit_code(pid, timeout=600 if moment else 60) for pid in pids]
         if None in codes:
             raise RuntimeError(f'A process has not ended a minute after another was killed: {codes}')
+        if -signal.SIGKILL not in codes:  # it had ended before
+            shutil.rmtree(trial.folder)
+            continue
         waited, left = time.monotonic() - ended, trial.checkpoints()
         trial.finish([*options, f'train_dataloader.num_workers={rng.randint(0, 2)}'], processes)
         is_equal = bitwise_equal(trial.final(), expected)
@@ -81,7 +85,8 @@ def killed_runs(folder: Path, tries: int, processes: int, seed: int) -> Iterator
         print(f'{number}: killed {moment or "at random"}, {left}, {waited:.1f} s, equal: {is_equal}', flush=True)
         if is_equal:
             shutil.rmtree(trial.folder)
-        yield dict(tried=number + 1, bitwise_equal=equal)
+        number += 1
+        yield dict(tried=number, bitwise_equal=equal)
 
 
 def main() -> None:
