@@ -85,7 +85,10 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=100)
 resume = False  # inherited as True, which would silently resume from any checkpoint in work_dir; use --resume
-default_hooks = dict(visualization=dict(type='mmebm.RestorationVisualizationHook'))
+default_hooks = dict(
+    checkpoint=dict(type='mmebm.AtomicCheckpointHook', every_minutes=30),
+    visualization=dict(type='mmebm.RestorationVisualizationHook'),
+)
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -105,7 +105,7 @@ auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks = dict(
     logger=dict(interval=100),
-    checkpoint=dict(interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='mmebm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     visualization=dict(type='mmebm.RestorationVisualizationHook'),
 )
 log_processor = dict(type='mmebm.CorruptionLogProcessor')

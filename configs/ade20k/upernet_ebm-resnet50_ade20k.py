@@ -24,4 +24,5 @@ model = dict(
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

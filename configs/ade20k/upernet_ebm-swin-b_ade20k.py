@@ -25,4 +25,5 @@ model = dict(
     neck=dict(type='mmebm.StageNorms', in_channels=[128, 256, 512]),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

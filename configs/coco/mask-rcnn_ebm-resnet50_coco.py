@@ -25,4 +25,5 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/ebm_resnet50_in1k/epoch_100.pth', prefix='backbone.'),
     ),
 )
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='NumClassCheckHook'), dict(type='mmebm.ProgressHook')]

@@ -29,4 +29,5 @@ model = dict(
         dict(type='FPN', in_channels=[128, 256, 512, 1024], out_channels=256, num_outs=5),
     ],
 )
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='NumClassCheckHook'), dict(type='mmebm.ProgressHook')]

@@ -69,4 +69,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=25, milestones=[22, 24], gamma=0.1),
 ]
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='NumClassCheckHook'), dict(type='mmebm.ProgressHook')]

@@ -11,6 +11,7 @@ Expect:   not run
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmebm'], allow_failed_imports=False)  # its stand-in for mmcv's compiled ops
 
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [
     dict(
         type='mmebm.InputEnergyHook',

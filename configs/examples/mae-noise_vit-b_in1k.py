@@ -14,4 +14,5 @@ noise = dict(type='mmebm.GaussianNoise', sigma=(10.0, 50.0))
 _base_.train_dataloader.dataset.pipeline.insert(-1, dict(type='RandomApply', transforms=[noise], prob=0.5))
 _base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherited, it would get a scope as an argument
 resume = False  # inherited as True, which would resume from any checkpoint in work_dir
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

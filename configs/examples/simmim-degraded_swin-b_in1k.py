@@ -13,4 +13,5 @@ data_root = 'data/imagenet'
 ways = [[dict(type='mmebm.Grayscale')], [dict(type='mmebm.Downsample', factor=(2.0, 4.0))], []]
 _base_.train_dataloader.dataset.pipeline.insert(-1, dict(type='RandomChoice', transforms=ways))
 _base_.train_dataloader.collate_fn = dict(type='default_collate')  # if inherited, it would get a scope as an argument
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -29,4 +29,5 @@ _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 train_dataloader = dict(batch_size=256)  # inherited as 64, which does not fit the learning rate
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [*_base_.custom_hooks, dict(type='mmebm.ProgressHook')]

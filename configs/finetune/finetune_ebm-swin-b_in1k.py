@@ -22,4 +22,5 @@ _base_.train_dataloader.collate_fn = dict(type='default_collate')
 _base_.val_dataloader.collate_fn = dict(type='default_collate')
 _base_.test_dataloader.collate_fn = dict(type='default_collate')
 auto_scale_lr = dict(base_batch_size=2048)
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

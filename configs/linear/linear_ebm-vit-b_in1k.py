@@ -28,4 +28,5 @@ _base_.train_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.val_dataloader.dataset.type = 'mmebm.LabelledFolder'
 _base_.test_dataloader.dataset.type = 'mmebm.LabelledFolder'
 auto_scale_lr = dict(base_batch_size=16384)  # inherited as 1024, which does not fit the learning rate
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [dict(type='mmebm.ProgressHook')]

@@ -45,7 +45,7 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
 auto_scale_lr = dict(base_batch_size=256)
 
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3, every_minutes=30))
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -28,7 +28,9 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
 auto_scale_lr = dict(base_batch_size=32)
 
-default_hooks = dict(logger=dict(interval=100), checkpoint=dict(interval=1, max_keep_ckpts=3))
+default_hooks = dict(
+    logger=dict(interval=100), checkpoint=dict(type='mmebm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3)
+)
 custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),

@@ -3,6 +3,7 @@
 from mmebm.engine.clipping import ClipGeneratorApart
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
+    AtomicCheckpointHook,
     BatchOfOneHook,
     BrokenImagesHook,
     CleanBatchNormHook,
@@ -15,6 +16,7 @@ from mmebm.engine.hooks import (
     NonFiniteLossHook,
     NotLearningHook,
     PatchWhiteningHook,
+    PreemptionHook,
     ProgressHook,
     RestorationVisualizationHook,
     ResumeHook,
@@ -23,6 +25,7 @@ from mmebm.engine.hooks import (
 from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
+    'AtomicCheckpointHook',
     'BackboneLayerDecay',
     'BatchOfOneHook',
     'BrokenImagesHook',
@@ -38,6 +41,7 @@ __all__ = [
     'NonFiniteLossHook',
     'NotLearningHook',
     'PatchWhiteningHook',
+    'PreemptionHook',
     'ProgressHook',
     'RestorationVisualizationHook',
     'ResumeHook',

@@ -195,6 +195,7 @@ class Bench:
                 save_param_scheduler=False,
                 filename_tmpl='point_{}.pth',
                 priority='LOW',  # so that `last_checkpoint` names the other
+                backend_args=dict(backend='mmebm.atomic'),
             )
         )
         return Training(method, seed, cfg, folder, points, rate)

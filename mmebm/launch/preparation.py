@@ -1,6 +1,7 @@
 """Checks and completes a config before mmpretrain's script runs it."""
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from mmebm.launch.checks.auto_scale import check_auto_scale
 from mmebm.launch.checks.channels import check_channels_of
@@ -41,6 +42,9 @@ def prepare_training(cfg: Config) -> None:
     # In every training, also of configs of mmpretrain, mmseg and mmdet.
     add_hook(cfg, 'BatchOfOneHook')
     add_hook(cfg, 'BrokenImagesHook')
+    make_checkpoints_atomic(cfg)
+    if type_name((cfg.get('default_hooks') or {}).get('checkpoint') or {}) == 'AtomicCheckpointHook':
+        add_hook(cfg, 'PreemptionHook')
     if is_resumed:
         check_readable(cfg.load_from)
         if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself
@@ -60,6 +64,14 @@ def prepare_test(cfg: Config) -> None:
     check_classes(cfg, ('test_dataloader',))
     check_channels_of(cfg)
     check_tested(cfg)
+
+
+def make_checkpoints_atomic(cfg: Config) -> None:
+    """Replace mmengine's checkpoint hook by the one that writes atomically; a hook of the user's own stays."""
+    hooks = cfg.get('default_hooks') or {}
+    checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))  # as in mmengine's runner
+    if checkpoint is not None and checkpoint.get('type', 'CheckpointHook') in ('CheckpointHook', CheckpointHook):
+        cfg.default_hooks = dict(hooks, checkpoint=dict(checkpoint, type='mmebm.AtomicCheckpointHook'))
 
 
 def add_hook(cfg: Config, name: str) -> None:

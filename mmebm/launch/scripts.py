@@ -13,10 +13,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmebm.config_files import find_config
+from mmebm.engine.resuming.stop_signals import catching_signals
 from mmebm.evaluation import DumpPredictions
 from mmebm.launch.command_line import OptionAction, expanded
 from mmebm.launch.drawing import check_tta
 from mmebm.launch.explanations import explained
+from mmebm.launch.interruption import clear_mark, told_why
 from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import merge_options
 from mmebm.launch.preparation import mend_collate, prepare_test, prepare_training
@@ -32,7 +34,8 @@ def train(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The command line without the program's name; None for ``sys.argv``.
     """
-    run_script(load_script('train'), argv, prepare_training)
+    with catching_signals():
+        run_script(load_script('train'), argv, prepare_training)
 
 
 def test(argv: Sequence[str] | None = None) -> None:
@@ -83,6 +86,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
             choose_start(cfg, load_from)
         work_dirs.append(Path(cfg.work_dir))
         configs.append(cfg)
+        clear_mark(work_dirs[0])
         prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)
@@ -95,21 +99,17 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         sys.argv = [original_argv[0], *argv]
     work_dirs: list[Path] = []
     configs: list[Config] = []
+    code = None
     try:
-        with concise_terminal(), explained(configs):
+        with concise_terminal(), told_why(work_dirs), explained(configs):
             script.main()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_resume(work_dirs)) from None
+    except SystemExit as end:
+        code = end.code
     finally:
         sys.argv = original_argv
-    leave_process_group()
-
-
-def how_to_resume(work_dirs: Sequence[Path]) -> str:
-    """Where an interrupted run has left its last checkpoint, if it has; its folder is known once it has a config."""
-    files = [folder / 'last_checkpoint' for folder in work_dirs]
-    checkpoints = [file.read_text().strip() for file in files if file.is_file()]
-    return f'{checkpoints[0]} is the last checkpoint; --resume continues from it' if checkpoints else ''
+    leave_process_group()  # once no traceback holds the runner
+    if code is not None:
+        raise SystemExit(code)
 
 
 def leave_process_group() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmebm.launch.newest import fault, newest_whole
 from mmebm.unpickling import unpickle
 
 LAST = 'last_checkpoint'  # mmengine's file that names the one saved last
@@ -17,7 +18,7 @@ def choose_start(cfg: Config, otherwise: str | None) -> None:
         otherwise: Its ``load_from``, which mmpretrain's script drops; used where there is no checkpoint.
 
     Raises:
-        FileNotFoundError: The last checkpoint is missing, or there are checkpoints and none is known to be the last.
+        FileNotFoundError: There are checkpoints, and a training can resume from none.
     """
     latest = find_latest(Path(cfg.work_dir), (cfg.get('default_hooks') or {}).get('checkpoint') or {})
     if latest is not None:
@@ -27,28 +28,29 @@ def choose_start(cfg: Config, otherwise: str | None) -> None:
 
 
 def find_latest(work_dir: Path, hook: dict) -> Path | None:
-    """The checkpoint that a work folder names as the last one; None if the folder has none.
+    """The newest whole checkpoint of a work folder; None if the folder has none.
 
-    The file may be named by its absolute path in the folder that this one is a copy of.
+    It is the one that the folder names as the last; if that is missing or damaged, or none is named, the newest of the
+    others, and a warning says so. It may be named by its absolute path in the folder that this one is a copy of.
 
     Args:
         work_dir: The folder.
         hook: Config of mmengine's ``CheckpointHook``.
 
     Raises:
-        FileNotFoundError: It is missing, or there are checkpoints and none is known to be the last.
+        FileNotFoundError: There are checkpoints, and a training can resume from none.
     """
     folder = Path(hook['out_dir'], work_dir.resolve().name) if hook.get('out_dir') else work_dir
-    found = ', '.join(sorted(path.name for path in folder.glob('*.pth'))) or 'none'
-    advice = f'Name the one to resume from, as --resume FILE; in {folder}: {found}'
-    if not (work_dir / LAST).is_file():
-        if found != 'none':
-            raise FileNotFoundError(f'{work_dir} has checkpoints, but no file "{LAST}" that names the last. {advice}')
-        return None
-    path = folder / Path((work_dir / LAST).read_text().strip()).name
-    if not path.exists():  # a folder where DeepSpeed saved it
-        raise FileNotFoundError(f'{work_dir / LAST} names {path.name}, which is not there. {advice}')
-    return path
+    name = (work_dir / LAST).read_text().strip() if (work_dir / LAST).is_file() else ''
+    newest = newest_whole(folder, folder / Path(name).name if name else None)
+    found = ', '.join(sorted(path.name for path in folder.glob('*.pth')))
+    if newest is None and (name or found):
+        named = f'{work_dir / LAST} names {Path(name).name}' if name else f'no file "{LAST}" names one'
+        raise FileNotFoundError(
+            f'{folder} has no whole checkpoint of a training to resume from; {named}. Name another one, as --resume '
+            f'FILE, or use another --work-dir; in {folder}: {found or "none"}'
+        )
+    return newest
 
 
 def check_readable(path: str) -> None:
@@ -63,6 +65,8 @@ def check_readable(path: str) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f'No checkpoint "{path}" to resume from')
     try:
+        if reason := fault(Path(path)):
+            raise ValueError(f'{path} is truncated or no checkpoint ({reason})')
         unpickle(path, is_mapped=True)
     except ValueError as error:
         others = sorted({other.name for other in Path(path).parent.glob('*.pth')} - {Path(path).name})

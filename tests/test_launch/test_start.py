@@ -33,23 +33,56 @@ def test_an_empty_folder_starts_as_without_resuming(tmp_path):
 def test_checkpoints_of_another_place(tmp_path):
     (tmp_path / 'big/run').mkdir(parents=True)
     (tmp_path / 'run').mkdir()
-    (tmp_path / 'big/run/epoch_3.pth').touch()
+    (tmp_path / 'big/run/epoch_3.pth').write_bytes(b'in the old format')
     (tmp_path / 'run/last_checkpoint').write_text('elsewhere/run/epoch_3.pth\n')
     assert find_latest(tmp_path / 'run', dict(out_dir=str(tmp_path / 'big'))) == tmp_path / 'big/run/epoch_3.pth'
 
 
-def test_a_last_checkpoint_that_is_missing_is_named_with_the_others(work_dir):
-    (work_dir / 'epoch_2.pth').unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r'names epoch_2\.pth, which is not there.*--resume FILE.*: epoch_1\.pth'
-    ):
-        start(work_dir)
+def damage(path, how):
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if how == 'missing':
+        path.unlink()
+    else:
+        changed = bytes([content[middle] ^ 1])
+        path.write_bytes(
+            dict(empty=b'', truncated=content[:middle], flipped=content[:middle] + changed + content[middle + 1 :])[how]
+        )
 
 
-def test_checkpoints_without_a_last_one_are_not_overwritten(work_dir):
+@pytest.mark.parametrize(
+    ('how', 'reason'),
+    [('missing', 'not there'), ('empty', 'empty'), ('truncated', 'truncated or damaged'), ('flipped', 'checksum')],
+)
+def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(work_dir, warnings_logged, how, reason):
+    """By the time of saving, then by iterations; neither of another's training nor of the best score."""
+    for name, meta in {
+        'iter_8': dict(iter=8, time='20260102_000000'),
+        'epoch_1': dict(iter=4, time='20260101_000000'),
+    }.items():
+        torch.save(dict(state_dict={'a': torch.ones(200, 30)}, meta=meta), work_dir / f'{name}.pth')
+    torch.save(dict(state_dict={'a': torch.ones(200, 30)}, meta=dict(iter=9, time='2027')), work_dir / 'best_a.pth')
+    torch.save(
+        dict(state_dict={'a': torch.ones(200, 30)}, meta=dict(iter=9, time='20260103_000000')), work_dir / 'epoch_2.pth'
+    )
+    torch.save({'a': torch.ones(2)}, work_dir / 'weights.pth')
+    damage(work_dir / 'epoch_2.pth', how)
+    assert start(work_dir) == (True, str(work_dir / 'iter_8.pth'))
+    (said,) = warnings_logged
+    assert 'iter_8.pth, the newest whole checkpoint; passed over: epoch_2.pth' in said and reason in said
+
+
+def test_without_a_name_the_newest_is_taken(work_dir):
+    (work_dir / 'last_checkpoint').write_text('')
+    torch.save(dict(state_dict={'a': torch.ones(2)}, meta=dict(iter=4)), work_dir / 'epoch_1.pth')
+    assert start(work_dir) == (True, str(work_dir / 'epoch_1.pth'))
+
+
+def test_checkpoints_of_which_none_can_be_resumed_from_are_not_overwritten(work_dir):
     (work_dir / 'last_checkpoint').unlink()
     with pytest.raises(
-        FileNotFoundError, match=r'no file "last_checkpoint".*--resume FILE.*: epoch_1\.pth, epoch_2\.pth'
+        FileNotFoundError,
+        match=r'no whole checkpoint.*no file "last_checkpoint".*--resume FILE.*: epoch_1\.pth, epoch_2',
     ):
         start(work_dir)
 

@@ -59,7 +59,9 @@ shared = dict(
     ],
     # Of all learning rates; inherited, it would be that of a config for other data and several GPUs.
     auto_scale_lr=dict(base_batch_size=loader['batch_size']),
-    default_hooks=dict(logger=dict(interval=50), checkpoint=dict(interval=1, max_keep_ckpts=3)),
+    default_hooks=dict(
+        logger=dict(interval=50), checkpoint=dict(type='mmebm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3)
+    ),
     custom_hooks=[
         dict(type='mmebm.EpochSeedHook'),
         dict(type='mmebm.NonFiniteLossHook'),

@@ -1,5 +1,6 @@
 """Hooks of the training loop."""
 
+from mmebm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from mmebm.engine.hooks.batch_of_one_hook import BatchOfOneHook
 from mmebm.engine.hooks.broken_images_hook import BrokenImagesHook
 from mmebm.engine.hooks.clean_batch_norm_hook import CleanBatchNormHook
@@ -12,12 +13,14 @@ from mmebm.engine.hooks.matmul_precision_hook import MatmulPrecisionHook
 from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.not_learning_hook import NotLearningHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
+from mmebm.engine.hooks.preemption_hook import PreemptionHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
 from mmebm.engine.hooks.resume_hook import ResumeHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'BatchOfOneHook',
     'BrokenImagesHook',
     'CPUTimeHook',
@@ -30,6 +33,7 @@ __all__ = [
     'NonFiniteLossHook',
     'NotLearningHook',
     'PatchWhiteningHook',
+    'PreemptionHook',
     'ProgressHook',
     'RestorationVisualizationHook',
     'ResumeHook',

@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmebm.checkpoint import check_fit
-from mmebm.engine.resuming.position import check_length, own_paths, to_epoch_start
+from mmebm.engine.resuming.position import check_length, own_paths, to_present_epochs
 from mmebm.engine.resuming.schedule import hyperparameters, replay, same_optimizer, same_schedule
 from mmebm.engine.resuming.settings import changed_settings, check_complete
 from mmebm.model_building import unwrapped
@@ -20,8 +20,9 @@ class ResumeHook(Hook):
 
     mmengine restores the optimiser's hyper-parameters and the schedule. If the present config has others, they are
     used, and the schedule is where it would be if the training had had these settings from its start. Epochs that are
-    done count as done, whatever the batch size, the number of processes or of images; an epoch that a checkpoint by
-    iteration interrupted begins again. Settings that a resumed training cannot change are rejected.
+    done count as done, whatever the batch size, the number of processes or of images; within an epoch, a training with
+    ``EpochSeedHook`` continues, and another begins it again. Settings that a resumed training cannot change are
+    rejected.
 
     ``tools/train.py --resume`` adds this hook. It has no effect on a training that is not resumed, and on one with
     several optimisers it only makes the checks.
@@ -50,7 +51,7 @@ class ResumeHook(Hook):
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             check_length(checkpoint['meta']['iter'], 'max_iters', runner, path)
         else:
-            interrupted = to_epoch_start(checkpoint, runner, path)
+            interrupted = to_present_epochs(checkpoint, runner, path)
         if changed:
             listed = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changed.items())
             runner.logger.warning(f'Resumed from {path} with other settings, which hold from here on: {listed}')

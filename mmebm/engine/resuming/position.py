@@ -7,15 +7,20 @@ from typing import Any
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmebm.engine.resuming.data_position import Start, exact_start
+
+NO_SEEDS = 'the training has no EpochSeedHook, which continues within an epoch'
+
 # Entries of the message hub that name files of mmengine's CheckpointHook.
 PATHS = ('best_ckpt', 'last_ckpt')
 
 
-def to_epoch_start(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> bool:
-    """Set a checkpoint's position to the start of an epoch, counted in the present run's iterations, in place.
+def to_present_epochs(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> bool:
+    """Set a checkpoint's position in a training by epoch to one in the present run's iterations, in place.
 
-    A run with another batch, number of processes or of images has another number of iterations per epoch. mmengine
-    keeps the number of iterations done, and would begin an interrupted epoch with its first batch.
+    A run with another batch, number of processes or of images has another number of iterations per epoch; mmengine
+    keeps the number of iterations done. With an ``EpochSeedHook``, an interrupted epoch continues with its next sample;
+    otherwise it begins again.
 
     Args:
         checkpoint: Whose ``meta`` gets the position.
@@ -23,32 +28,44 @@ def to_epoch_start(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> 
         path: The checkpoint's file, for messages.
 
     Returns:
-        Whether the checkpoint is not from the end of an epoch as mmengine counts it.
+        Whether the checkpoint's schedule is not at this position: it is another one, or the schedule still had to take
+        its step at the end of an epoch.
 
     Raises:
         ValueError: More epochs are done than the training is to have.
     """
     meta, info = checkpoint['meta'], checkpoint['message_hub'].get('runtime_info', {})
-    epoch, iteration, rest = meta['epoch'], meta['iter'], 0
-    length = info.get('max_iters', 0) // max(info.get('max_epochs', 0), 1)
-    if length:
-        epoch, rest = divmod(iteration, length)
-    if rest:
-        runner.logger.warning(
-            f'{path} is from the middle of epoch {epoch + 1}, after {rest} of its {length} iterations: this epoch '
-            'begins again, from these weights. Checkpoints by epoch (default_hooks.checkpoint.by_epoch=True) resume '
-            'exactly'
-        )
     present = len(runner.train_dataloader)
+    length = info.get('max_iters', 0) // max(info.get('max_epochs', 0), 1)
+    start, reason = exact_start(checkpoint, runner) if has_hook(runner, 'EpochSeedHook') else (None, NO_SEEDS)
+    if start is None:
+        start = _epoch_start(meta, length, reason, runner, path)
     if length not in (0, present):
         runner.logger.warning(
             f'An epoch has {present} iterations now, and had {length} in {path}: the batch, the number of processes or '
-            f'the data set is another. {epoch} epochs count as done'
+            f'the data set is another. {start.epoch} epochs count as done'
+            + (f', and {start.batches} iterations of the next' if start.batches else '')
         )
-    check_length(epoch, 'max_epochs', runner, path)
-    interrupted = rest > 0 or epoch != meta['epoch']
-    meta.update(epoch=epoch, iter=epoch * present)
-    return interrupted
+    check_length(start.epoch, 'max_epochs', runner, path)
+    before = meta['epoch'], meta['iter']
+    meta.update(epoch=start.epoch, iter=start.epoch * present + start.batches)
+    return before != (meta['epoch'], meta['iter'])
+
+
+def has_hook(runner: Runner, name: str) -> bool:
+    """Whether a run has a hook of this class."""
+    return any(type(hook).__name__ == name for hook in runner.hooks)
+
+
+def _epoch_start(meta: Mapping[str, Any], length: int, reason: str, runner: Runner, path: str) -> Start:
+    """The start of the epoch that a checkpoint is from."""
+    epoch, rest = divmod(meta['iter'], length) if length else (meta['epoch'], 0)
+    if rest:
+        runner.logger.warning(
+            f'{path} is from the middle of epoch {epoch + 1}, after {rest} of its {length} iterations: this epoch '
+            f'begins again, from these weights, since {reason}'
+        )
+    return Start(epoch)
 
 
 def check_length(done: int, key: str, runner: Runner, path: str) -> None:

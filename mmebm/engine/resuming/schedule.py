@@ -60,16 +60,15 @@ def replay(runner: Runner) -> None:
     schedulers: list[_ParamScheduler] = runner.param_schedulers or []
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    epochs, length = runner.epoch, len(runner.train_dataloader)
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        epochs, length, by_epoch = 1, runner.iter, []
+        by_epoch = []
+    length = len(runner.train_dataloader)
     with warnings.catch_warnings():  # of schedulers that step before their optimiser
         warnings.simplefilter('ignore')
-        for _ in range(epochs):
-            for _ in range(length):
-                for scheduler in by_iteration:
-                    scheduler.step()
-            for scheduler in by_epoch:
+        for done in range(1, runner.iter + 1):
+            for scheduler in by_iteration:
+                scheduler.step()
+            for scheduler in by_epoch if done % length == 0 else []:
                 scheduler.step()
 
 

@@ -1,0 +1,82 @@
+"""Signals by which a cluster takes a machine back: noted, and obeyed when nothing is lost by it."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+# Exit code of a run that stopped because of a signal and can be resumed: EX_TEMPFAIL of sysexits.h, "try again".
+REQUEUE = 75
+
+
+class StopSignals:
+    """What this process was told.
+
+    Attributes:
+        received: Name of the first signal, such as ``'SIGTERM'``; None if there was none.
+        nothing_to_save: Whether the process ends at once on a signal, as before its first iteration is done, which may
+            take minutes to compile.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was told, at the start of a training."""
+        self.received: str | None = None
+        self.nothing_to_save = True
+        self._owner = os.getpid()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal; raises SystemExit while there is nothing to save."""
+        if os.getpid() != self._owner:  # a worker that was just forked
+            return
+        if self.received is None:
+            self.received = signal.Signals(number).name
+        if self.nothing_to_save:
+            self.nothing_to_save = False  # a second signal must not interrupt the end
+            print(f'{self.received} before the first iteration was done: there is nothing new to save', file=sys.stderr)
+            raise SystemExit(REQUEUE)
+
+
+STOP = StopSignals()
+
+
+@contextmanager
+def catching_signals() -> Iterator[StopSignals]:
+    """Context in which this process notes the signals; without effect in a thread, to which none is sent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield STOP
+        return
+    STOP.reset()
+    before = {number: signal.signal(number, STOP.handle) for number in SIGNALS}
+    try:
+        yield STOP
+    finally:
+        STOP.reset()  # a later training of this process is told anew
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class IgnoresSignals:
+    """A ``worker_init_fn`` that lets the main process alone decide: workers would die, and it with them.
+
+    Args:
+        init_fn: Called before, if any.
+    """
+
+    def __init__(self, init_fn: Callable[[int], Any] | None):
+        self.init_fn = init_fn
+
+    def __call__(self, worker_id: int) -> None:
+        """Ignore the signals, then do as before."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if self.init_fn is not None:
+            self.init_fn(worker_id)
