@@ -8,8 +8,8 @@ Time:     8 epochs of 5,000 images: 433 CPU seconds, compiling and data loading 
 Expect:   after that, at learning rate 2e-3, on CIFAR-10, cross-validated on the training images: linear probe 50.2%,
           kNN 36.8% (one seed, docs/ablations.md)
 
-Of 64 patches, 16 are shuffled among themselves, 16 have lost their position, 16 are not read and restored, and 16 are as
-they were. Losses, shares and weights are this project's choice, not the paper's: docs/ablations.md.
+Of 64 patches, 16 are shuffled among themselves, 16 have lost their position, 16 are missing, and 16 are as they were.
+Losses, shares and weights are this project's choice, not the paper's: docs/ablations.md.
 """
 
 _base_ = './ebm-nce_vit-w128_32px.py'
