@@ -67,8 +67,12 @@ def load_model(model: str | Path | Config | nn.Module, checkpoint: str | Path | 
     if checkpoint is not None:
         return _with_weights(Loaded(_build(config), config, {}), read_checkpoint(checkpoint))
     built = build(complete_model_config(config), config.get('default_scope'))
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')  # mmengine logs how each weight is initialised
     built.init_weights()
-    MMLogger.get_current_instance().warning('Restorer: no checkpoint is given, so the weights are random')
+    logger.setLevel(level)
+    logger.warning('Restorer: no checkpoint is given, so the weights are those of a model before training')
     return Loaded(built, config, {})
 
 

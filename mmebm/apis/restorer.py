@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -30,6 +31,7 @@ from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.models.selfsup.checks import has_token_energies
 from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.provenance import KEY
 from mmebm.registry import TRANSFORMS
 
 T = TypeVar('T')
@@ -100,10 +102,11 @@ class Restorer:
             self.model.to(device or get_device())
         self.model.eval()
         self.batch_size = batch_size
-        self.provenance: dict[str, Any] = dict(loaded.meta.get('mmebm') or {})
+        self.provenance: dict[str, Any] = dict(loaded.meta.get(KEY) or {})
         self.corruptions: dict[str, dict] = held_out_corruptions(self.config)
         pipeline = evaluation_pipeline(self.config)
-        self.prepare = Preparation(pipeline, image_size_of(self.config, self.model))
+        self.scope = self.config.get('default_scope') or 'mmpretrain'
+        self.prepare = Preparation(pipeline, image_size_of(self.config, self.model), self.scope)
         swaps = getattr(self.model.data_preprocessor, '_channel_conversion', False)
         self._is_bgr = not swaps and not any(step.get('to_rgb') for step in pipeline)
         self.skipped: dict[str, str] = {}
@@ -198,8 +201,11 @@ class Restorer:
         if isinstance(corruption, str):
             corruption = self.corruptions.get(corruption) or dict(type=_transform(corruption, self.corruptions))
         if isinstance(corruption, dict) and str(corruption.get('type')).rpartition('.')[2] == 'CorruptedPair':
-            return TRANSFORMS.build(corruption)
-        return CorruptedPair(corruption)
+            options = {key: value for key, value in corruption.items() if key != 'type'}
+        else:
+            options = dict(corruption=corruption)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return CorruptedPair(**options)
 
     def _run(
         self, images: Any, pair: CorruptedPair | None, compute: Callable[[Batch], Iterable[T]], progress: bool

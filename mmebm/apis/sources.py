@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import TRANSFORMS
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch import Tensor
 from mmebm.datasets.listing import EXTENSIONS, list_images
 from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.model_building import type_name
-from mmebm.registry import TRANSFORMS
 
 # Files are read by threads: decoders let others run. More would not make one model faster.
 READERS = min(8, os.cpu_count() or 1)
@@ -110,9 +110,10 @@ class Preparation:
         pipeline: The steps of the config's test pipeline. Its loader reads files; steps that corrupt or pack are left
             out.
         size: Height and width that the model needs, if the pipeline does not resize; None for any size.
+        scope: In which the steps' types are meant.
     """
 
-    def __init__(self, pipeline: Sequence[dict], size: tuple[int, int] | None) -> None:
+    def __init__(self, pipeline: Sequence[dict], size: tuple[int, int] | None, scope: str) -> None:
         loaders = [step for step in pipeline if type_name(step) in OWN_STEPS[:2]]
         options = {
             key: value for key, value in (loaders[0] if loaders else {}).items() if key not in ('type', '_scope_')
@@ -121,7 +122,8 @@ class Preparation:
         steps = [step for step in pipeline if type_name(step) not in OWN_STEPS]
         if size and not any('Resize' in type_name(step) or 'Crop' in type_name(step) for step in steps):
             steps = [*steps, dict(type='mmpretrain.Resize', scale=size[::-1])]
-        self.steps = [TRANSFORMS.build(Config(step)._cfg_dict if isinstance(step, dict) else step) for step in steps]
+        with DefaultScope.overwrite_default_scope(scope):
+            self.steps = [TRANSFORMS.build(step) for step in steps]
 
     def __call__(self, item: Item) -> NDArray:
         """Load and transform.
