@@ -1,4 +1,4 @@
-"""Defects and oddities to draw onto images, and figures of images that need no model. Images are uint8 (H, W, 3), BGR."""
+"""Defects and oddities to draw onto images (uint8, (H, W, 3), BGR), and figures of images that need no model."""
 
 import cv2
 import numpy as np
