@@ -13,8 +13,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     run = FolderRun(**vars(parser.parse_args(argv)))
     try:
-        run.check()
-    except (OSError, ValueError) as error:
+        run.prepare()
+    except (OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     run.run()
 

@@ -20,7 +20,7 @@ from mmebm.launch.options import merge_options
 from mmebm.launch.scripts import train
 from mmebm.launch.start import find_latest
 from mmebm.model_building import type_name
-from mmebm.planning.config_facts import autocast_type, image_size, learning_rate
+from mmebm.planning.config_facts import autocast_type, image_size, learning_rate, total_batch
 from mmebm.planning.memory import Memory, available_memory, memory_of
 from mmebm.planning.step_cost import step_cost
 
@@ -43,6 +43,8 @@ MOST_PROBED, QUERY_EVERY = 10_000, 5
 
 # Training images from which compiling pays, which takes minutes.
 COMPILE_FROM = 1_000_000
+
+LR = 'optim_wrapper.optimizer.lr'
 
 # Of both shipped pipelines: to what an image's short edge is resized before the crop for a test.
 EDGE = 256 / 224
@@ -77,8 +79,8 @@ class FolderRun:
         """The config that is used."""
         return self.out / 'pretrain.py'
 
-    def run(self) -> None:
-        """Train, probe, export, and say where everything is.
+    def prepare(self) -> Config:
+        """Choose, write the config, and say what was chosen.
 
         Raises:
             FileExistsError: ``out`` holds something.
@@ -86,10 +88,24 @@ class FolderRun:
             ValueError: The options do not fit the backbone, or no batch fits the memory.
         """
         listing = self.check()
-        self.out.mkdir(parents=True, exist_ok=True)
         cfg = self.make_config(listing)
+        self.out.mkdir(parents=True, exist_ok=True)
+        probe = self.probe(listing)
+        if probe:
+            cfg.custom_hooks = [*cfg.custom_hooks, probe_hook(cfg, probe, max(1, self.epochs // 10))]
         cfg.dump(self.config_file)
-        self.announce(cfg, listing)
+        height, width = image_size(cfg)
+        probed = 'kNN and a linear probe of the classes, which are the subfolders' if probe else 'no classes to probe'
+        print(
+            f'{counted(len(listing.images), "image")} of {self.train_folder}, {self.backbone} at {height} x {width} '
+            f'pixels, {counted(self.epochs, "epoch")}, batches of {cfg.train_dataloader.batch_size}, learning rate '
+            f'{cfg.optim_wrapper.optimizer.lr:.3g}; {probed}.\nConfig: {self.config_file}',
+            flush=True,
+        )
+        return cfg
+
+    def run(self) -> None:
+        """Train by the config that ``prepare`` has left, probe, export, and say where everything is."""
         train([str(self.config_file), '--work-dir', str(self.out)])
         checkpoint = find_latest(self.out, {})
         if checkpoint is None:
@@ -98,7 +114,7 @@ class FolderRun:
         self.export(checkpoint)
 
     def check(self) -> Listing:
-        """The training images; raises as ``run`` does."""
+        """The training images; raises as ``prepare`` does."""
         if self.out.exists() and any(self.out.iterdir() if self.out.is_dir() else [self.out]):
             raise FileExistsError(
                 f'--out {self.out} holds something. Name a new folder; or, to go on with an interrupted run there: '
@@ -141,14 +157,11 @@ class FolderRun:
         cfg.optim_wrapper.accumulative_counts = 1
         cfg.randomness = dict(seed=self.seed)
         folders = dict(data_root=str(self.train_folder), test_data_root=str(self.test_folder or self.folder))
-        merge_options(cfg, {**folders, 'train_cfg.max_epochs': self.epochs})
-        probe = self.probe(listing)
-        if probe:
-            cfg.custom_hooks = [*cfg.custom_hooks, probe_hook(cfg, probe, max(1, self.epochs // 10))]
+        merge_options(cfg, {**folders, 'train_cfg.max_epochs': self.epochs, **self.options})
         fit_batch(cfg, on_gpu)
-        cfg.optim_wrapper.optimizer.lr = learning_rate(cfg, 1)
-        cfg.auto_scale_lr.base_batch_size = cfg.train_dataloader.batch_size  # for which the rate is now
-        merge_options(cfg, self.options)
+        if LR not in self.options:
+            cfg.optim_wrapper.optimizer.lr = learning_rate(cfg, 1)
+        cfg.auto_scale_lr.base_batch_size = total_batch(cfg, 1)  # for which the rate is now
         return cfg
 
     def probe(self, listing: Listing) -> dict[str, dict] | None:
@@ -177,23 +190,6 @@ class FolderRun:
                 metainfo=dict(classes=classes),
             )  # fmt: skip
         return found
-
-    def announce(self, cfg: Config, listing: Listing) -> None:
-        """Say what was chosen."""
-        height, width = image_size(cfg)
-        step, lr = cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr
-        probed = (
-            'kNN and a linear probe of the labels that the subfolders give' if self._has_probe(cfg) else 'no labels'
-        )
-        print(
-            f'{counted(len(listing.images), "image")} of {self.train_folder}, {self.backbone} at {height} x {width} '
-            f'pixels, {counted(self.epochs, "epoch")}, batches of {step}, learning rate {lr:.3g}; {probed}.\n'
-            f'Config: {self.config_file}',
-            flush=True,
-        )
-
-    def _has_probe(self, cfg: Config) -> bool:
-        return any(type_name(hook) == 'FrozenFeatureHook' for hook in cfg.custom_hooks)
 
     def export(self, checkpoint: Path) -> None:
         """Take the backbone to another library."""

@@ -5,23 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
-from tiny import build_ebm, tiny_cim, tiny_vit
+from tiny import save_ebm, tiny_cim, tiny_vit
 
 from mmebm.apis import Restorer
 from mmebm.apis.sources import READERS, Item, prepared
 from mmebm.datasets import BrokenImageError, Shapes
 from mmebm.models import CIM, EBMAlgorithm
 from mmebm.registry import MODELS
-
-
-def model_of(**options):
-    torch.manual_seed(0)
-    model = build_ebm(backbone=tiny_vit(img_size=32), data_preprocessor=PREPROCESSOR, step_size=0.1, **options)
-    model.init_weights()
-    return model
-
 
 PREPROCESSOR = dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True)
 
@@ -45,8 +36,8 @@ def folder(pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def restorer():
-    return Restorer(model_of(), device='cpu', batch_size=2)
+def restorer(tmp_path_factory):
+    return Restorer(save_ebm(tmp_path_factory.mktemp('model') / 'epoch_1.pth')[0], device='cpu', batch_size=2)
 
 
 @pytest.fixture(scope='module')
@@ -147,9 +138,8 @@ def test_the_last_layer_is_that_before_the_last_norm(restorer, pictures):
     assert torch.allclose(normed, after.features, atol=1e-5)
 
 
-def test_images_of_several_sizes(pictures):
+def test_images_of_several_sizes(restorer, pictures):
     """Without a pipeline that resizes, they are resized to what the backbone is for."""
-    restorer = Restorer(model_of())
     large = np.repeat(np.repeat(pictures[:1], 2, axis=1), 2, axis=2)
     small, resized = restorer.energy([pictures[0], large[0]])
     assert small.energy == pytest.approx(resized.energy, abs=0.05)
@@ -224,27 +214,9 @@ def test_a_model_that_is_not_ours_has_features():
 
 
 @pytest.fixture(scope='module')
-def checkpoint(restorer, tmp_path_factory):
-    """As mmengine stores it, with a pipeline and a corruption."""
-    pipeline = [
-        dict(type='LoadImageFromFile', _scope_='mmebm'),
-        dict(type='ResizeEdge', scale=32, edge='short'),
-        dict(type='CenterCrop', crop_size=32),
-        dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.PatchMask', ratio=0.5, patch_size=4, seed=0)),
-        dict(type='PackInputs'),
-    ]
-    config = Config(dict(
-        model=dict(
-            type='mmebm.EBMAlgorithm', backbone=tiny_vit(img_size=32),
-            head=dict(type='mmebm.EnergyHead', in_channels=16),
-            step_size=0.1, data_preprocessor=PREPROCESSOR,
-        ),
-        test_dataloader=dict(dataset=dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)),
-    ))  # fmt: skip
+def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth'
-    meta = dict(cfg=config.pretty_text, mmebm=dict(images=5))
-    torch.save(dict(state_dict=restorer.model.state_dict(), meta=meta), path)
-    return path, config
+    return path, save_ebm(path)[1]
 
 
 def test_a_checkpoint_alone(checkpoint, folder, pictures, energies):
