@@ -76,10 +76,10 @@ class Scorer:
         pooled = torch.stack(list(self._features(images, pooled=True)))
         return {
             'energy': np.array([one.energy for one in energies]),
-            '|dE/dx|': np.array([float(one.gradient.norm()) for one in energies]),
+            'norm of dE/dx': np.array([float(one.gradient.norm()) for one in energies]),
             'knn of features': torch.cdist(pooled, self.pooled).topk(5, largest=False).values.mean(dim=1).numpy(),
             'png size': np.array([png_size(image) for image in images], float),
-            'total variation': np.array([variation(image).mean() for image in images]),
+            'mean total variation': np.array([variation(image).mean() for image in images]),
         }
 
     def _features(self, images: list[NDArray], pooled: bool) -> Iterator[Tensor]:

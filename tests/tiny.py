@@ -95,7 +95,7 @@ def tiny_cim(task='revdet', tokenizer=None, generator=None, head=None, **options
     )
 
 
-def save_ebm(path):
+def save_ebm(path, step_size=0.1):
     """Save an ``EBMAlgorithm`` on images of 32 pixels as mmengine does, with its config; returns both."""
     pipeline = [
         dict(type='LoadImageFromFile', _scope_='mmebm'),
@@ -108,7 +108,7 @@ def save_ebm(path):
         type='mmebm.EBMAlgorithm',
         backbone=tiny_vit(img_size=32),
         head=dict(type='mmebm.EnergyHead', in_channels=16),
-        step_size=0.1,
+        step_size=step_size,
         data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True),
     )
     dataset = dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)

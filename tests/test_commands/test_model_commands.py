@@ -15,7 +15,7 @@ from mmebm.datasets import Shapes
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('model') / 'epoch_1.pth'
-    save_ebm(path)
+    save_ebm(path, step_size=100.0)  # whose steps can be seen
     return path
 
 

@@ -10,12 +10,14 @@ from PIL import Image
 from mmebm.commands import pretrain
 from mmebm.config_files import find_config
 from mmebm.experiments.folder_run import BACKBONES, FolderRun, power_of_two
+from mmebm.launch.command_line import option
 
 TINY = [
     *('model.backbone.arch._delete_=True', 'model.backbone.arch.embed_dims=16', 'model.backbone.arch.num_layers=1'),
     *('model.backbone.arch.num_heads=2', 'model.backbone.arch.feedforward_channels=32', 'model.head.in_channels=16'),
     'train_dataloader.num_workers=0',
 ]
+OPTIONS = dict(map(option, TINY))
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +64,7 @@ def test_train_and_val(folder, tmp_path):
     (tmp_path / 'data').mkdir()
     for name in ('train', 'val'):
         (tmp_path / 'data' / name).symlink_to(folder)
-    run = FolderRun(tmp_path / 'data', tmp_path / 'run', image_size=32, epochs=30)
+    run = FolderRun(tmp_path / 'data', tmp_path / 'run', image_size=32, epochs=30, options=OPTIONS)
     cfg = run.prepare()
     hook = cfg.custom_hooks[-1]
     assert cfg.train_dataloader.dataset.data_root == str(tmp_path / 'data' / 'train')
@@ -71,14 +73,14 @@ def test_train_and_val(folder, tmp_path):
 
 
 def test_no_classes(folder, tmp_path, capsys):
-    cfg = FolderRun(folder / 'red', tmp_path / 'run', image_size=32).prepare()
+    cfg = FolderRun(folder / 'red', tmp_path / 'run', image_size=32, options=OPTIONS).prepare()
     assert all(hook.type != 'mmebm.FrozenFeatureHook' for hook in cfg.custom_hooks)
     assert 'no classes to probe' in capsys.readouterr().out
 
 
 def test_options_win(folder, tmp_path):
     options = {'train_dataloader.batch_size': 4, 'optim_wrapper.optimizer.lr': 0.5}
-    cfg = FolderRun(folder, tmp_path / 'run', image_size=32, options=options).prepare()
+    cfg = FolderRun(folder, tmp_path / 'run', image_size=32, options=OPTIONS | options).prepare()
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr) == (4, 0.5)
 
 
