@@ -36,6 +36,13 @@ def image_size_of(config: Config, model: nn.Module) -> tuple[int, int] | None:
     return None if size is None else (int(size[0]), int(size[1]))
 
 
+def color_type_of(model: nn.Module) -> str:
+    """How ``LoadImage`` makes images for a model whose pipeline does not say it: by the channels of its first layer."""
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    channels = next((convolution.in_channels for convolution in convolutions), 3)
+    return {1: 'grayscale', 3: 'color'}.get(channels, 'unchanged')
+
+
 def _img_size(config: Config) -> Any:
     return ((config.get('model') or {}).get('backbone') or {}).get('img_size')
 

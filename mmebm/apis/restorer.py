@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmebm.apis.config_pipeline import evaluation_pipeline, held_out_corruptions, image_size_of
+from mmebm.apis.config_pipeline import color_type_of, evaluation_pipeline, held_out_corruptions, image_size_of
 from mmebm.apis.features import features_of
 from mmebm.apis.loading import load_model
 from mmebm.apis.results import POLARITY, ImageEnergy, ImageFeatures, RestoredImage
@@ -106,7 +106,9 @@ class Restorer:
         self.corruptions: dict[str, dict] = held_out_corruptions(self.config)
         pipeline = evaluation_pipeline(self.config)
         self.scope = self.config.get('default_scope') or 'mmpretrain'
-        self.prepare = Preparation(pipeline, image_size_of(self.config, self.model), self.scope)
+        self.prepare = Preparation(
+            pipeline, image_size_of(self.config, self.model), self.scope, color_type_of(self.model)
+        )
         swaps = getattr(self.model.data_preprocessor, '_channel_conversion', False)
         self._is_bgr = not swaps and not any(step.get('to_rgb') for step in pipeline)
         self.skipped: dict[str, str] = {}
@@ -186,7 +188,9 @@ class Restorer:
         """
         self._require('features')
         read = features_of(self.model, layer, pooled)
-        return self._run(images, None, lambda batch: map(ImageFeatures, batch.names, read(batch.clean).cpu()), progress)
+        return self._run(
+            images, None, lambda batch: map(ImageFeatures, batch.names, _rows(read(batch.clean))), progress
+        )
 
     def _require(self, ability: str) -> None:
         if ability in self.abilities:
@@ -271,10 +275,10 @@ class Restorer:
     def _restored(self, batch: Batch, num_steps: int) -> Iterable[RestoredImage]:
         model = self.model
         images, energies = restore(model.energy, batch.corrupted, model.step_size.detach(), num_steps)
-        all_energies = torch.stack([*energies, model.energy(images[-1])], dim=1).cpu()
+        all_energies = torch.stack([*energies, model.energy(images[-1])], dim=1)
         steps = self._pixels(torch.stack(images, dim=1))
-        clean = [None] * len(steps) if batch.clean is batch.corrupted else self._pixels(batch.clean)
-        return map(RestoredImage, batch.names, steps, all_energies, clean)
+        clean = [None] * len(batch.names) if batch.clean is batch.corrupted else self._pixels(batch.clean)
+        return map(RestoredImage, batch.names, steps, _rows(all_energies), clean)
 
     def _restored_at_once(self, batch: Batch) -> Iterable[RestoredImage]:
         for name, sample in zip(batch.names, self.model.predict(batch.clean), strict=True):
@@ -289,19 +293,24 @@ class Restorer:
         none = [None] * len(images)
         if maps:
             parts, gradient = energy_gradient(energy_fn, images, create_graph=False)
-            gradients, pixels = gradient.norm(dim=1).cpu(), self._pixels(images)
+            gradients, pixels = _rows(gradient.norm(dim=1)), self._pixels(images)
         else:
             parts, gradients, pixels = energy_fn(images), none, none
         grid = patch_grid(parts.shape[1], images.shape[-2:]) if parts.dim() == 2 else None
-        tokens = none if grid is None else parts[:, -math.prod(grid) :].unflatten(1, grid).cpu()
+        tokens = none if grid is None else _rows(parts[:, -math.prod(grid) :].unflatten(1, grid))
         energies = (parts.sum(dim=1) if parts.dim() == 2 else parts).tolist()
         return map(ImageEnergy, batch.names, energies, tokens, gradients, pixels)
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        return self._rgb(self.model.to_pixels(images))
+    def _pixels(self, images: Tensor) -> list[Tensor]:
+        return _rows(self._rgb(self.model.to_pixels(images)))
 
     def _rgb(self, images: Tensor) -> Tensor:
         return (images.flip(-3) if self._is_bgr and images.shape[-3] == 3 else images).cpu()
+
+
+def _rows(batch: Tensor) -> list[Tensor]:
+    """A copy of each row: a view would keep the memory of its whole batch, and be saved with it."""
+    return [row.clone() for row in batch.cpu()]
 
 
 def _alike(image: NDArray, other: NDArray | None) -> bool:

@@ -111,14 +111,15 @@ class Preparation:
             out.
         size: Height and width that the model needs, if the pipeline does not resize; None for any size.
         scope: In which the steps' types are meant.
+        color_type: Of ``LoadImage``, if the pipeline does not load.
     """
 
-    def __init__(self, pipeline: Sequence[dict], size: tuple[int, int] | None, scope: str) -> None:
+    def __init__(self, pipeline: Sequence[dict], size: tuple[int, int] | None, scope: str, color_type: str) -> None:
         loaders = [step for step in pipeline if type_name(step) in OWN_STEPS[:2]]
         options = {
             key: value for key, value in (loaders[0] if loaders else {}).items() if key not in ('type', '_scope_')
         }
-        self.loader = LoadImage(**{**options, 'ignore_empty': False})
+        self.loader = LoadImage(**(options if loaders else dict(color_type=color_type)) | dict(ignore_empty=False))
         steps = [step for step in pipeline if type_name(step) not in OWN_STEPS]
         if size and not any('Resize' in type_name(step) or 'Crop' in type_name(step) for step in steps):
             steps = [*steps, dict(type='mmpretrain.Resize', scale=size[::-1])]

@@ -145,6 +145,26 @@ def test_images_of_several_sizes(restorer, pictures):
     assert small.energy == pytest.approx(resized.energy, abs=0.05)
 
 
+@pytest.mark.parametrize('channels', [1, 13])
+def test_other_channels_than_three(channels):
+    model = MODELS.build(dict(
+        type='mmebm.EBMAlgorithm', backbone=tiny_vit(img_size=32, in_channels=channels), step_size=0.1,
+        head=dict(type='mmebm.EnergyHead', in_channels=16), data_preprocessor=dict(mean=[100.0], std=[50.0]),
+    ))  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, channels), np.uint8)
+    restorer = Restorer(model)
+    (given,) = restorer.energy(image)
+    (tensor,) = restorer.energy(torch.from_numpy(image).permute(2, 0, 1))
+    assert given.image.shape == (channels, 32, 32) and tensor.energy == pytest.approx(given.energy)
+    (result,) = restorer.restore(image, 'GaussianNoise')
+    assert result.images.shape == (2, channels, 32, 32) and result.pictures[0].shape == (32, 32)
+
+
+def test_a_result_holds_its_own_memory(restorer, pictures):
+    for result in (next(iter(restorer.features(pictures))).features, next(iter(restorer.restore(pictures))).images):
+        assert result.untyped_storage().nbytes() == result.nbytes
+
+
 def test_results_come_before_all_images_are_read():
     taken = []
     items = (taken.append(i) or Item(str(i), i) for i in range(10**6))

@@ -10,11 +10,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 from tiny import FOLDER_CONFIG
+from torch.utils.data import ConcatDataset
 
 import mmebm
 from mmebm.apis import Restorer
 from mmebm.checkpoint import read_checkpoint
-from mmebm.datasets import ConcatDataset, ImageFolder, Shapes
+from mmebm.datasets import ImageFolder, Shapes
 from mmebm.interchange import export
 from mmebm.launch.preparation import prepare_training
 from mmebm.provenance import describe_data
