@@ -67,6 +67,11 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-import': 'mmebm.commands.import_weights:main',
         'mmebm-import-dalle': 'mmebm.commands.import_dalle:main',
         'mmebm-replay': 'mmebm.commands.replay:main',
+        'mmebm-pretrain': 'mmebm.commands.pretrain:main',
+        'mmebm-restore': 'mmebm.commands.restore:main',
+        'mmebm-energy': 'mmebm.commands.energy:main',
+        'mmebm-embed': 'mmebm.commands.embed:main',
+        'mmebm-browse-corruptions': 'mmebm.commands.browse_corruptions:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):

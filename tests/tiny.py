@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -92,3 +93,28 @@ def tiny_cim(task='revdet', tokenizer=None, generator=None, head=None, **options
         )
         | options
     )
+
+
+def save_ebm(path, step_size=0.1):
+    """Save an ``EBMAlgorithm`` on images of 32 pixels as mmengine does, with its config; returns both."""
+    pipeline = [
+        dict(type='LoadImageFromFile', _scope_='mmebm'),
+        dict(type='ResizeEdge', scale=32, edge='short'),
+        dict(type='CenterCrop', crop_size=32),
+        dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.PatchMask', ratio=0.5, patch_size=4, seed=0)),
+        dict(type='PackInputs'),
+    ]
+    model = dict(
+        type='mmebm.EBMAlgorithm',
+        backbone=tiny_vit(img_size=32),
+        head=dict(type='mmebm.EnergyHead', in_channels=16),
+        step_size=step_size,
+        data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True),
+    )
+    dataset = dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)
+    config = Config(dict(model=model, test_dataloader=dict(dataset=dataset)))
+    torch.manual_seed(0)
+    built = MODELS.build(model)
+    built.init_weights()
+    torch.save(dict(state_dict=built.state_dict(), meta=dict(cfg=config.pretty_text, mmebm=dict(images=5))), path)
+    return built, config

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mmebm.config_files import find_config
 from mmebm.experiments.demo_runner import frozen_accuracies, make_runner
+from mmebm.launch.preparation import add_hook
 from mmebm.model_building import type_name
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
@@ -40,6 +41,7 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     start = time.time()
     cfg = Config.fromfile(find_config(config))
     check_config(cfg, config)
+    add_hook(cfg, 'ProvenanceHook')
     announce(cfg)
     runner = make_runner(cfg, work_dir, seed)
     runner.train()

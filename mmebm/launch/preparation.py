@@ -45,6 +45,7 @@ def prepare_training(cfg: Config) -> None:
     make_checkpoints_atomic(cfg)
     if type_name((cfg.get('default_hooks') or {}).get('checkpoint') or {}) == 'AtomicCheckpointHook':
         add_hook(cfg, 'PreemptionHook')
+    add_hook(cfg, 'ProvenanceHook')
     if is_resumed:
         check_readable(cfg.load_from)
         if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself

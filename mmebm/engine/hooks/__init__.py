@@ -15,6 +15,7 @@ from mmebm.engine.hooks.not_learning_hook import NotLearningHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.preemption_hook import PreemptionHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
+from mmebm.engine.hooks.provenance_hook import ProvenanceHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
 from mmebm.engine.hooks.resume_hook import ResumeHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
@@ -35,6 +36,7 @@ __all__ = [
     'PatchWhiteningHook',
     'PreemptionHook',
     'ProgressHook',
+    'ProvenanceHook',
     'RestorationVisualizationHook',
     'ResumeHook',
     'ShardedOptimizerHook',

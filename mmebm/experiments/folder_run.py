@@ -1,0 +1,276 @@
+"""From a folder of images to a pretrained backbone in one call: the config for the machine, training, probe, export."""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from mmebm.config_files import find_config
+from mmebm.datasets import ImageFolder
+from mmebm.datasets.listing import Listing, class_names, list_images
+from mmebm.error_text import counted
+from mmebm.interchange import UnsupportedError, export
+from mmebm.launch.options import merge_options
+from mmebm.launch.scripts import train
+from mmebm.launch.start import find_latest
+from mmebm.model_building import type_name
+from mmebm.planning.config_facts import autocast_type, image_size, learning_rate, total_batch
+from mmebm.planning.memory import Memory, available_memory, memory_of
+from mmebm.planning.step_cost import step_cost
+
+# The configs that a backbone is pretrained by.
+BACKBONES = {
+    'vit-tiny': 'ebm_vit-t_folder',
+    'vit-small': 'ebm_vit-s_in1k',
+    'vit-base': 'ebm_vit-b_in1k',
+    'vit-large': 'ebm_vit-l_in1k',
+    'swin-base': 'ebm_swin-b_in1k',
+    'convnext-tiny': 'ebm_convnext-t_in1k',
+    'resnet50': 'ebm_resnet50_in1k',
+}
+
+# Of a batch; and how many batches an epoch has at least, as far as the smallest batch allows.
+SMALLEST, LARGEST, STEPS = 8, 256, 8
+
+# Labelled images of a probe, evenly spaced; of five, one is a query.
+MOST_PROBED, QUERY_EVERY = 10_000, 5
+
+# Training images from which compiling pays, which takes minutes.
+COMPILE_FROM = 1_000_000
+
+LR = 'optim_wrapper.optimizer.lr'
+
+# Of both shipped pipelines: to what an image's short edge is resized before the crop for a test.
+EDGE = 256 / 224
+
+
+@dataclass(frozen=True)
+class FolderRun:
+    """What is asked for.
+
+    Attributes:
+        folder: Of images; with ``train/`` and ``val/`` or ``test/``, the first is trained on.
+        out: A new folder for all that the run leaves.
+        backbone: One of ``BACKBONES``.
+        epochs: Of the training.
+        image_size: Height and width in pixels; None: as the config says.
+        seed: Of initial weights, order of the images and corruptions.
+        to: A target of ``mmebm-export``; None: timm if it is installed, else mmpretrain.
+        options: Of the config, by dotted key; they win.
+    """
+
+    folder: Path
+    out: Path
+    backbone: str = 'vit-tiny'
+    epochs: int = 100
+    image_size: int | None = None
+    seed: int = 0
+    to: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config_file(self) -> Path:
+        """The config that is used."""
+        return self.out / 'pretrain.py'
+
+    def prepare(self) -> Config:
+        """Choose, write the config, and say what was chosen.
+
+        Raises:
+            FileExistsError: ``out`` holds something.
+            FileNotFoundError: There are no images.
+            ValueError: The options do not fit the backbone, or no batch fits the memory.
+        """
+        listing = self.check()
+        cfg = self.make_config(listing)
+        self.out.mkdir(parents=True, exist_ok=True)
+        probe = self.probe(listing)
+        if probe:
+            cfg.custom_hooks = [*cfg.custom_hooks, probe_hook(cfg, probe, max(1, self.epochs // 10))]
+        cfg.dump(self.config_file)
+        height, width = image_size(cfg)
+        probed = 'kNN and a linear probe of the classes, which are the subfolders' if probe else 'no classes to probe'
+        print(
+            f'{counted(len(listing.images), "image")} of {self.train_folder}, {self.backbone} at {height} x {width} '
+            f'pixels, {counted(self.epochs, "epoch")}, batches of {cfg.train_dataloader.batch_size}, learning rate '
+            f'{cfg.optim_wrapper.optimizer.lr:.3g}; {probed}.\nConfig: {self.config_file}',
+            flush=True,
+        )
+        return cfg
+
+    def run(self) -> None:
+        """Train by the config that ``prepare`` has left, probe, export, and say where everything is."""
+        train([str(self.config_file), '--work-dir', str(self.out)])
+        checkpoint = find_latest(self.out, {})
+        if checkpoint is None:
+            raise FileNotFoundError(f'{self.out}: the training left no checkpoint')
+        print(f'Checkpoint: {checkpoint}')
+        self.export(checkpoint)
+
+    def check(self) -> Listing:
+        """The training images; raises as ``prepare`` does."""
+        if self.out.exists() and any(self.out.iterdir() if self.out.is_dir() else [self.out]):
+            raise FileExistsError(
+                f'--out {self.out} holds something. Name a new folder; or, to go on with an interrupted run there: '
+                f'tools/train.py {self.config_file} --work-dir {self.out} --resume'
+            )
+        if self.epochs < 1:
+            raise ValueError(f'--epochs must be at least 1, not {self.epochs}')
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f'"{self.folder}" is no folder')
+        ImageFolder(str(self.train_folder))  # says what it finds, and raises if that is nothing
+        listing = list_images(str(self.train_folder))
+        if len(listing.images) < SMALLEST:
+            raise ValueError(
+                f'{self.train_folder}: {counted(len(listing.images), "image")}; at least {SMALLEST} are needed'
+            )
+        return listing
+
+    @property
+    def train_folder(self) -> Path:
+        """What is trained on."""
+        return self.folder / 'train' if self.test_folder else self.folder
+
+    @property
+    def test_folder(self) -> Path | None:
+        """Images beside ``train/``; None if the folder has no such parts."""
+        parts = [self.folder / name for name in ('val', 'test')]
+        return next((part for part in parts if (self.folder / 'train').is_dir() and part.is_dir()), None)
+
+    def make_config(self, listing: Listing) -> Config:
+        """The config for these images and this machine."""
+        cfg = Config.fromfile(find_config(BACKBONES[self.backbone]))
+        on_gpu = torch.cuda.is_available()
+        images = len(listing.images)
+        compiles = on_gpu and images * self.epochs >= COMPILE_FROM and shutil.which('c++') is not None
+        if self.image_size is not None:
+            resize(cfg, self.image_size)
+        cfg.model.training_step.compile = compiles
+        cfg.train_dataloader.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1))
+        cfg.train_dataloader.batch_size = min(LARGEST, max(SMALLEST, power_of_two(images / STEPS)))
+        cfg.optim_wrapper.accumulative_counts = 1
+        cfg.randomness = dict(seed=self.seed)
+        folders = dict(data_root=str(self.train_folder), test_data_root=str(self.test_folder or self.folder))
+        merge_options(cfg, {**folders, 'train_cfg.max_epochs': self.epochs, **self.options})
+        fit_batch(cfg, on_gpu)
+        if LR not in self.options:
+            cfg.optim_wrapper.optimizer.lr = learning_rate(cfg, 1)
+        cfg.auto_scale_lr.base_batch_size = total_batch(cfg, 1)  # for which the rate is now
+        return cfg
+
+    def probe(self, listing: Listing) -> dict[str, dict] | None:
+        """Data sets of labelled images, bank and queries, with their lists in ``out``; None if there are no classes."""
+        classes = class_names(self.train_folder)
+        bank = labelled(listing.images, classes)
+        if len(classes) < 2 or len({label for _, label in bank}) < 2:
+            return None
+        step = -(-len(bank) // MOST_PROBED)
+        bank, queries, root = bank[::step], bank[::step][::QUERY_EVERY], self.train_folder
+        if self.test_folder and class_names(self.test_folder) == classes:
+            root = self.test_folder
+            queries = labelled(list_images(str(root)).images, classes)
+            queries = queries[:: -(-len(queries) // MOST_PROBED) or 1]
+        else:
+            bank = [one for i, one in enumerate(bank) if i % QUERY_EVERY]
+        if len(bank) < 20 or not queries or len({label for _, label in bank}) < 2:  # neighbours
+            return None
+        parts = dict(bank=(self.train_folder, bank), queries=(root, queries))
+        found = {}
+        for name, (folder, rows) in parts.items():
+            file = self.out / f'probe_{name}.txt'
+            file.write_text(''.join(f'{path} {label}\n' for path, label in rows), errors='surrogateescape')
+            found[name] = dict(
+                type='mmebm.ImageFolder', data_root=str(folder), ann_file=str(file.resolve()), with_label=True,
+                metainfo=dict(classes=classes),
+            )  # fmt: skip
+        return found
+
+    def export(self, checkpoint: Path) -> None:
+        """Take the backbone to another library."""
+        logger = MMLogger.get_current_instance()
+        logger.setLevel('WARNING')  # each weight that is loaded is an INFO
+        to = self.to or ('timm' if importlib.util.find_spec('timm') else 'mmpretrain')
+        for target in dict.fromkeys((to, 'mmpretrain')):
+            out = self.out / f'backbone_{target}'
+            try:
+                result = export(checkpoint, target, out)
+            except UnsupportedError as error:
+                print(f'Not exported to {target}: {error}')
+                continue
+            print(f'Backbone for {target}: {out} (features differ by {result.difference:.1e} at most)')
+            return
+
+
+def labelled(images: list[str], classes: list[str]) -> list[tuple[str, int]]:
+    """The images in folders of classes, and the numbers of these."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    return [(path, numbers[path.partition('/')[0]]) for path in images if '/' in path]
+
+
+def probe_hook(cfg: Config, datasets: dict[str, dict], interval: int) -> dict:
+    """Config of a hook that classifies by frozen features."""
+    steps = [step for step in cfg.test_dataloader.dataset.pipeline if type_name(step) != 'CorruptedPair']
+    loader = dict(
+        batch_size=min(64, cfg.train_dataloader.batch_size), num_workers=cfg.train_dataloader.num_workers,
+        persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )  # fmt: skip
+    loaders = {name: dict(loader, dataset=dict(dataset, pipeline=steps)) for name, dataset in datasets.items()}
+    return dict(type='mmebm.FrozenFeatureHook', **loaders, interval=interval)
+
+
+def resize(cfg: Config, size: int) -> None:
+    """Let a config train and test on images of a size.
+
+    Raises:
+        ValueError: It is no multiple of the patches of backbone or corruption.
+    """
+    for section in ('train_dataloader', 'test_dataloader'):
+        for step in cfg[section].dataset.pipeline:
+            name = type_name(step)
+            if name == 'RandomResizedCrop':
+                step['scale'] = size
+            elif name == 'ResizeEdge':
+                step['scale'] = round(size * EDGE)
+            elif name == 'CenterCrop':
+                step['crop_size'] = size
+            elif name == 'CorruptedPair' and size % step['corruption']['patch_size']:
+                raise ValueError(
+                    f'--image-size {size} is no multiple of {step["corruption"]["patch_size"]}, the patches'
+                )
+    if 'img_size' in cfg.model.backbone:
+        cfg.model.backbone.img_size = size
+
+
+def fit_batch(cfg: Config, on_gpu: bool) -> None:
+    """Halve the batch until a step fits the memory.
+
+    Raises:
+        ValueError: The smallest does not.
+    """
+    available = torch.cuda.mem_get_info()[1] if on_gpu else available_memory('cpu')
+    while not memory_on(cfg, on_gpu, available).fits:
+        if cfg.train_dataloader.batch_size <= SMALLEST:
+            raise ValueError(
+                f'not even batches of {SMALLEST} fit this machine: choose a smaller backbone or --image-size'
+            )
+        cfg.train_dataloader.batch_size //= 2
+
+
+def memory_on(cfg: Config, on_gpu: bool, available: int) -> Memory:
+    """Peak memory of a config on one device, as ``mmebm-plan`` predicts it."""
+    logger = MMLogger.get_current_instance()
+    logger.setLevel('WARNING')  # mmengine logs each parameter's weight decay
+    dtype = autocast_type(cfg) if on_gpu else torch.float32
+    return memory_of(cfg, step_cost(cfg, image_size(cfg), dtype, on_gpu), 1, 1.0, available)
+
+
+def power_of_two(number: float) -> int:
+    """The largest power of two that is at most a number."""
+    return 1 << max(0, int(number).bit_length() - 1)
