@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     'torchmetrics>=1.4,<2',
     'matplotlib>=3.8,<4',
     'rich>=13',
+    'jinja2>=3,<4',
     'packaging',
 ]
 EXTRAS_REQUIRE = {
@@ -39,7 +40,7 @@ EXTRAS_REQUIRE = {
     # Without ranges, since they would bind at import.
     'dev': [
         *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
-        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime'),
+        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'tensorboard'),
     ],
 }
 
@@ -84,7 +85,7 @@ setup(
     keywords='self-supervised learning, energy-based models, computer vision, OpenMMLab, MMPretrain',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmebm', 'mmebm.*']),
-    package_data={'mmebm': ['py.typed']},
+    package_data={'mmebm': ['py.typed'], 'mmebm.report': ['page.*']},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
@@ -98,6 +99,7 @@ setup(
             'mmebm-compare = mmebm.commands.compare:main',
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
+            'mmebm-report = mmebm.commands.report:main',
         ],
     },
     cmdclass={'build_py': BuildPy},
