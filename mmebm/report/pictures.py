@@ -13,7 +13,7 @@ from mmebm.report.run import Run
 from mmebm.visualization.restoration_sheet import take_apart
 
 MAX_SIDE = 160  # pixels
-MAX_PICTURES = 900  # of a report; some 5 kB each at the largest size
+MAX_PICTURES = 600  # of a report; photographs of the largest size take some 9 kB each, as text
 FIXED = ('clean', 'corrupted', 'masked', 'replaced_map')  # the same at every step, so kept once
 
 
@@ -29,12 +29,11 @@ def galleries(runs: Sequence[Run]) -> list[dict[str, Any]]:
         names = dict.fromkeys(name for entry in entries for name in entry['corruptions'])
         for name in names:
             of_name = [entry for entry in entries if name in entry['corruptions']]
-            pairs = [(entry, sheet(entry['folder'], entry['corruptions'][name])) for entry in of_name]
-            pairs = [(entry, rows) for entry, rows in pairs if rows]
-            if pairs:
-                steps, unit = [entry['step'] for entry, _ in pairs], pairs[0][0]['unit']
-                images = _over_time([rows for _, rows in pairs])
-                source = pairs[-1][0].get('source', '')
+            sheets = [sheet(entry['folder'], entry['corruptions'][name]) for entry in of_name]
+            shown_at = [(entry, rows) for entry, rows in zip(of_name, sheets, strict=True) if rows]
+            if shown_at:
+                steps, images = [entry['step'] for entry, _ in shown_at], _over_time([rows for _, rows in shown_at])
+                unit, source = (shown_at[-1][0].get(key, '') for key in ('unit', 'source'))
                 shown.append(dict(run=run.name, corruption=name, unit=unit, steps=steps, images=images, source=source))
     return shown
 
@@ -56,15 +55,14 @@ def spread(entries: Sequence[Any], number: int) -> list[Any]:
     return [entries[index] for index in np.linspace(0, len(entries) - 1, number).round().astype(int)]
 
 
-def sheet(folder: Path, group: dict[str, Any]) -> list[dict[str, str]]:
-    """The pictures of a sheet as data URIs, by image and name; none if the file is not there or is broken."""
+def sheet(folder: Path, group: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """The pictures of a sheet, by image and name; none if the file is not there or is broken."""
     try:
         with Image.open(folder / group['picture']) as picture:
             pixels = np.asarray(picture.convert('RGB'))
     except OSError:
         return []
-    rows = take_apart(pixels, group['rows'], group['columns'])
-    return [{name: data_uri(tile) for name, tile in row.items()} for row in rows]
+    return take_apart(pixels, group['rows'], group['columns'])
 
 
 def data_uri(pixels: np.ndarray) -> str:
@@ -75,14 +73,20 @@ def data_uri(pixels: np.ndarray) -> str:
     if max(picture.size) <= 64:  # a few pixels, which compression would blur
         picture.save(buffer, 'WEBP', lossless=True)
     else:
-        picture.save(buffer, 'WEBP', quality=85)
+        picture.save(buffer, 'WEBP', quality=80)
     return f'data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
 
-def _over_time(sheets: Sequence[list[dict[str, str]]]) -> list[dict[str, list[str]]]:
+def _over_time(sheets: Sequence[list[dict[str, np.ndarray]]]) -> list[dict[str, list[str]]]:
     columns = dict.fromkeys(name for rows in sheets for row in rows for name in row)
     images = []
     for index in range(min(map(len, sheets))):
-        over_time = {name: [rows[index].get(name, '') for rows in sheets] for name in columns}
-        images.append({name: uris[-1:] if name in FIXED else uris for name, uris in over_time.items()})
+        rows = [sheet[index] for sheet in sheets]
+        shown = {name: [row for row in rows if name in row] for name in columns}
+        images.append(
+            {
+                name: [data_uri(row[name]) for row in (having[-1:] if name in FIXED else having)]
+                for name, having in shown.items()
+            }
+        )
     return images

@@ -26,10 +26,11 @@ def base_of(run: Run) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
     if run.cfg is None:
         return None
     new = run.cfg.to_dict()
-    kind = type_name(new.get('model') or {})
-    bases = [path for path in _shipped() if type_name(_read(path).get('model') or {}) == kind]
-    named = [path for path in bases if (run.folder / path.name).is_file()]  # mmengine copies the config there
-    found = [(path, _differences(_read(path), new)) for path in named or bases]
+    bases = [path for path in _shipped() if (run.folder / path.name).is_file()]  # mmengine copies the config there
+    if not bases:
+        kind = type_name(new.get('model') or {})
+        bases = [path for path in _shipped() if type_name(_read(path).get('model') or {}) == kind]
+    found = [(path, _differences(_read(path), new)) for path in bases]
     if not found:
         return None
     path, changed = min(found, key=lambda item: len(item[1]))
