@@ -37,10 +37,12 @@ EXTRAS_REQUIRE = {
     'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # without mmcv's compiled ops: see README, "Install"
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
+    'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [
         *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
         *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'tensorboard'),
+        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow'),
     ],
 }
 
@@ -100,6 +102,11 @@ setup(
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
             'mmebm-report = mmebm.commands.report:main',
+            'mmebm-pretrain = mmebm.commands.pretrain:main',
+            'mmebm-restore = mmebm.commands.restore:main',
+            'mmebm-energy = mmebm.commands.energy:main',
+            'mmebm-embed = mmebm.commands.embed:main',
+            'mmebm-browse-corruptions = mmebm.commands.browse_corruptions:main',
         ],
     },
     cmdclass={'build_py': BuildPy},

@@ -41,14 +41,19 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
         TypeError: The model has no ``extract_feat``, or it returns no features of a known shape.
     """
     model = unwrapped(model)
-    features = _extract_feat(model, images)
+    features = extract_feat(model, images)
     if isinstance(features, Sequence):
         features = features[-1]
     stage = features if isinstance(features, Sequence) else [features]
-    # Only an energy head tells the width of features, and so maps (N, H, W, D), such as those of timm's Swin.
     head = getattr(model, 'head', None)
     widths = head.in_channels[-len(stage) :] if isinstance(head, EnergyHead) else [None] * len(stage)
     return torch.cat([_pooled(model, part, width) for part, width in zip(stage, widths, strict=True)], dim=1)
+
+
+def width_of(model: nn.Module) -> int | None:
+    """Width D of the last features; only an energy head tells it, and so maps (N, H, W, D), such as timm's Swin's."""
+    head = getattr(model, 'head', None)
+    return head.in_channels[-1] if isinstance(head, EnergyHead) else None
 
 
 def _pooled(model: nn.Module, features: Tensor, width: int | None) -> Tensor:
@@ -64,19 +69,19 @@ def _pooled(model: nn.Module, features: Tensor, width: int | None) -> Tensor:
             'expected floating point (N, D), (N, L, D) or (N, D, H, W)'
         )
     if features.dim() == 3:
-        features = features[:, _num_extra_tokens(model.backbone) :].mean(dim=1)
+        features = features[:, num_extra_tokens(model.backbone) :].mean(dim=1)
     elif features.dim() == 4:
         features = as_tokens(features, width or features.shape[1]).mean(dim=1)
     return features.float()
 
 
-def _num_extra_tokens(backbone: nn.Module) -> int:
+def num_extra_tokens(backbone: nn.Module) -> int:
     """Number of tokens before those of the patches, 0 if the backbone does not report it."""
     timm_model = getattr(backbone, 'timm_model', None)
     return getattr(backbone, 'num_extra_tokens', getattr(timm_model, 'num_prefix_tokens', 0))
 
 
-def _extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]:
+def extract_feat(model: nn.Module, images: Tensor) -> Tensor | Sequence[Tensor]:
     """``model.extract_feat`` without masking: MMPretrain's models pass ``mask=None`` themselves, except for two."""
     if not hasattr(model, 'extract_feat'):
         raise TypeError(f'{type(model).__name__} has no extract_feat(images): frozen features are read through it')

@@ -17,6 +17,7 @@ from rich.table import Table
 
 import mmebm.upstream.quiet_imports  # noqa: F401  (before the runner imports mmpretrain's data sets)
 from mmebm.config_files import find_config
+from mmebm.launch.preparation import add_hook
 from mmebm.launch.terminal import concise_terminal
 from mmebm.model_building import type_name
 from mmebm.report import write_report
@@ -64,6 +65,7 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     check_config(cfg, config)
     cfg.work_dir = str(work_dir)
     cfg.randomness.seed = seed
+    add_hook(cfg, 'ProvenanceHook')
     announce(cfg)
     with concise_terminal():
         runner = DemoRunner.from_cfg(cfg)

@@ -5,15 +5,12 @@ import json
 import math
 import os
 import statistics
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from mmebm.config_files import PACKAGE
-
-REPOSITORY = PACKAGE.parent
+from mmebm.provenance import commit
 
 
 def hardware(device: str = 'cpu') -> str:
@@ -26,16 +23,8 @@ def hardware(device: str = 'cpu') -> str:
 
 
 def stamp() -> dict[str, str]:
-    """Commit and date.
-
-    A ``+`` behind the commit says that the working tree differed from it; it is ``unknown`` where mmebm is installed
-    and not a checkout.
-    """
-    commit = ''
-    if (REPOSITORY / '.git').exists():  # else git would find a repository further up
-        changed = _git('status', '--porcelain', '--untracked-files=no', '--', 'mmebm', 'configs', 'benchmarks/*.py')
-        commit = _git('rev-parse', '--short', 'HEAD') + ('+' if changed else '')
-    return dict(commit=commit or 'unknown', date=datetime.date.today().isoformat())
+    """Commit, as ``mmebm.provenance`` tells it, and date."""
+    return dict(commit=commit(), date=datetime.date.today().isoformat())
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -71,8 +60,3 @@ def mean_and_std_text(values: Sequence[float]) -> str:
 def mean_text(values: Sequence[float], spec: str) -> str:
     """The mean in a format, or a dash for none."""
     return format(statistics.mean(values), spec) if values else '-'
-
-
-def _git(*command: str) -> str:
-    done = subprocess.run(['git', '-C', str(REPOSITORY), *command], capture_output=True, text=True)
-    return done.stdout.strip()

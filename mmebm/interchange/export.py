@@ -1,5 +1,6 @@
 """Exports a backbone, and verifies that the exported model computes the same features."""
 
+import json
 import math
 import shutil
 import tempfile
@@ -48,6 +49,9 @@ NATIVE: dict[tuple[str, str], Target] = {
 TOLERANCE = 1e-4
 
 NUM_IMAGES = 2
+
+# Beside the exported weights: what they were trained on and by, where the checkpoint says it.
+PROVENANCE = 'provenance.json'
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ def export(
                 f'{source.image_size[1]} pixels): {to} computes different features here, and nothing was written'
             )
         shutil.rmtree(folder / '__pycache__', ignore_errors=True)
+        if source.provenance:
+            (folder / PROVENANCE).write_text(json.dumps(source.provenance, indent=2) + '\n')
         for file in folder.glob('*.py'):  # which may contain the folder's path
             file.write_text(file.read_text().replace(str(folder), str(out)))
         copy_contents(folder, out)

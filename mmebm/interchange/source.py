@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
 from mmebm.interchange.specs import READERS, UnsupportedError, kind_of
 from mmebm.model_building import build, complete_model_config
+from mmebm.provenance import KEY
 
 # The scopes of the backbones that are built from the config stored in a checkpoint.
 KNOWN = {
@@ -62,6 +63,7 @@ class Source:
         std: Likewise, the standard deviation.
         left_out: Weights of other outputs, which the last features do not depend on.
         to_rgb: Whether the data preprocessor converted images from BGR to RGB.
+        provenance: What the checkpoint says of its training (``ProvenanceHook``), if it does.
         is_reversed: Whether ``resized``, ``mean`` and ``std`` have the channels in reverse order of training.
     """
 
@@ -75,6 +77,7 @@ class Source:
     left_out: dict[str, Tensor]
     to_rgb: bool
     is_reversed: bool = False
+    provenance: Mapping[str, Any] | None = None
 
     @property
     def spec(self) -> Any:
@@ -146,6 +149,7 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
         std=_floats(preprocessor.get('std')),
         left_out=left_out,
         to_rgb=bool(preprocessor.get('to_rgb') or preprocessor.get('bgr_to_rgb')),
+        provenance=checkpoint.meta.get(KEY),
     )
 
 

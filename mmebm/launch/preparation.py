@@ -40,6 +40,7 @@ def prepare_training(cfg: Config) -> None:
     check_save_best(cfg)
     # In every training, also of configs of mmpretrain, mmseg and mmdet.
     add_hook(cfg, 'BatchOfOneHook')
+    add_hook(cfg, 'ProvenanceHook')
     if is_resumed:
         check_readable(cfg.load_from)
         if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself

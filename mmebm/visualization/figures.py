@@ -14,21 +14,24 @@ from mmebm.pixels import PEAK
 ROWS = ('clean', 'corrupted', 'restored')
 
 
-def plot_restorations(samples: Mapping[str, Sequence[DataSample]], path: str | Path) -> None:
-    """Draw clean, corrupted and restored images, three rows per corruption.
+def plot_restorations(
+    samples: Mapping[str, Sequence[DataSample]], path: str | Path, rows: Sequence[str] = ROWS
+) -> None:
+    """Draw clean, corrupted and restored images, a row of each per corruption.
 
     Args:
         samples: Data samples of ``EBMAlgorithm.predict`` by corruption, the same number for each; images with three
             channels are RGB, in pixel units.
         path: The file to write; its suffix sets the format.
+        rows: Which of them, from top to bottom.
     """
     columns = max(len(group) for group in samples.values())
-    figure = Figure(figsize=(1.2 * columns + 1, 3.8 * len(samples)), layout='constrained')
+    figure = Figure(figsize=(1.2 * columns + 1, (1.2 * len(rows) + 0.2) * len(samples)), layout='constrained')
     groups = np.atleast_1d(figure.subfigures(len(samples), 1))
     for group, (name, members) in zip(groups, samples.items(), strict=True):
         group.suptitle(name)
-        axes = group.subplots(len(ROWS), columns, squeeze=False)
-        for row, images in enumerate(ROWS):
+        axes = group.subplots(len(rows), columns, squeeze=False)
+        for row, images in enumerate(rows):
             axes[row, 0].set_ylabel(images)
             for axis, sample in zip(axes[row], members, strict=False):
                 axis.imshow(to_picture(sample.get(images)), cmap='gray', vmin=0, vmax=PEAK)

@@ -99,7 +99,7 @@ def test_every_training_gets_the_hook_once(tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmebm.Shapes', size=2, image_size=8))))
     for _ in range(2):
         prepare_training(cfg)
-    assert cfg.custom_hooks == [dict(type='mmebm.BatchOfOneHook')]
+    assert cfg.custom_hooks == [dict(type='mmebm.BatchOfOneHook'), dict(type='mmebm.ProvenanceHook')]
 
 
 def test_a_network_of_small_images_is_named_before_its_gradients_are_checked():

@@ -12,6 +12,7 @@ from mmebm.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmebm.engine.hooks.not_learning_hook import NotLearningHook
 from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
+from mmebm.engine.hooks.provenance_hook import ProvenanceHook
 from mmebm.engine.hooks.restoration_progress_hook import RestorationProgressHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
 from mmebm.engine.hooks.resume_hook import ResumeHook
@@ -31,6 +32,7 @@ __all__ = [
     'PatchWhiteningHook',
     'ProgressHook',
     'RestorationProgressHook',
+    'ProvenanceHook',
     'RestorationVisualizationHook',
     'ResumeHook',
     'ShardedOptimizerHook',
