@@ -37,12 +37,12 @@ EXTRAS_REQUIRE = {
     'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # without mmcv's compiled ops: see README, "Install"
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
+    'app': ['gradio>=5.40,<7'],
     'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [
         *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
-        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'tensorboard'),
-        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow'),
+        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow', 'tensorboard', 'gradio'),
     ],
 }
 
@@ -101,6 +101,7 @@ setup(
             'mmebm-compare = mmebm.commands.compare:main',
             'mmebm-export = mmebm.commands.export:main',
             'mmebm-import = mmebm.commands.import_weights:main',
+            'mmebm-app = mmebm.commands.app:main',
             'mmebm-report = mmebm.commands.report:main',
             'mmebm-pretrain = mmebm.commands.pretrain:main',
             'mmebm-restore = mmebm.commands.restore:main',
