@@ -37,7 +37,7 @@ EXTRAS_REQUIRE = {
     'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # without mmcv's compiled ops: see README, "Install"
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
-    'app': ['gradio>=5.40,<7'],
+    'app': ['gradio>=6.17,<7'],
     'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [

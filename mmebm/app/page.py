@@ -21,6 +21,7 @@ except ImportError as error:
 MAX_UPLOAD = '20 MB'
 FONTS = dict(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # the default ones come from another server
 MAX_STEPS = 30
+PICTURE = dict(interactive=False, buttons=['fullscreen', 'download'])  # not the one that shares it elsewhere
 LACKS = 'This method corrupts images itself, restores them in one step, and has no energy of whole images.'
 
 
@@ -64,7 +65,7 @@ def make_page(explorer: Explorer, examples: list, title: str) -> Any:
                 upload = gr.UploadButton(f'Upload an image (at most {MAX_UPLOAD})', type='filepath', elem_id='upload')
                 gallery = gr.Gallery(
                     [_thumbnail(file) for file in files], visible=bool(files), label='Pick an image', columns=4,
-                    height=220, allow_preview=False, interactive=False, elem_id='examples',
+                    height=220, allow_preview=False, buttons=[], interactive=False, elem_id='examples',
                 )  # fmt: skip
                 corruption = gr.Dropdown(
                     explorer.corruptions, value=explorer.corruptions[0], label='Corruption', interactive=is_free
@@ -80,8 +81,8 @@ def make_page(explorer: Explorer, examples: list, title: str) -> Any:
             with gr.Column(scale=2):
                 said = gr.Markdown(elem_id='said')
                 with gr.Row():
-                    clean = gr.Image(label='Before the corruption', interactive=False, elem_id='clean')
-                    picture = gr.Image(label='On the way down', interactive=False, elem_id='picture')
+                    clean = gr.Image(label='Before the corruption', elem_id='clean', **PICTURE)
+                    picture = gr.Image(label='On the way down', elem_id='picture', **PICTURE)
                 step = gr.Slider(0, explorer.num_steps or 1, 0, step=1, label='Step', elem_id='step')
                 with gr.Row():
                     kind = gr.Radio(MAPS if is_free else MAPS[-1:], value=MAPS[0] if is_free else MAPS[-1], label='Map')
