@@ -38,6 +38,7 @@ EXTRAS_REQUIRE = {
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
     'app': ['gradio>=6.17,<7'],
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings>=0.29,<2', 'mkdocstrings-python>=1.16,<3'],
     'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [

@@ -1,6 +1,6 @@
 """Draws docs/images/corruptions.png: an image of the embedded data set under each corruption.
 
-    python mk/corruption_gallery.py
+python mk/corruption_gallery.py
 """
 
 from pathlib import Path

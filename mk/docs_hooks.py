@@ -51,7 +51,9 @@ def models() -> str:
     lines += ['| config | method | data | result |', '|---|---|---|---|']
     for entry in yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())['Models']:
         results = [
-            f'{name} {value}' for result in entry['Results'] or [] for name, value in (result.get('Metrics') or {}).items()
+            f'{name} {value}'
+            for result in entry['Results'] or []
+            for name, value in (result.get('Metrics') or {}).items()
         ]
         data = entry['Metadata'].get('Training Data', '-')
         lines.append(f'| `{entry["Config"]}` | {entry["In Collection"]} | {data} | {", ".join(results) or NOT_RUN} |')

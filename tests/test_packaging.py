@@ -70,6 +70,7 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-export': 'mmebm.commands.export:main',
         'mmebm-import': 'mmebm.commands.import_weights:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
+        'mmebm-app': 'mmebm.commands.app:main',
         'mmebm-report': 'mmebm.commands.report:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):
