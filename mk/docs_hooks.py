@@ -50,11 +50,8 @@ def models() -> str:
     lines = ['# Models', '', 'No weights are published. Each config trains the model of its row.', '']
     lines += ['| config | method | data | result |', '|---|---|---|---|']
     for entry in yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())['Models']:
-        results = [
-            f'{name} {value}'
-            for result in entry['Results'] or []
-            for name, value in (result.get('Metrics') or {}).items()
-        ]
+        metrics = [result.get('Metrics') or {} for result in entry['Results'] or []]
+        results = [f'{name} {value}' for values in metrics for name, value in values.items()]
         data = entry['Metadata'].get('Training Data', '-')
         lines.append(f'| `{entry["Config"]}` | {entry["In Collection"]} | {data} | {", ".join(results) or NOT_RUN} |')
     return '\n'.join(lines) + '\n'

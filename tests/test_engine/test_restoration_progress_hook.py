@@ -226,9 +226,15 @@ def test_without_held_out_images_those_of_training_are_said_to_be_shown(tmp_path
     assert source.startswith('the training images (test_dataloader names ') and 'missing' in source
 
 
-def test_without_any_images_the_hook_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r'neither val_dataloader nor test_dataloader .*dataset=dict\(\.\.\.\)'):
-        images_of(config(tmp_path, train='here'))
+def test_without_any_images_the_hook_warns_and_measures_nothing(tmp_path):
+    said = []
+    cfg = config(tmp_path, train='here')
+    assert images_of(cfg) is None
+    hook = RestorationProgressHook()
+    runner = SimpleNamespace(cfg=cfg, logger=SimpleNamespace(warning=said.append), train_dataloader=object(), epoch=0)
+    hook.before_train(runner)
+    hook.after_train_epoch(runner)
+    assert len(said) == 1 and 'measures nothing: neither val_dataloader nor test_dataloader' in said[0]
 
 
 @pytest.mark.parametrize('name', ['num_images', 'num_pictures', 'interval'])

@@ -31,6 +31,10 @@ from mmebm.visualization.restoration_sheet import compose, pictures_of
 
 RECORD = 'restorations.json'
 BATCH_SIZE = 16
+NO_IMAGES = (
+    'RestorationProgressHook measures nothing: neither val_dataloader nor test_dataloader has images that are here. Give '
+    'it a data set, as dataset=dict(...)'
+)
 METRICS = (RestorationMetric, EnergyMetric, TokenMetric)
 
 Group = list[tuple[DataSample, list[Tensor]]]  # predictions, each with the images between corrupted and restored
@@ -56,14 +60,14 @@ class RestorationProgressHook(Hook):
     Args:
         dataset: Config of the images, whose pipeline makes what the model's ``predict`` takes. None: that of
             ``val_dataloader``; without one, that of ``test_dataloader``; if its folder is not here, it reads the
-            training folder, and log and record say so.
+            training folder, and log and record say so. Without any, it warns and measures nothing.
         num_images: Number of images, spread evenly over the data set.
         num_pictures: Number of images per corruption that are drawn.
         interval: Epochs, or iterations, between two measurements; start and end are always measured.
         by_epoch: Whether ``interval`` counts epochs; otherwise iterations.
 
     Raises:
-        ValueError: A number is less than 1, or the config has no data set to take images from.
+        ValueError: A number is less than 1.
     """
 
     priority = 'LOW'  # behind FrozenFeatureHook, whose results the line of progress quotes
@@ -84,12 +88,17 @@ class RestorationProgressHook(Hook):
         self.num_pictures = num_pictures
         self.interval = interval
         self.by_epoch = by_epoch
+        self.images: Dataset | None = None  # of the first process
 
     def before_train(self, runner: Runner) -> None:
         """Chooses the images, says which curves to look at, and measures the initial weights."""
         if not is_main_process():
             return
-        config, self.source = (self.dataset, "the hook's data set") if self.dataset else images_of(runner.cfg)
+        found = (self.dataset, "the hook's data set") if self.dataset else images_of(runner.cfg)
+        if found is None:
+            runner.logger.warning(NO_IMAGES)
+            return
+        config, self.source = found
         with evaluating(runner.model):  # a data set may draw
             self.images = DATASETS.build(config)
         runner.logger.info(which_curve(runner, min(self.num_images, len(self.images)), self.source))
@@ -109,7 +118,7 @@ class RestorationProgressHook(Hook):
             self._measure_and_log(runner, step=runner.iter + 1)
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
-        if not is_main_process():
+        if self.images is None:
             return
         model = unwrapped(runner.model)
         with evaluating(model), runner.optim_wrapper.optim_context(model):
@@ -138,12 +147,8 @@ class RestorationProgressHook(Hook):
         return dict(picture=f'{picture}_{step}.png', rows=len(rows), columns=list(rows[0]))
 
 
-def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str]:
-    """The config of a data set of held-out images, and in words where they come from.
-
-    Raises:
-        ValueError: There is none.
-    """
+def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str] | None:
+    """The config of a data set of held-out images, and in words where they come from; None if there is none."""
     for section in ('val_dataloader', 'test_dataloader'):
         dataset = (cfg.get(section) or {}).get('dataset')
         if dataset is None:
@@ -154,10 +159,7 @@ def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str]:
         root = cfg['train_dataloader']['dataset'].get('data_root')
         if root and len(roots) == 1 and 'data_root' in dataset:
             return dict(dataset, data_root=root), f'the training images ({section} names {roots[0]}, which is not here)'
-    raise ValueError(
-        'RestorationProgressHook: neither val_dataloader nor test_dataloader has images that are here; give it a '
-        'data set, as dataset=dict(...), or leave it out of custom_hooks'
-    )
+    return None
 
 
 def restored_groups(model: nn.Module, images: Dataset, num_images: int) -> dict[str, Group]:
