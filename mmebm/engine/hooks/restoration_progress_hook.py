@@ -32,8 +32,8 @@ from mmebm.visualization.restoration_sheet import compose, pictures_of
 RECORD = 'restorations.json'
 BATCH_SIZE = 16
 NO_IMAGES = (
-    'RestorationProgressHook measures nothing: neither val_dataloader nor test_dataloader has images that are here. Give '
-    'it a data set, as dataset=dict(...)'
+    'RestorationProgressHook measures nothing: neither val_dataloader nor test_dataloader has images that are here. '
+    'Give it a data set, as dataset=dict(...)'
 )
 METRICS = (RestorationMetric, EnergyMetric, TokenMetric)
 
