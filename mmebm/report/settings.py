@@ -1,5 +1,6 @@
 """Configs side by side: what a run's differs from its base in, and what runs differ in among themselves."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,6 @@ from mmebm.report.run import Run
 
 # Other keys of a config file are variables, whose values stand where they are used.
 KEYS = RUNNER_KEYS - {'work_dir', 'experiment_name', 'launcher'}
-PRETRAINING = ('.', 'peers', 'continued')
 
 
 def base_of(run: Run) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
@@ -29,7 +29,7 @@ def base_of(run: Run) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
     bases = [path for path in _shipped() if (run.folder / path.name).is_file()]  # mmengine copies the config there
     if not bases:
         kind = type_name(new.get('model') or {})
-        bases = [path for path in _shipped() if type_name(_read(path).get('model') or {}) == kind]
+        bases = [path for path in sorted(config_folder().glob('*.py')) if _model_type(path) == kind]
     found = [(path, _differences(_read(path), new)) for path in bases]
     if not found:
         return None
@@ -62,7 +62,17 @@ def _value(config: Any, path: str) -> Any:
 
 @cache
 def _shipped() -> list[Path]:
-    return sorted(path for folder in PRETRAINING for path in config_folder().joinpath(folder).glob('*.py'))
+    return sorted(path for path in config_folder().rglob('*.py') if '_base_' not in path.parts)
+
+
+def _model_type(path: Path) -> str:
+    """The type of a config's model, from its text and its bases': to read all configs would take a minute."""
+    text = path.read_text(encoding='utf-8')
+    kind = re.search(r"^model = dict\(\s*(?:_delete_=True,\s*)?type='(?:\w+\.)?(\w+)'", text, re.MULTILINE)
+    if kind:
+        return kind[1]
+    base = re.search(r"^_base_ = '\./(.+)'", text, re.MULTILINE)
+    return _model_type(path.parent / base[1]) if base else ''
 
 
 @cache
