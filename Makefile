@@ -5,7 +5,7 @@ PYTHON ?= python3
 SETUP := setup.py pyproject.toml constraints.txt mk/setup_env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cim test test-fast bench evaluate lint
+.PHONY: help demo cim test test-fast bench evaluate lint docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ lint: .venv/.demo-ready ## check style and formatting
 .venv/.demo-ready: $(SETUP)
 	@PYTHON='$(PYTHON)' bash mk/setup_env.sh demo
 	@touch $@
+
+docs: .venv/.demo-ready ## build the documentation site in site/, without warnings
+	@.venv/bin/python -c 'import mkdocstrings, material' 2>/dev/null || \
+		.venv/bin/python -m pip install --quiet -e '.[docs]' -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build
 
 # What the tests need includes what the demo needs.
 .venv/.test-ready: $(SETUP)

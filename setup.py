@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     'torchmetrics>=1.4,<2',
     'matplotlib>=3.8,<4',
     'rich>=13',
+    'jinja2>=3,<4',
     'packaging',
 ]
 EXTRAS_REQUIRE = {
@@ -36,11 +37,13 @@ EXTRAS_REQUIRE = {
     'det': ['onedl-mmdetection>=3.5.1,<3.6'],  # without mmcv's compiled ops: see README, "Install"
     'timm': ['timm>=1.0,<2'],
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
+    'app': ['gradio>=6.17,<7'],
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings>=0.29,<2', 'mkdocstrings-python>=1.16,<3'],
     'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [
         *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
-        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow'),
+        *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow', 'tensorboard', 'gradio'),
     ],
 }
 
@@ -85,7 +88,7 @@ setup(
     keywords='self-supervised learning, energy-based models, computer vision, OpenMMLab, MMPretrain',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmebm', 'mmebm.*']),
-    package_data={'mmebm': ['py.typed']},
+    package_data={'mmebm': ['py.typed'], 'mmebm.report': ['page.*']},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
@@ -102,6 +105,8 @@ setup(
             'mmebm-import = mmebm.commands.import_weights:main',
             'mmebm-import-dalle = mmebm.commands.import_dalle:main',
             'mmebm-replay = mmebm.commands.replay:main',
+            'mmebm-app = mmebm.commands.app:main',
+            'mmebm-report = mmebm.commands.report:main',
             'mmebm-pretrain = mmebm.commands.pretrain:main',
             'mmebm-restore = mmebm.commands.restore:main',
             'mmebm-energy = mmebm.commands.energy:main',

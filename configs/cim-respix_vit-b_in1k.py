@@ -90,4 +90,5 @@ custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.ProgressHook'),
+    dict(type='mmebm.RestorationProgressHook', interval=10),
 ]

@@ -109,6 +109,7 @@ custom_hooks = [
     dict(type='mmebm.EpochSeedHook'),
     dict(type='mmebm.NonFiniteLossHook'),
     dict(type='mmebm.ProgressHook'),
+    dict(type='mmebm.RestorationProgressHook'),
     dict(
         type='mmebm.FrozenFeatureHook',
         bank=dict(**loader, dataset=dict(type='mmebm.Shapes', size=2000, split='train', pipeline=pipeline)),

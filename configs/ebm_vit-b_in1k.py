@@ -95,5 +95,6 @@ custom_hooks = [
     dict(type='mmebm.EnergyLogHook', interval=100),
     dict(type='mmebm.ProgressHook'),
     dict(type='mmebm.NotLearningHook'),
+    dict(type='mmebm.RestorationProgressHook', interval=10),
 ]
 log_processor = dict(type='mmebm.CorruptionLogProcessor')

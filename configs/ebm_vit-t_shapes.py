@@ -115,6 +115,7 @@ custom_hooks = [
     dict(type='mmebm.EnergyLogHook', interval=50),
     dict(type='mmebm.ProgressHook'),
     dict(type='mmebm.NotLearningHook'),
+    dict(type='mmebm.RestorationProgressHook'),
     dict(
         type='mmebm.FrozenFeatureHook',
         bank=dict(

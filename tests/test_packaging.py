@@ -44,6 +44,11 @@ def test_wheel_holds_every_module(wheel):
     assert modules - set(wheel.namelist()) == set()
 
 
+def test_wheel_holds_the_report_s_page(wheel):
+    parts = {'mmebm/report/page.html.j2', 'mmebm/report/page.css', 'mmebm/report/page.js'}
+    assert parts - set(wheel.namelist()) == set()
+
+
 def test_wheel_holds_what_mim_reads(wheel):
     wanted = {f'mmebm/.mim/{name}' for name in tracked('configs') | tracked('tools') | {'model-index.yml'}}
     assert 'mmebm/.mim/tools/train.py' in wanted
@@ -73,6 +78,8 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-embed': 'mmebm.commands.embed:main',
         'mmebm-browse-corruptions': 'mmebm.commands.browse_corruptions:main',
         'mmebm-demo': 'mmebm.commands.demo:main',
+        'mmebm-app': 'mmebm.commands.app:main',
+        'mmebm-report': 'mmebm.commands.report:main',
     }
     for module in (target.partition(':')[0] for target in entry_points['console_scripts'].values()):
         assert f'{module.replace(".", "/")}.py' in wheel.namelist()

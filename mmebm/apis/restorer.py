@@ -170,6 +170,22 @@ class Restorer:
         self._require('energy')
         return self._run(images, None, lambda batch: self._energies(batch, maps), progress)
 
+    def energy_of_results(self, images: Tensor) -> list[ImageEnergy]:
+        """Energies and maps of images that a call has returned, as those of a descent: neither resized nor cropped.
+
+        Args:
+            images: (N, C, H, W), in pixel units; three channels are RGB.
+
+        Raises:
+            TypeError: The model has no energy of whole images.
+        """
+        self._require('energy')
+        pixels = images.flip(1) if self._is_bgr and images.shape[1] == 3 else images
+        normalized = self.model.from_pixels(pixels.to(self.model.step_size.device))
+        names = [f'image {i}' for i in range(len(images))]
+        with torch.no_grad():
+            return list(self._energies(Batch(names, normalized, normalized), maps=True))
+
     def features(
         self, images: Any, layer: int | str | None = None, pooled: bool = True, progress: bool = True
     ) -> Iterator[ImageFeatures]:

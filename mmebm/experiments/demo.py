@@ -16,6 +16,7 @@ from mmebm.config_files import find_config
 from mmebm.experiments.demo_runner import frozen_accuracies, make_runner
 from mmebm.launch.preparation import add_hook
 from mmebm.model_building import type_name
+from mmebm.report import write_report
 from mmebm.visualization import plot_curves, plot_restorations
 from mmebm.visualization.figures import scalars
 
@@ -51,6 +52,7 @@ def run_demo(config: str, work_dir: Path, seed: int) -> None:
     plot_curves(runner.message_hub, work_dir / 'curves.png')
     summary = summarize(runner, metrics) | dict(wall_clock_s=round(time.time() - start, 1))
     (work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    write_report([work_dir], work_dir / 'report.html')
     print_summary(summary, work_dir)
 
 
@@ -129,8 +131,8 @@ def print_summary(summary: dict, work_dir: Path) -> None:
     console = Console()
     console.print(restored, frozen)
     console.print(
-        f'{summary["images_per_second"]:.0f} images/s, {summary["wall_clock_s"]:.0f} s in all. Look at '
-        f'{work_dir / "restorations.png"} and {work_dir / "curves.png"}; '
-        f'the figures are in {work_dir / "summary.json"}.',
+        f'{summary["images_per_second"]:.0f} images/s, {summary["wall_clock_s"]:.0f} s in all. Open '
+        f'{work_dir / "report.html"} in a browser, or look at {work_dir / "restorations.png"} and '
+        f'{work_dir / "curves.png"}; the figures are in {work_dir / "summary.json"}.',
         soft_wrap=True,
     )

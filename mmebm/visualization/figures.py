@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
@@ -75,6 +76,24 @@ def plot_curves(history: MessageHub, path: str | Path) -> None:
         if axes.lines:
             axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=5, frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def draw_energies(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> np.ndarray:
+    """Histograms of the energies of clean and corrupted images, a panel per corruption, as a picture (H, W, 3), uint8.
+
+    Args:
+        groups: By corruption, the energies ``clean`` and ``corrupted``; a group without them is left out.
+    """
+    groups = {name: group for name, group in groups.items() if 'clean' in group}
+    figure = Figure(figsize=(3.2 * len(groups), 2.6), layout='constrained', dpi=100)
+    for axes, (name, group) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        values = [group[kind] for kind in ('clean', 'corrupted')]
+        axes.hist(values, bins=20, histtype='stepfilled', alpha=0.6, label=['clean', 'corrupted'])
+        axes.set(title=name, xlabel='energy', yticks=[])
+    axes.legend(frameon=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def scalars(history: MessageHub, name: str) -> np.ndarray:

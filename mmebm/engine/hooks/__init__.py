@@ -16,6 +16,7 @@ from mmebm.engine.hooks.patch_whitening_hook import PatchWhiteningHook
 from mmebm.engine.hooks.preemption_hook import PreemptionHook
 from mmebm.engine.hooks.progress_hook import ProgressHook
 from mmebm.engine.hooks.provenance_hook import ProvenanceHook
+from mmebm.engine.hooks.restoration_progress_hook import RestorationProgressHook
 from mmebm.engine.hooks.restoration_visualization_hook import RestorationVisualizationHook
 from mmebm.engine.hooks.resume_hook import ResumeHook
 from mmebm.engine.hooks.sharded_optimizer_hook import ShardedOptimizerHook
@@ -36,6 +37,7 @@ __all__ = [
     'PatchWhiteningHook',
     'PreemptionHook',
     'ProgressHook',
+    'RestorationProgressHook',
     'ProvenanceHook',
     'RestorationVisualizationHook',
     'ResumeHook',

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmebm.pixels import PICTURES
 from mmebm.registry import HOOKS
 from mmebm.visualization.figures import to_picture
+from mmebm.visualization.restoration_sheet import in_color
 
 
 @HOOKS.register_module()
@@ -50,4 +51,4 @@ class RestorationVisualizationHook(VisualizationHook):
 def side_by_side(sample: DataSample) -> NDArray[np.uint8]:
     """The pictures that a prediction has, of the clean, corrupted and restored image and the like, as one (H, W, 3)."""
     pictures = [to_picture(sample.get(name)) for name in PICTURES if name in sample]
-    return np.hstack([np.dstack([picture] * 3) if picture.ndim == 2 else picture for picture in pictures])
+    return np.hstack([in_color(picture) for picture in pictures])

@@ -1,0 +1,1 @@
+"""A local page on which one looks at what a model restores."""
