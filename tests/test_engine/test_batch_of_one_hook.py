@@ -99,7 +99,7 @@ def test_every_training_gets_the_hook_once(tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='mmebm.Shapes', size=2, image_size=8))))
     for _ in range(2):
         prepare_training(cfg)
-    hooks = ['BatchOfOneHook', 'BrokenImagesHook', 'ProvenanceHook']
+    hooks = ['BatchOfOneHook', 'BrokenImagesHook', 'PreemptionHook', 'ProvenanceHook']
     assert cfg.custom_hooks == [dict(type=f'mmebm.{hook}') for hook in hooks]
 
 
