@@ -23,6 +23,7 @@ from mmebm.model_building import type_name
 from mmebm.planning.config_facts import autocast_type, image_size, learning_rate, total_batch
 from mmebm.planning.memory import Memory, available_memory, memory_of
 from mmebm.planning.step_cost import step_cost
+from mmebm.report import write_report
 
 # The configs that a backbone is pretrained by.
 BACKBONES = {
@@ -105,13 +106,16 @@ class FolderRun:
         return cfg
 
     def run(self) -> None:
-        """Train by the config that ``prepare`` has left, probe, export, and say where everything is."""
+        """Train by the config that ``prepare`` has left, probe, export, report, and say where everything is."""
         train([str(self.config_file), '--work-dir', str(self.out)])
         checkpoint = find_latest(self.out, {})
         if checkpoint is None:
             raise FileNotFoundError(f'{self.out}: the training left no checkpoint')
         print(f'Checkpoint: {checkpoint}')
         self.export(checkpoint)
+        report = self.out / 'report.html'
+        write_report([self.out], report)
+        print(f'Report: {report}')
 
     def check(self) -> Listing:
         """The training images; raises as ``prepare`` does."""
