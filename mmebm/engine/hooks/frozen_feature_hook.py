@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmebm.datasets.classes import check_same_classes
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
+from mmebm.engine.hooks.measuring_hook import MeasuringHook
 from mmebm.evaluation.frozen_features import labelled_features
 from mmebm.registry import HOOKS
 
 
 @HOOKS.register_module()
 @idle_in_dry_runs
-class FrozenFeatureHook(Hook):
+class FrozenFeatureHook(MeasuringHook):
     """Measures the accuracy of the frozen features before, during and after pretraining.
 
     Works with every self-supervised model that has ``extract_feat``; no predict mode, val loop or head is needed.
@@ -47,30 +47,15 @@ class FrozenFeatureHook(Hook):
         before_train: bool = True,
         by_epoch: bool = True,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f'FrozenFeatureHook: interval={interval}, expected 1 or more')
+        super().__init__(interval, by_epoch)
         self.loaders = dict(train=bank, test=queries)
         self.evaluator = evaluator or [dict(type='mmebm.KNNAccuracy'), dict(type='mmebm.LinearProbeAccuracy')]
-        self.interval = interval
         self.measure_initial = before_train
-        self.by_epoch = by_epoch
 
     def before_train(self, runner: Runner) -> None:
         """Measures the initial weights, unless the run is resumed."""
         if self.measure_initial and runner.iter == 0:
             self._measure_and_log(runner, step=0)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Measures every ``interval`` epochs, and after the last one."""
-        if self.by_epoch and (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
-            self._measure_and_log(runner, step=runner.epoch + 1)
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Measures every ``interval`` iterations, and after the last one."""
-        if not self.by_epoch and (
-            self.every_n_train_iters(runner, self.interval) or runner.iter + 1 == runner.max_iters
-        ):
-            self._measure_and_log(runner, step=runner.iter + 1)
 
     def measure(self, runner: Runner) -> dict[str, float]:
         """The metrics of the model's present weights, by name; the same on every process."""

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from mmebm.config_tree import nested_dicts
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
+from mmebm.engine.hooks.measuring_hook import MeasuringHook
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
 from mmebm.evaluation.token_metric import TokenMetric
@@ -42,7 +42,7 @@ Group = list[tuple[DataSample, list[Tensor]]]  # predictions, each with the imag
 
 @HOOKS.register_module()
 @idle_in_dry_runs
-class RestorationProgressHook(Hook):
+class RestorationProgressHook(MeasuringHook):
     """Restores a fixed set of held-out images before, during and after pretraining, and says what it shows.
 
     The loss of such a method says little: it depends on the corruption, and may fall while nothing is learned. This
@@ -80,14 +80,13 @@ class RestorationProgressHook(Hook):
         interval: int = 1,
         by_epoch: bool = True,
     ) -> None:
-        for name, value in dict(num_images=num_images, num_pictures=num_pictures, interval=interval).items():
+        super().__init__(interval, by_epoch)
+        for name, value in dict(num_images=num_images, num_pictures=num_pictures).items():
             if value < 1:
                 raise ValueError(f'RestorationProgressHook: {name}={value}, expected 1 or more')
         self.dataset = dataset
         self.num_images = num_images
         self.num_pictures = num_pictures
-        self.interval = interval
-        self.by_epoch = by_epoch
         self.images: Dataset | None = None  # of the first process
 
     def before_train(self, runner: Runner) -> None:
@@ -104,18 +103,6 @@ class RestorationProgressHook(Hook):
         runner.logger.info(which_curve(runner, min(self.num_images, len(self.images)), self.source))
         if runner.iter == 0:
             self._measure_and_log(runner, step=0)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Measures every ``interval`` epochs, and after the last one."""
-        if self.by_epoch and (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
-            self._measure_and_log(runner, step=runner.epoch + 1)
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Measures every ``interval`` iterations, and after the last one."""
-        if not self.by_epoch and (
-            self.every_n_train_iters(runner, self.interval) or runner.iter + 1 == runner.max_iters
-        ):
-            self._measure_and_log(runner, step=runner.iter + 1)
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
         if self.images is None:
