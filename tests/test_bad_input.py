@@ -124,8 +124,8 @@ def test_a_learning_rate_that_is_too_high():
         train('optim_wrapper.optimizer.lr=1e30')
     message = str(caught.value)
     assert 'The loss is not finite: loss = nan in epoch 2, iteration 6 (5 steps in a row).' in message
-    assert 'images/' in message and 'Last checkpoint: none written yet' in message and 'learning rate' in message
-    assert list(Path('out').glob('*.pth')) == []
+    assert 'images/' in message and 'learning rate' in message
+    assert f'Last checkpoint: {Path("out/epoch_1.pth").absolute()}.' in message  # its weights are large, but finite
 
 
 def test_a_weight_that_becomes_nan_leaves_the_last_checkpoint_as_it_was():

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -114,7 +115,8 @@ def save_ebm(path, step_size=0.1):
     dataset = dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)
     config = Config(dict(model=model, test_dataloader=dict(dataset=dataset)))
     torch.manual_seed(0)
-    built = MODELS.build(model)
-    built.init_weights()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # which a fixture of a whole module has not
+        built = MODELS.build(model)
+        built.init_weights()
     torch.save(dict(state_dict=built.state_dict(), meta=dict(cfg=config.pretty_text, mmebm=dict(images=5))), path)
     return built, config

@@ -6,6 +6,7 @@ from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import IterableDataset
 
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.resuming.data_position import KEY, DataPosition, Start, exact_start, start_after
@@ -61,7 +62,7 @@ class EpochSeedHook(Hook):
         """Restore the sampler's seed, and put the place in the data and the seeds of samples into the loader."""
         loader, loop = runner.train_dataloader, runner.train_loop
         batches = loader.batch_sampler
-        if not hasattr(batches, 'sampler') or not hasattr(loader.dataset, '__len__'):
+        if not hasattr(batches, 'sampler') or isinstance(loader.dataset, IterableDataset):
             raise ValueError(
                 f'EpochSeedHook: {type(loader.dataset).__name__} is not read by batches of indices, so its samples '
                 'cannot be seeded nor resumed: use a data set with __len__ and __getitem__, or remove the hook.'

@@ -1,6 +1,7 @@
 """Restores the same held-out images again and again during pretraining: pictures, energies, and a line of progress."""
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmebm.config_tree import nested_dicts
+from mmebm.datasets.load_image import BrokenImageError
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.engine.hooks.measuring_hook import MeasuringHook
@@ -100,16 +103,17 @@ class RestorationProgressHook(MeasuringHook):
         config, self.source = found
         with evaluating(runner.model):  # a data set may draw
             self.images = DATASETS.build(config)
-        runner.logger.info(which_curve(runner, min(self.num_images, len(self.images)), self.source))
+            self.indices = sound_indices(self.images, self.num_images)
+        runner.logger.info(which_curve(runner, len(self.indices), self.source))
         if runner.iter == 0:
             self._measure_and_log(runner, step=0)
 
     def _measure_and_log(self, runner: Runner, step: int) -> None:
-        if self.images is None:
+        if self.images is None or not self.indices:
             return
         model = unwrapped(runner.model)
         with evaluating(model), runner.optim_wrapper.optim_context(model):
-            groups = restored_groups(model, self.images, self.num_images)
+            groups = restored_groups(model, self.images, self.indices)
         metrics = {f'held_out/{name}': value for name, value in measured(groups).items()}
         for name, value in metrics.items():
             runner.message_hub.update_scalar(name, value)
@@ -149,12 +153,24 @@ def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str] | None:
     return None
 
 
-def restored_groups(model: nn.Module, images: Dataset, num_images: int) -> dict[str, Group]:
-    """Predictions of images spread evenly over a data set, by corruption."""
-    indices = np.linspace(0, len(images) - 1, min(num_images, len(images))).round().astype(int)
+def sound_indices(images: Dataset, num_images: int) -> list[int]:
+    """Indices of images spread evenly over a data set; a warning names those of them that are broken, left out here."""
+    sound = []
+    for index in np.linspace(0, len(images) - 1, min(num_images, len(images))).round().astype(int).tolist():
+        try:
+            images[index]
+        except BrokenImageError as error:
+            print_log(f'RestorationProgressHook leaves out a broken image: {error}', 'current', logging.WARNING)
+        else:
+            sound.append(index)
+    return sound
+
+
+def restored_groups(model: nn.Module, images: Dataset, indices: Sequence[int]) -> dict[str, Group]:
+    """Predictions of images of a data set, by corruption."""
     groups: dict[str, Group] = defaultdict(list)
-    for part in np.array_split(indices, -(-len(indices) // BATCH_SIZE)):
-        batch = default_collate([images[int(index)] for index in part])
+    for part in (indices[i : i + BATCH_SIZE] for i in range(0, len(indices), BATCH_SIZE)):
+        batch = default_collate([images[index] for index in part])
         samples = model.val_step(batch)
         for sample, steps in zip(samples, steps_between(model, batch, len(samples)), strict=True):
             groups[sample.get('corruption') or 'all'].append((sample.cpu(), steps))
