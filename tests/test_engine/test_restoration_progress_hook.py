@@ -13,12 +13,14 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 from tiny import build_ebm, tiny_cim, tiny_vit
 
+from mmebm.datasets.load_image import BrokenImageError
 from mmebm.engine.hooks.restoration_progress_hook import (
     RestorationProgressHook,
     energies_of,
     images_of,
     measured,
     restored_groups,
+    sound_indices,
     which_curve,
 )
 from mmebm.visualization.restoration_sheet import compose, error_map, pictures_of, take_apart
@@ -156,7 +158,7 @@ def test_patches_are_one_group_and_have_energies():
     model = MODELS.build(
         dict(type='mmebm.PatchEBM', backbone=backbone, head=head, data_preprocessor=preprocessor)
     ).eval()
-    groups = restored_groups(model, DATASETS.build(shapes(5)), 64)
+    groups = restored_groups(model, DATASETS.build(shapes(5)), range(5))
     assert {name: len(group) for name, group in groups.items()} == {'all': 5}
     assert {'all/psnr_restored_db', 'all/auroc'} <= set(measured(groups))
     assert len(energies_of(groups['all'])['corrupted']) == 5
@@ -164,7 +166,7 @@ def test_patches_are_one_group_and_have_energies():
 
 def test_a_model_without_energy_or_restored_images_shows_what_it_has():
     model = MODELS.build(tiny_cim('revdet')).eval()
-    groups = restored_groups(model, DATASETS.build(shapes(4)), 4)
+    groups = restored_groups(model, DATASETS.build(shapes(4)), range(4))
     assert energies_of(groups['all']) == {}
     values = measured(groups)
     assert 'all/detection_auroc' in values and not [name for name in values if 'psnr' in name]
@@ -179,7 +181,7 @@ def test_a_model_without_energy_or_restored_images_shows_what_it_has():
 
 def test_of_many_steps_four_are_shown():
     model = build_ebm(num_steps=9, data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3)).eval()
-    groups = restored_groups(model, DATASETS.build(shapes(1, GREY, image_size=8)), 1)
+    groups = restored_groups(model, DATASETS.build(shapes(1, GREY, image_size=8)), range(1))
     ((sample, steps),) = groups['color']
     assert len(steps) == 8
     assert list(pictures_of(sample, steps))[2:6] == ['step 1', 'step 3', 'step 6', 'step 8']
@@ -252,3 +254,20 @@ def test_samples_without_a_clean_image_have_no_error():
     sample = DataSample()
     sample.set_field(torch.zeros(3, 4, 4), 'restored')
     assert list(pictures_of(sample)) == ['restored']
+
+
+class _Broken:
+    """Of ten images every third is broken."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index % 3 == 0:
+            raise BrokenImageError(f'{index}.jpg: is truncated')
+        return index
+
+
+def test_broken_images_are_left_out():
+    assert sound_indices(_Broken(), 64) == [1, 2, 4, 5, 7, 8]
+    assert sound_indices(_Broken(), 4) == []  # 0, 3, 6 and 9
