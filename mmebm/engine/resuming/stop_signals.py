@@ -1,5 +1,7 @@
 """Signals by which a cluster takes a machine back: noted, and obeyed when nothing is lost by it."""
 
+import atexit
+import multiprocessing.util  # before our own function is registered, so that multiprocessing's runs after it
 import os
 import signal
 import sys
@@ -80,3 +82,11 @@ class IgnoresSignals:
             signal.signal(number, signal.SIG_IGN)
         if self.init_fn is not None:
             self.init_fn(worker_id)
+
+
+@atexit.register
+def kill_workers() -> None:
+    """At the end of a process: what multiprocessing does, by a signal that workers do not ignore; it would wait."""
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
