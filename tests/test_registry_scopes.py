@@ -22,7 +22,8 @@ from mmengine.registry import DefaultScope
 
 scope, config = sys.argv[1:]
 registries = importlib.import_module(f'{scope}.registry')
-light = {f'mmebm.{name}' for name in ('environment', 'mmcv_ext_finder', 'config_files', 'upstream')}
+names = 'environment mmcv_ext_finder config_files config_data config_tree error_text upstream'
+light = {f'mmebm.{name}' for name in names.split()}
 heavy = 'mmebm.upstream.quiet_imports'
 early = sorted(name for name in sys.modules if name.startswith('mmebm.')
                and (name == heavy or (name not in light and not name.startswith('mmebm.upstream.'))))

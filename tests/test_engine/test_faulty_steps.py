@@ -119,7 +119,7 @@ def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, di
         default_scope='mmengine',
         launcher='pytorch' if distributed else 'none',
             )  # fmt: skip
-    wrapped = dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')) if distributed else {}
+    wrapped = dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)) if distributed else {}
     runner = Runner(
         **cfg,
         custom_hooks=[NonFiniteLossHook(**options), states, *hooks],

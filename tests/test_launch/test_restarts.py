@@ -43,6 +43,6 @@ def test_torchrun_names_the_killed_process_and_the_restart_resumes(tmp_path, fre
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'exitcode: -9' in done.stderr or 'SIGKILL' in done.stderr
-    assert 'resumed epoch: 0, iter: 5' in done.stdout + done.stderr  # by mmengine
+    assert 'resumed epoch: 1, iter: 5' in done.stdout + done.stderr  # by mmengine
     meta = torch.load(tmp_path / f'run/iter_{ITERATIONS * 4 // 8}.pth', weights_only=False)['meta']
     assert meta['iter'] == ITERATIONS // 2  # batches of two processes
