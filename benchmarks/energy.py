@@ -3,7 +3,9 @@
     python -m benchmarks.energy CHECKPOINT --config peers/ebm-nce_vit-w128_32px --data FOLDER --name cifar10
 
 Runs the config's own test on ``FOLDER/test``, then scores its clean images beside as many of Shapes at the same size.
-Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set.
+Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set. Energies are higher for
+what is worse; where a corruption leaves patches as they were, and the head has an energy for each, ``token_auroc`` is
+that of these energies as a score of a patch being corrupted.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from benchmarks.output import RESULTS
 from mmebm.config_files import find_config
 from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 from mmebm.launch.options import replace_data_root
+from mmebm.models.selfsup.checks import has_token_energies
+from mmebm.registry import MODELS
 
 
 def energies(model: nn.Module, loader_config: dict, dataset: dict) -> Tensor:
@@ -45,12 +49,15 @@ def main() -> None:
     cfg = Config.fromfile(find_config(args.config))
     replace_data_root(cfg, cfg.data_root, args.data)
     cfg.update(load_from=args.checkpoint, work_dir=tempfile.mkdtemp(), log_level='WARNING')
+    cfg.test_evaluator = [dict(type='mmebm.RestorationMetric'), dict(type='mmebm.EnergyMetric')]
+    if has_token_energies(MODELS.build(cfg.model.head)):
+        cfg.test_evaluator.append(dict(type='mmebm.TokenEnergyMetric'))
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
+    corruptions = [key.split('/')[1] for key in metrics if key.endswith('/pair_accuracy')]
     rows = [
-        dict(against=key.split('/')[1], auroc=value, pair_accuracy=metrics[key.replace('auroc', 'pair_accuracy')])
-        for key, value in metrics.items()
-        if key.endswith('/auroc')
+        dict(against=name, **{column: metrics.get(key.format(name)) for column, key in COLUMNS.items()})
+        for name in corruptions
     ]
 
     known = cfg.test_dataloader.dataset.datasets[0]
@@ -62,7 +69,7 @@ def main() -> None:
     ood = energies(runner.model, cfg.test_dataloader, shapes)
     is_ood = torch.cat([torch.zeros(len(known)), torch.ones(len(ood))])
     auroc = float(roc_auc_score(is_ood, torch.cat([known, ood])))
-    rows.append(dict(against='Shapes (other images)', auroc=auroc, pair_accuracy=None))
+    rows.append(dict(against='Shapes (other images)') | dict.fromkeys(COLUMNS) | dict(auroc=auroc))
 
     rows = [row | dict(images=len(known), config=args.config, device=hardware()) | stamp() for row in rows]
     write_rows(RESULTS / f'energy_{args.name}.json', rows)
@@ -70,7 +77,14 @@ def main() -> None:
     print(markdown_table(['against', *COLUMNS], shown))
 
 
-COLUMNS = ('auroc', 'pair_accuracy')
+# Of the rows, and what the test calls them.
+COLUMNS = {
+    'auroc': 'energy/{}/auroc',
+    'pair_accuracy': 'energy/{}/pair_accuracy',
+    'token_auroc': 'token_energy/{}/auroc',
+    'psnr_corrupted_db': 'restoration/{}/psnr_corrupted_db',
+    'psnr_restored_db': 'restoration/{}/psnr_restored_db',
+}
 
 if __name__ == '__main__':
     main()

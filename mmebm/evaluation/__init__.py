@@ -6,6 +6,7 @@ from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.frozen_features import KNNAccuracy, LinearProbeAccuracy, knn_top1, linear_top1, pooled_features
 from mmebm.evaluation.ood_metric import OODEnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
+from mmebm.evaluation.token_energy_metric import TokenEnergyMetric
 from mmebm.evaluation.token_metric import TokenMetric
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'KNNAccuracy',
     'LinearProbeAccuracy',
     'RestorationMetric',
+    'TokenEnergyMetric',
     'TokenMetric',
     'knn_top1',
     'linear_top1',

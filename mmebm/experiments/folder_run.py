@@ -36,7 +36,8 @@ BACKBONES = {
     'resnet50': 'ebm_resnet50_in1k',
 }
 
-# Of a batch; and how many batches an epoch has at least, as far as the smallest batch allows.
+# Of a batch, which is no larger than the config's; and how many batches an epoch has at least, as far as the smallest
+# batch allows.
 SMALLEST, LARGEST, STEPS = 8, 256, 8
 
 # Labelled images of a probe, evenly spaced; of five, one is a query.
@@ -157,7 +158,8 @@ class FolderRun:
             resize(cfg, self.image_size)
         cfg.model.training_step.compile = compiles
         cfg.train_dataloader.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1))
-        cfg.train_dataloader.batch_size = min(LARGEST, max(SMALLEST, power_of_two(images / STEPS)))
+        largest = min(LARGEST, cfg.train_dataloader.batch_size)
+        cfg.train_dataloader.batch_size = min(largest, max(SMALLEST, power_of_two(images / STEPS)))
         cfg.optim_wrapper.accumulative_counts = 1
         cfg.randomness = dict(seed=self.seed)
         folders = dict(data_root=str(self.train_folder), test_data_root=str(self.test_folder or self.folder))

@@ -46,7 +46,7 @@ def test_a_folder_of_classes(folder, tmp_path, capsys):
     assert 'kNN and a linear probe' in printed
     cfg = Config.fromfile(out / 'pretrain.py')
     assert cfg.train_cfg.max_epochs == 2 and cfg.param_scheduler[-1].end == 2
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4 * 8 / 256)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2e-3 * 8 / 32)
     assert (out / 'epoch_2.pth').is_file() and (out / 'backbone_mmpretrain').is_dir()
     provenance = json.loads((out / 'backbone_mmpretrain' / 'provenance.json').read_text())
     assert (provenance['images'], provenance['epochs'], provenance['data']) == (40, 2, folder.name)
@@ -87,7 +87,7 @@ def test_options_win(folder, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['--image-size', '40'], '--image-size 40 is no multiple of 16'),
+        (['--image-size', '36'], '--image-size 36 is no multiple of 8'),
         (['--epochs', '0'], '--epochs must be at least 1, not 0'),
         (['--cfg-options', 'corruption.ratio=0.3'], 'is a variable of the config file'),
     ],

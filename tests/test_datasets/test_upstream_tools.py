@@ -17,7 +17,7 @@ from mmebm.launch.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [
-    'ebm_vit-t_folder',
+    'ebm_vit-s_in1k',
     'ebm-mix_vit-b_in1k',
     'ebm-patches_vit-s_in1k',
     'ebm_vit-t_shapes',
@@ -57,7 +57,7 @@ def test_features_of_any_image(name, images):
 
 
 def test_features_are_those_of_the_clean_image(images):
-    cfg = tiny('ebm_vit-t_folder')
+    cfg = tiny('ebm_vit-s_in1k')
     cfg.test_dataloader.dataset.data_root = str(images)
     clean = DATASETS.build(cfg.test_dataloader.dataset)[0]['inputs'][1]
     extract = FeatureExtractor(cfg, device='cpu')
@@ -67,7 +67,7 @@ def test_features_are_those_of_the_clean_image(images):
 
 
 def test_our_loader_under_its_own_name_takes_the_inferencers_image(images):
-    cfg = tiny('ebm_vit-t_folder')
+    cfg = tiny('ebm_vit-s_in1k')
     cfg.test_dataloader.dataset.pipeline[0] = dict(
         type='mmebm.LoadImage', value_range=(0, 4095), color_type='unchanged'
     )
@@ -88,7 +88,7 @@ def test_features_of_files_follow_the_loader(name, tmp_path):
     plain = np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'plain.png'), plain)
     cv2.imwrite(str(tmp_path / 'deep.png'), plain.astype(np.uint16) * 16)  # 4080 at most
-    cfg = tiny('ebm_vit-t_folder')
+    cfg = tiny('ebm_vit-s_in1k')
     extract = FeatureExtractor(cfg, device='cpu')
     (expected,) = extract(str(tmp_path / 'plain.png'))
     cfg.test_dataloader.dataset.pipeline[0] = name | dict(value_range=(0, 4080))
@@ -100,7 +100,7 @@ def test_features_of_files_follow_the_loader(name, tmp_path):
 
 
 @pytest.mark.parametrize('phase', ['train', 'test'])
-@pytest.mark.parametrize('name', ['ebm_vit-t_folder', 'peers/ebm-patches_vit-w128_32px'])
+@pytest.mark.parametrize('name', ['ebm_vit-s_in1k', 'peers/ebm-patches_vit-w128_32px'])
 def test_verify_dataset_lists_broken_files(name, phase, images, tmp_path, monkeypatch):
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
     for _, node in nested_dicts(cfg[f'{phase}_dataloader']):

@@ -19,7 +19,7 @@ from mmebm.model_building import build_initialized
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 EVERY_KIND = (
-    'ebm_vit-t_folder', 'ebm-patches_vit-s_in1k', 'ebm_swin-b_in1k', 'ebm_convnext-t_in1k', 'ebm_resnet50_in1k'
+    'ebm_vit-s_in1k', 'ebm-patches_vit-s_in1k', 'ebm_swin-b_in1k', 'ebm_convnext-t_in1k', 'ebm_resnet50_in1k'
 )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_any_network_of_a_kind_with_configs_is_classified(config, data, tmp_path
 
 
 def test_folders_of_classes(data, tmp_path):
-    cfg = plan(pretrain('ebm_vit-t_folder', tmp_path / 'a.pth'), data, tmp_path)['finetune']
+    cfg = plan(pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth'), data, tmp_path)['finetune']
     assert (cfg.model.head.num_classes, cfg.data_preprocessor.num_classes) == (10, 10)
     assert cfg.train_dataloader.batch_size == 8
     read = [cfg[f'{name}_dataloader'].dataset.data_prefix for name in ('train', 'val', 'test')]
@@ -81,7 +81,7 @@ def test_folders_of_classes(data, tmp_path):
 
 
 def test_without_folders_the_data_are_imagenet(tmp_path):
-    path = pretrain('ebm_vit-t_folder', tmp_path / 'a.pth')
+    path = pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth')
     with pytest.raises(FileNotFoundError, match=r'/none/imagenet.* as --data-root, or your own .* as --data$'):
         Evaluation([str(path)], data_root=str(tmp_path / 'none'), work_dir=tmp_path / 'runs').plan_runs()
     with pytest.raises(ValueError, match=r'seg: there is no config for the backbone of .*a\.pth; give --tasks knn'):
@@ -91,7 +91,7 @@ def test_without_folders_the_data_are_imagenet(tmp_path):
 @pytest.mark.slow
 def test_a_network_of_timm_has_knn(data, tmp_path):
     pytest.importorskip('timm')
-    cfg = Config.fromfile(CONFIGS / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(CONFIGS / 'ebm_vit-s_in1k.py')
     cfg.model.backbone = dict(type='TIMMBackbone', model_name='test_vit', features_only=False)
     state = {f'backbone.{key}': value for key, value in MODELS.build(cfg.model.backbone).state_dict().items()}
     path = tmp_path / 'a.pth'
@@ -111,7 +111,7 @@ def test_rgb_images_of_pretraining_are_rgb_again():
 
 @pytest.mark.slow
 def test_runs_on_folders(data, tmp_path):
-    path = pretrain('ebm_vit-t_folder', tmp_path / 'a.pth')
+    path = pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth')
     options = ['linear.train_cfg.max_epochs=1', 'finetune.train_cfg.max_epochs=1']
     work_dir = tmp_path / 'runs'
     evaluate.main([str(path), '--data', str(data), '--work-dir', str(work_dir), '--cfg-options', *options])

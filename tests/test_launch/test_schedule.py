@@ -55,7 +55,7 @@ def test_every_schedule_ends_with_the_training(path):
 
 
 def test_the_warm_up_is_a_share_of_the_training():
-    cfg = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py')
     merge_options(cfg, {'train_cfg.max_epochs': 12})
     assert [(part.begin, part.end) for part in cfg.param_scheduler] == [(0, 1.2), (1.2, 12)]
     assert 'T_max' not in cfg.param_scheduler[1]
@@ -65,7 +65,7 @@ def test_the_warm_up_is_a_share_of_the_training():
 
 
 def test_a_training_of_one_epoch_decays():
-    cfg = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py')
     merge_options(cfg, {'train_cfg.max_epochs': 1})
     values = rates(cfg, steps=5)
     assert values[0] == 1 and values == sorted(values, reverse=True) and values[-1] < 0.1
@@ -79,20 +79,20 @@ def test_milestones_and_iterations():
 
 
 def test_options_of_the_schedule_win():
-    cfg = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py')
     merge_options(cfg, {'train_cfg.max_epochs': 12, 'param_scheduler.0.end': 2})
     assert [(part.begin, part.end) for part in cfg.param_scheduler] == [(0, 2), (10, 100)]
 
 
 @pytest.mark.parametrize('options', [{'train_cfg.max_epochs': 100}, {'train_cfg.val_interval': 5}])
 def test_the_same_length_leaves_the_schedule(options):
-    cfg = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py')
     merge_options(cfg, options)
-    assert cfg.param_scheduler == Config.fromfile(config_folder() / 'ebm_vit-t_folder.py').param_scheduler
+    assert cfg.param_scheduler == Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py').param_scheduler
 
 
 def test_a_schedule_that_did_not_fit_stays():
-    cfg = Config.fromfile(config_folder() / 'ebm_vit-t_folder.py')
+    cfg = Config.fromfile(config_folder() / 'ebm_vit-s_in1k.py')
     cfg.train_cfg.max_epochs = 50
     merge_options(cfg, {'train_cfg.max_epochs': 12})
     assert [(part.begin, part.end) for part in cfg.param_scheduler] == [(0, 10), (10, 100)]

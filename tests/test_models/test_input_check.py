@@ -52,7 +52,7 @@ def test_one_channel_and_three_means():
 @pytest.mark.parametrize(
     ('name', 'key', 'place'),
     [
-        ('ebm_vit-t_folder', 'in_channels', 'data_preprocessor'),
+        ('ebm_vit-s_in1k', 'in_channels', 'data_preprocessor'),
         ('ebm_vit-t_shapes', 'in_channels', 'model.data_preprocessor'),
         ('continued/ebm_vit-b-timm_in1k', 'in_chans', 'model.data_preprocessor'),
         ('ebm-patches_vit-s_in1k', 'in_channels', 'data_preprocessor'),

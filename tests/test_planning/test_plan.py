@@ -257,7 +257,7 @@ def test_learning_rate_without_a_rule_is_the_config_s():
         ('ebm_resnet50_in1k', (224, 224), 1_281_167),
         ('ebm_vit-t_cifar10', (32, 32), 50_000),
         ('ebm_vit-t_shapes', (32, 32), 10_000),
-        ('ebm_vit-t_folder', (224, 224), None),
+        ('ebm_vit-t_folder', (64, 64), None),
     ],
 )
 def test_images_of_the_configs(name, size, length):

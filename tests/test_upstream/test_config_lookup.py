@@ -45,17 +45,17 @@ def test_parts_of_names():
 
 def test_values_of_the_base_can_be_read():
     Path('mine.py').write_text(
-        "_base_ = 'mmebm::ebm_vit-t_folder.py'\n"
+        "_base_ = 'mmebm::ebm_vit-s_in1k.py'\n"
         "_base_.train_dataloader.dataset.pipeline[-2].corruption = dict(type='mmebm.Grayscale')\n"
         "model = dict(head=dict(kind='linear'))\n"
     )
     cfg = Config.fromfile('mine.py')
     assert cfg.train_dataloader.dataset.pipeline[3].corruption.type == 'mmebm.Grayscale'
-    assert cfg.model.head == dict(type='mmebm.EnergyHead', in_channels=192, kind='linear')
+    assert cfg.model.head == dict(type='mmebm.EnergyHead', in_channels=384, kind='linear')
 
 
 def test_a_file_of_the_same_name_does_not_inherit_from_itself():
-    assert inherit('ebm_vit-t_folder.py', file='ebm_vit-t_folder.py')['model']['head']['in_channels'] == 192
+    assert inherit('ebm_vit-t_folder.py', file='ebm_vit-t_folder.py')['model']['head']['in_channels'] == 128
 
 
 def test_an_unknown_name():

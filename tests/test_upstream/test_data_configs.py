@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmebm.config_files import config_folder, find_config
 
 SHIPPED = (
-    'ebm_vit-t_folder',
+    'ebm_vit-s_in1k',
     'coco/mask-rcnn_ebm-vit-b_coco',
     'ade20k/upernet_ebm-vit-b_ade20k',
     'peers/mae_vit-w128_32px',
@@ -35,10 +35,10 @@ def test_a_shipped_config_is_the_same_as_data(name, ending):
 
 
 @pytest.mark.parametrize(
-    'base', ['mmebm::ebm_vit-t_folder', str(config_folder() / 'ebm_vit-t_folder.py'), './own.yaml']
+    'base', ['mmebm::ebm_vit-s_in1k', str(config_folder() / 'ebm_vit-s_in1k.py'), './own.yaml']
 )
 def test_what_a_config_may_inherit_from(base):
-    Path('own.yaml').write_text('_base_: mmebm::ebm_vit-t_folder\n')
+    Path('own.yaml').write_text('_base_: mmebm::ebm_vit-s_in1k\n')
     Path('a.json').write_text(json.dumps(dict(_base_=base, data_root='x')))
     config = Config.fromfile('a.json')
     assert config.data_root == 'x' and config.model.type == 'mmebm.EBMAlgorithm'
