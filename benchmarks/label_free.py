@@ -74,8 +74,9 @@ def measure(point: Path, data: Path | None, images: int, views: int) -> dict[str
     patch = cfg.model.backbone.patch_size
     mask = dict(type='mmebm.PatchMask', ratio=0.6, patch_size=patch, seed=0)
     queries.dataset.pipeline.insert(-1, dict(type='mmebm.CorruptedPair', corruption=mask, num_views=views))
+    size = len(Runner.build_dataloader(queries).dataset)
+    queries.dataset.indices = spread(size, images)
     loader = Runner.build_dataloader(queries)
-    loader.dataset.get_subset_(spread(len(loader.dataset), images))
     model = build_initialized(cfg)
     with evaluating(model):
         metrics = score(samples_of(model, loader, 'test', labelled=False), *METRICS.values())
