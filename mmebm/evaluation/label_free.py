@@ -3,6 +3,7 @@
 All are computed in float64. What they are worth for restoration was measured: docs/results.md.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,7 +168,7 @@ class LabelFreeMetric(BaseMetric):
                 f'{type(self).__name__}: {len(features)} images bound the number of dimensions below that of the '
                 f'features, {features.shape[-1]}; give several times as many images',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
         return features
 
