@@ -152,4 +152,4 @@ def test_too_few_images_are_said(capsys):
     metric = AlphaReQ(first=2)
     metric.process(None, samples(torch.randn(6, 8, generator=torch.Generator().manual_seed(0))))
     metric.compute_metrics(metric.results)
-    assert 'AlphaReQ: 6 images bound the number of dimensions below that of the features, 8' in capsys.readouterr().err
+    assert 'AlphaReQ: 6 images bound the number of dimensions below that of the features, 8' in capsys.readouterr().out
