@@ -149,7 +149,8 @@ def test_rows_of_a_category(category, tmp_path):
 
 @needs_tools
 def test_the_command_writes_the_rows_of_a_category(category, tmp_path, monkeypatch):
-    checkpoint = save_ebm(tmp_path / 'epoch_1.pth')[0]
+    checkpoint = tmp_path / 'epoch_1.pth'
+    save_ebm(checkpoint)
     monkeypatch.setattr(sys, 'argv', ['detect', str(checkpoint), '--mvtec', str(category), '--out', str(tmp_path)])
     main()
     rows = json.loads((tmp_path / 'detect.json').read_text())
