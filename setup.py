@@ -39,11 +39,13 @@ EXTRAS_REQUIRE = {
     'hf': ['transformers>=4.53,<5'],  # the range of mmpretrain, whose import fails with 5 where pycocotools is
     'app': ['gradio>=6.17,<7'],
     'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings>=0.29,<2', 'mkdocstrings-python>=1.16,<3'],
+    'benchmarks': ['pyaupro>=0.1.11,<0.2', 'cleanvision>=0.3.7,<0.4'],  # of detection
     'tables': ['pandas>=2.2,<4', 'pyarrow>=17'],
     # Without ranges, since they would bind at import.
     'dev': [
         *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'setuptools', 'wheel'),
         *('timm', 'transformers', 'onnx', 'onnxscript', 'onnxruntime', 'pandas', 'pyarrow', 'tensorboard', 'gradio'),
+        *('pyaupro', 'cleanvision'),
     ],
 }
 

@@ -2,21 +2,23 @@
 
     python -m benchmarks.detect CHECKPOINT
     python -m benchmarks.detect CHECKPOINT --data FOLDER --other FOLDER
+    python -m benchmarks.detect CHECKPOINT --mvtec CATEGORY
 
-Without ``--data``, held-out Shapes. Polarity of every score and map: higher = worse. Three parts:
+Without ``--data``, held-out Shapes. With ``--mvtec``, the defects of a category in the layout of MVTec AD, and nothing
+else. Polarity of every score and map: higher = worse. Three parts:
 
-- defects drawn onto images: AUROC of images, by the largest value of a map, and of pixels; maps: |dE/dx|, energies of
-  tokens, what one restoration changes, distance of patch features to the nearest in images without defects;
+- defects drawn onto images: AUROC of images, by the largest value of a map, and of pixels, AUPRO; maps: |dE/dx|,
+  energies of tokens, what one restoration changes, distance of patch features to the nearest in images without defects;
 - images of other data sets (``--other``, handwritten digits, crops of photographs): AUROC, FPR95 (the share of known
   images that are taken for others where 95% of the others are found), rank correlation of a score with the PNG size;
 - 2% of planted oddities: their share among the first 2%, ranked by a score.
 
-Baselines: size as PNG, total variation. Writes ``results/detect.json`` and ``results/outliers.json``. AUPRO is null:
-no library of ours has it.
+Baselines: size as PNG, total variation; of the oddities also cleanvision. Writes ``results/detect.json`` and
+``results/outliers.json``. Needs ``pip install ".[benchmarks]"``.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -29,9 +31,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from benchmarks.defects import DEFECTS, ODDITIES, png_size, variation
+from benchmarks.detection_tools import aupro, cleanvision_scores
+from benchmarks.mvtec import read_category
 from benchmarks.output import RESULTS
 from mmebm.apis import Restorer
-from mmebm.apis.sources import Preparation, expand
+from mmebm.apis.sources import Item, expand
 from mmebm.datasets import Shapes
 from mmebm.experiments.results import markdown_table, stamp, write_rows
 
@@ -107,13 +111,33 @@ def of_defects(scorer: Scorer, images: list[NDArray], name: str) -> Iterator[dic
     for defect, draw in DEFECTS.items():
         rng = np.random.default_rng(0)
         damaged, masks = zip(*(draw(image, others[i - 1], rng) for i, image in enumerate(others)), strict=True)
-        truth = np.concatenate([np.zeros((half, *masks[0].shape), bool), np.stack(masks)])
-        shown, is_damaged = [*good, *damaged], np.arange(2 * half) >= half
-        for kind, values in scorer.maps(shown).items():
-            image_auroc = roc_auc_score(is_damaged, values.max(axis=(1, 2)))
-            yield row(name, defect, kind, image_auroc, roc_auc_score(truth.ravel(), values.ravel()))
-        for kind, values in scorer.scores(shown).items():
-            yield row(name, defect, kind, roc_auc_score(is_damaged, values), None)
+        yield from of_defect(scorer, good, damaged, masks, (name, defect))
+
+
+def of_mvtec(restorer: Restorer, folder: Path, bank: int) -> Iterator[dict]:
+    """Rows of each defect of a category of MVTec AD."""
+    category = read_category(folder)
+    scorer = Scorer(restorer, as_seen(restorer, category.normal[:bank]))
+    good = as_seen(restorer, category.good)
+    for defect, files in category.defects.items():
+        images, masks = (as_seen(restorer, paths) for paths in zip(*files, strict=True))
+        yield from of_defect(
+            scorer, good, images, [mask.max(axis=2) > 127 for mask in masks], (f'mvtec {folder.name}', defect)
+        )
+
+
+def of_defect(
+    scorer: Scorer, good: list[NDArray], damaged: Sequence[NDArray], masks: Sequence[NDArray], names: tuple[str, str]
+) -> Iterator[dict]:
+    """Rows of one defect, by its map or its score; names of data and defect."""
+    truth = np.concatenate([np.zeros((len(good), *masks[0].shape), bool), np.stack(masks)])
+    shown, is_damaged = [*good, *damaged], np.arange(len(truth)) >= len(good)
+    for kind, values in scorer.maps(shown).items():
+        image_auroc = roc_auc_score(is_damaged, values.max(axis=(1, 2)))
+        pixel_auroc = roc_auc_score(truth.ravel(), values.ravel())
+        yield row(*names, kind, image_auroc, pixel_auroc, aupro(values, truth))
+    for kind, values in scorer.scores(shown).items():
+        yield row(*names, kind, roc_auc_score(is_damaged, values))
 
 
 def of_others(scorer: Scorer, images: list[NDArray], others: dict[str, list], name: str) -> Iterator[dict]:
@@ -125,7 +149,7 @@ def of_others(scorer: Scorer, images: list[NDArray], others: dict[str, list], na
         for kind, values in scores.items():
             false, true, _ = roc_curve(is_foreign, values, drop_intermediate=False)
             yield row(
-                name, f'other data: {other}', kind, roc_auc_score(is_foreign, values), None,
+                name, f'other data: {other}', kind, roc_auc_score(is_foreign, values),
                 fpr95=round(float(false[np.argmax(true >= 0.95)]), 4),
                 spearman_with_png_size=round(float(spearmanr(values, scores['png size']).statistic), 3),
             )  # fmt: skip
@@ -139,25 +163,33 @@ def of_oddities(scorer: Scorer, images: list[NDArray], others: dict[str, list]) 
     planted |= {f'other data: {other}': foreign[:number] for other, foreign in others.items()}
     common = scorer.scores(images[number:])
     for kind, odd in planted.items():
-        for method, values in scorer.scores(odd).items():
-            ranked = np.concatenate([values, common[method]]).argsort()[::-1][:number]
+        scores = {method: np.concatenate([values, common[method]]) for method, values in scorer.scores(odd).items()}
+        scores['cleanvision'] = cleanvision_scores([*odd, *images[number:]])
+        for method, values in scores.items():
+            ranked = values.argsort()[::-1][:number]
             yield dict(planted=kind, method=method, precision=round(float((ranked < number).mean()), 3),
                        images=len(images), polarity=POLARITY, **stamp())  # fmt: skip
 
 
-def row(data: str, defect: str, kind: str, image: float, pixel: float | None, **more: float) -> dict:
-    """A row of ``detect.json``."""
-    return dict(
-        data=data, defect=defect, map=kind, image_auroc=round(float(image), 4),
-        pixel_auroc=None if pixel is None else round(float(pixel), 4), aupro=None, **more, polarity=POLARITY, **stamp(),
-    )  # fmt: skip
+def row(
+    data: str, defect: str, kind: str, image: float, pixel: float | None = None, pro: float | None = None,
+    **more: float,
+) -> dict:  # fmt: skip
+    """A row of ``detect.json``; scores of whole images have nothing of pixels."""
+    figures = dict(image_auroc=image, pixel_auroc=pixel, aupro=pro)
+    rounded = {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
+    return dict(data=data, defect=defect, map=kind, **rounded, **more, polarity=POLARITY, **stamp())
+
+
+def as_seen(restorer: Restorer, paths: Sequence[Path]) -> list[NDArray]:
+    """Files as the model takes them, uint8; BGR."""
+    return [np.clip(restorer.prepare(Item(str(path), str(path))), 0, 255).astype(np.uint8) for path in paths]
 
 
 def of_folder(restorer: Restorer, folder: str, number: int) -> list[NDArray]:
-    """Images of a folder as the model takes them, uint8; BGR."""
-    prepare: Preparation = restorer.prepare
+    """The first images of a folder."""
     items, _ = expand(folder)
-    return [np.clip(prepare(item), 0, 255).astype(np.uint8) for item, _ in zip(items, range(number), strict=False)]
+    return as_seen(restorer, [Path(item.name) for item, _ in zip(items, range(number), strict=False)])
 
 
 def of_sklearn(size: int, number: int) -> dict[str, list[NDArray]]:
@@ -177,6 +209,9 @@ def main() -> None:
     """Measure; ``--help`` lists the flags."""
     args = make_parser().parse_args()
     restorer = Restorer(args.config or args.checkpoint, args.checkpoint if args.config else None, batch_size=100)
+    if args.mvtec:
+        report(of_mvtec(restorer, args.mvtec, args.bank), args.out / 'detect.json')
+        return
     if args.data == 'shapes':
         size = restorer.model.backbone.img_size
         size = size if isinstance(size, int) else size[0]
@@ -198,7 +233,7 @@ def report(rows: Iterable[dict], path: Path, more: Iterable[dict] = ()) -> None:
     """Write rows, and print them as a table."""
     rows = [*rows, *more]
     write_rows(path, rows)
-    columns = [column for column in rows[0] if column not in ('commit', 'date', 'polarity', 'aupro')]
+    columns = [column for column in rows[0] if column not in ('commit', 'date', 'polarity')]
     text: Callable[[object], str] = lambda value: '-' if value is None else str(value)  # noqa: E731
     print(markdown_table(columns, [[text(one.get(column)) for column in columns] for one in rows]), flush=True)
 
@@ -210,6 +245,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('checkpoint')
     add('--config', help='that it was trained with (default: the one that it names)')
     add('--data', default='shapes', help='a folder of images, or: shapes (default)')
+    add('--mvtec', type=Path, metavar='CATEGORY', help='in the layout of MVTec AD, such as data/mvtec/bottle')
     add('--other', nargs='*', default=[], metavar='FOLDER', help='of images that are not like those')
     add('--images', type=int, default=1000, help='how many are scored (default: %(default)s)')
     add('--bank', type=int, default=300, help='images behind the distances of features (default: %(default)s)')

@@ -66,6 +66,8 @@ class Corruption(BaseTransform):
         entropy = [self.seed, results['sample_idx']]
         if results.get('corruption'):
             entropy.append(results['corruption'].count('+') + 1)  # or each would repeat the first one's draws
+        if results.get('view'):
+            entropy = [*entropy, 0][:3] + [results['view']]
         return np.random.default_rng(entropy)
 
     def _grid(self, shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:

@@ -30,16 +30,24 @@ class CorruptedPair(BaseTransform):
         strength: Position of the pair's first image on the line from the clean (0) to the corrupted image (1); a range
             is drawn from per image, from NumPy's global state even if the corruption has a seed. With (0, 1) the energy
             is trained on the whole line, along which it has to decrease towards the clean image.
+        num_views: Number of corrupted images before the clean one, each corrupted by a draw of its own. Training takes
+            one; several are for :class:`mmebm.evaluation.LiDAR`.
 
     Raises:
         KeyError: A transform is not registered; the message lists mmebm's.
-        ValueError: The corruption changes the image's shape, a transform refuses its options, or ``strength`` is not
-            within 0 to 1.
+        ValueError: The corruption changes the image's shape, a transform refuses its options, ``strength`` is not
+            within 0 to 1, or ``num_views`` is less than 1.
     """
 
     def __init__(
-        self, corruption: dict | Callable | Sequence[dict | Callable], strength: float | tuple[float, float] = 1.0
+        self,
+        corruption: dict | Callable | Sequence[dict | Callable],
+        strength: float | tuple[float, float] = 1.0,
+        num_views: int = 1,
     ):
+        if not (isinstance(num_views, int) and num_views >= 1):
+            raise ValueError(f'CorruptedPair: num_views must be a whole number, at least 1, not {num_views!r}')
+        self.num_views = num_views
         self.strength = tuple(strength) if isinstance(strength, (list, tuple)) else (strength, strength)
         are_two = len(self.strength) == 2 and all(isinstance(limit, Real) for limit in self.strength)
         if not (are_two and 0 <= self.strength[0] <= self.strength[1] <= 1):
@@ -59,7 +67,7 @@ class CorruptedPair(BaseTransform):
         self.composes = unseeded_composes(self.corruption)
 
     def transform(self, results: dict) -> dict | None:
-        """Make the pair, two arrays (H, W[, C]); None if the corruption returned None."""
+        """Make the pair, arrays (H, W[, C]); None if the corruption returned None."""
         if not isinstance(results['img'], np.ndarray):
             raise TypeError(
                 f"CorruptedPair: results['img'] is a {type(results['img']).__name__}, not one image: there is a "
@@ -69,16 +77,19 @@ class CorruptedPair(BaseTransform):
         clean = contiguous(to_pixel_units(results['img']))
         if is_of_inferencer(results):
             return {**results, 'img': clean}
-        self._seed_composes()
-        corrupted = self.corruption({**results, 'img': clean.copy()})
-        if corrupted is None:
-            return None
-        if corrupted['img'].shape != clean.shape:
-            raise ValueError(
-                f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
-                f'{corrupted["img"].shape}; it must keep it'
-            )
-        results['img'] = [as_type_of(clean, self._weaken(clean, corrupted['img'])), clean]
+        views = []
+        for view in range(self.num_views):
+            self._seed_composes()
+            corrupted = self.corruption({**results, 'img': clean.copy(), 'view': view})
+            if corrupted is None:
+                return None
+            if corrupted['img'].shape != clean.shape:
+                raise ValueError(
+                    f"CorruptedPair: the corruption changed the image's shape from {clean.shape} to "
+                    f'{corrupted["img"].shape}; it must keep it'
+                )
+            views.append(as_type_of(clean, self._weaken(clean, corrupted['img'])))
+        results['img'] = [*views, clean]
         results['corruption'] = corrupted.get('corruption', 'custom')
         return results
 

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from mmebm.engine.evaluating import evaluating
-from mmebm.evaluation.frozen_features import labelled_features
+from mmebm.evaluation.frozen_features import samples_of
 from mmebm.model_building import build_initialized
 
 
@@ -46,8 +46,8 @@ def extract(cfg: Config) -> tuple[list[dict], list[dict]]:
     bank = dict(queries, dataset=dict(cfg.train_dataloader.dataset, pipeline=queries.dataset.pipeline))
     with evaluating(model):
         return (
-            labelled_features(model, Runner.build_dataloader(bank), 'train'),
-            labelled_features(model, Runner.build_dataloader(queries), 'test'),
+            samples_of(model, Runner.build_dataloader(bank), 'train'),
+            samples_of(model, Runner.build_dataloader(queries), 'test'),
         )
 
 

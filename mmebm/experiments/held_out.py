@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmebm.datasets import ImageFolder
-from mmebm.evaluation.frozen_features import KNNAccuracy, knn_classes, linear_classes
+from mmebm.evaluation.frozen_accuracy import KNNAccuracy, knn_classes, linear_classes
 from mmebm.experiments.downstream import Run
 from mmebm.experiments.frozen import extract
 from mmebm.experiments.results import stamp

@@ -33,6 +33,7 @@ def row(run: Run) -> dict[str, str]:
         'AUROC of the energy': ', '.join(aurocs) or '-',
         'linear probe': _from_to(values.get('frozen/linear_top1')),
         'kNN': _from_to(values.get('frozen/knn_top1')),
+        'RankMe': _from_to(values.get('frozen/rankme'), unit=''),
         'images per second': _speed(run, cfg),
         'peak memory': _peak_memory(run),
     }
@@ -71,7 +72,7 @@ def lacks(run: Run) -> Iterator[str]:
     elif any('training images' in entry.get('source', '') for entry in run.restorations):
         yield 'The images shown are from training, not held out: the folder of held-out images was not there.'
     if not any(name.startswith('frozen/') for name in values):
-        yield 'No probe of the features: mmebm.FrozenFeatureHook measures one, if some images have labels.'
+        yield 'No probe of the features: mmebm.FrozenFeatureHook measures one, or RankMe if there are no labels.'
     if 'memory' not in run.curves['iteration']:
         yield 'No memory: mmengine logs it on GPUs only.'
     if not any(True for _ in run.tables):
@@ -100,10 +101,11 @@ def _words(node: dict[str, Any], keys: tuple[str, ...]) -> str:
     return ' '.join([type_name(node) or '-', *found])
 
 
-def _from_to(points: list | None) -> str:
+def _from_to(points: list | None, unit: str = '%') -> str:
     if not points:
         return '-'
-    return f'{points[0][1]:.1f}% → {points[-1][1]:.1f}%' if len(points) > 1 else f'{points[0][1]:.1f}%'
+    ends = points[:1] if len(points) == 1 else [points[0], points[-1]]
+    return ' → '.join(f'{value:.1f}{unit}' for _, value in ends)
 
 
 def _speed(run: Run, cfg: dict[str, Any]) -> str:

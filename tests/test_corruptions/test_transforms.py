@@ -188,6 +188,18 @@ def test_strength_is_where_on_the_line_to_the_corrupted_image():
     assert np.mean(strengths) == pytest.approx(0.4, abs=0.03)
 
 
+@pytest.mark.parametrize('seed', [None, 1])
+def test_each_of_several_views_is_a_draw_of_its_own(seed):
+    chain = [dict(type='mmebm.GaussianNoise', seed=seed), dict(type='mmebm.PatchMask', patch_size=4, seed=seed)]
+    single, several = CorruptedPair(chain), CorruptedPair(chain, num_views=3)
+    views = several(dict(img=picture(), sample_idx=3))['img']
+    np.testing.assert_array_equal(views[3], picture())
+    assert len(views) == 4 and all((views[a] != views[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
+    is_first = (views[0] == single(dict(img=picture(), sample_idx=3))['img'][0]).all()
+    assert is_first == (seed is not None)
+    assert (views[1] == several(dict(img=picture(), sample_idx=3))['img'][1]).all() == (seed is not None)
+
+
 def test_a_transform_that_leaves_the_range_is_clipped():
     pair = CorruptedPair(lambda results: results | dict(img=results['img'].astype(np.float32) + 40.4))
     corrupted, clean = pair(dict(img=np.array([[[240, 10, 100]]], np.uint8)))['img']
@@ -333,6 +345,7 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: PatchMask(fill=[0, float('nan'), 0]), "fill must be 'mean', 'noise' or a colour, not .*nan"),
         (lambda: GaussianNoise(float('inf')), 'sigma must be at least 0, .*, not inf'),
         (lambda: CorruptedPair([], strength='0.5'), r"strength must be in \[0, 1\], or a range within, not '0.5'"),
+        (lambda: CorruptedPair([], num_views=0), 'num_views must be a whole number, at least 1, not 0'),
         (lambda: CorruptedPair([], strength=None), 'strength must be in .*, not None'),
         (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, None))),

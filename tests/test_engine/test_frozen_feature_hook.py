@@ -48,8 +48,9 @@ SIMMIM = dict(
 class Images(torch.utils.data.Dataset):
     """Two classes of images, dark and bright, with noise from each of the three random generators."""
 
-    def __init__(self, size, labelled=True, classes=None):
+    def __init__(self, size, labelled=True, classes=None, views=0):
         self.size = size
+        self.views = views
         self.labelled = labelled
         self.metainfo = dict(classes=classes)
 
@@ -62,7 +63,8 @@ class Images(torch.utils.data.Dataset):
         sample = DataSample(mask=torch.rand(4, 4) < 0.5)
         if self.labelled:
             sample.set_gt_label(index % 2)
-        return dict(inputs=(level + noise).to(torch.uint8), data_samples=sample)
+        clean = (level + noise).to(torch.uint8)
+        return dict(inputs=[*[clean // 2] * self.views, clean] if self.views else clean, data_samples=sample)
 
 
 def loader(size, shuffle=False, collate='default_collate', **options):
@@ -219,12 +221,58 @@ def test_a_target_generators_preprocessor_gives_the_first_view():
     assert hook.measure(SimpleNamespace(model=model, seed=0)) == CENSUS
 
 
+def test_without_labels_the_spectra_are_measured(tmp_path):
+    pipeline = [
+        dict(type='mmebm.CorruptedPair', corruption=dict(type='mmebm.PatchMask', patch_size=4), num_views=4),
+        dict(type='PackInputs'),
+    ]
+    queries = loader(40) | dict(dataset=dict(type='mmebm.Shapes', size=40, image_size=16, pipeline=pipeline))
+    runner = train(MAE, tmp_path, dict(type='mmebm.FrozenFeatureHook', queries=queries), 'unlabelled', epochs=1)
+    (records,) = tmp_path.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in records.read_text().splitlines()]
+    measured = [record for record in records if 'frozen/rankme' in record]
+    assert [record['step'] for record in measured] == [0, 1]
+    keys = {'frozen/rankme', 'frozen/alpha_req', 'frozen/lidar'}
+    assert all(record.keys() == keys | {'step'} for record in measured)
+    assert all(1 < record[key] <= 16 for record in measured for key in ('frozen/rankme', 'frozen/lidar'))
+    assert runner.message_hub.get_scalar('frozen/lidar').current() == measured[-1]['frozen/lidar']
+
+
+class Views(Census):
+    """Numbers of images and of views, their mean level, and that of clean images."""
+
+    def process(self, data_batch, data_samples):
+        self.results.extend((len(s.get('views', [])), float(s['features'])) for s in data_samples)
+        assert all(s['views'].mul(2).sub(s['features']).abs().max() <= 1 for s in data_samples if 'views' in s)
+
+    def compute_metrics(self, results):
+        return dict(views=[views for views, _ in results], bright=sum(level > 120 for _, level in results))
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+@pytest.mark.parametrize('views', [0, 3])
+def test_without_a_bank_the_last_of_an_images_views_is_the_clean_one(views, labelled):
+    options = dict(queries=loader(5, views=views, labelled=labelled), evaluator=[dict(type=Views)])
+    assert measure_level(bank=None, **options) == {'census/views': [views] * 5, 'census/bright': 2}
+
+
+def test_a_target_generators_preprocessor_gives_each_of_the_views():
+    from mmpretrain.models import TwoNormDataPreprocessor
+
+    model = Level()
+    model.data_preprocessor = TwoNormDataPreprocessor([0] * 3, [1] * 3, second_mean=[999] * 3, second_std=[1] * 3)
+    hook = FrozenFeatureHook(queries=loader(5, views=3), evaluator=[dict(type=Views)])
+    assert hook.measure(SimpleNamespace(model=model, seed=0))['census/views'] == [3] * 5
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
         (dict(bank=loader(5, labelled=False)), 'no gt_label'),
         (dict(queries=loader(3, collate='pseudo_collate')), 'default_collate'),
         (dict(interval=0), 'interval=0'),
+        (dict(queries=None), 'no queries'),
+        (dict(queries=loader(3, views=1)), 'with a bank, no CorruptedPair'),
         (
             dict(bank=loader(5, classes=['cat', 'dog']), queries=loader(3, classes=('dog',))),
             'same classes.* in one of them alone: cat$',

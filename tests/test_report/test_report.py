@@ -162,6 +162,19 @@ def test_the_summary_has_the_last_values(run):
     assert found['peak memory'] == 'not measured on a CPU'
 
 
+def test_label_free_metrics_have_charts_by_their_scales_and_a_row(tmp_path):
+    lines = [
+        {'frozen/rankme': 20.0 + step, 'frozen/lidar': 9.0, 'frozen/alpha_req': 1.5, 'step': step} for step in (0, 4)
+    ]
+    write_lines(tmp_path / 'a' / 'vis_data' / 'scalars.json', [train_line(10), *lines])
+    run = find_run(tmp_path, 'run')
+    assert row(run)['RankMe'] == '20.0 → 24.0' and row(run)['linear probe'] == '-'
+    drawn = {chart['title']: [line['label'] for line in chart['series']] for chart in charts([run])}
+    assert drawn['Effective dimensions of features, without labels'] == ['lidar', 'rankme']
+    assert drawn['Decay of the spectrum of features, without labels'] == ['alpha_req']
+    assert 'Frozen features' not in drawn
+
+
 def test_the_verdict_names_what_moved(run):
     assert verdict(run) == (
         'Restored images are closer to the clean ones than the corrupted ones, by more than 0.1 dB, for 1 of 1 '
