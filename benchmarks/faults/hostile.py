@@ -201,11 +201,11 @@ def main() -> None:
         Path('config.py').write_text(SHAPES)
         shapes = Config.fromfile('config.py')
         whole = Config.fromfile(REPOSITORY / 'configs' / 'ebm_vit-t_shapes.py')
-        shapes.merge_from_dict({key: whole[key] for key in ('test_dataloader', 'test_cfg', 'test_evaluator')})
+        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+            shapes[key] = whole[key]
+        for dataset in shapes.test_dataloader.dataset.datasets:
+            dataset.size = 16
         shapes.merge_from_dict({'train_cfg.max_epochs': 1, 'train_dataloader.dataset.size': 16})
-        shapes.merge_from_dict({f'test_dataloader.{key}': value for key, value in (
-            ('num_workers', 0), ('persistent_workers', False), ('dataset.size', 16), ('dataset.image_size', 32),
-        )})  # fmt: skip
         shapes.dump(str(config))
         train([str(config), '--work-dir', 'sound', '--cfg-options', 'experiment_name=sound'])
         state = torch.load('sound/epoch_1.pth', weights_only=False)['state_dict']
