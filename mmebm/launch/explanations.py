@@ -25,7 +25,10 @@ KEPT = (
 )
 
 # Errors by which code answers to values that it did not expect.
-OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+# Functions of which one is running once images or the network are.
+RUNNING = {'run_iter', 'run_epoch', 'prepare_data', '_next_data', '_call_impl'}
 
 # How PyTorch says that a CPU's memory is full.
 CPU_FULL = "can't allocate memory"
@@ -87,9 +90,9 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _is_at_start(error: Exception) -> bool:
-    """Whether no batch was read yet, so that an error of these kinds comes from the config."""
+    """Whether neither images nor the network run yet, so that an error of these kinds comes from the config."""
     names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    return isinstance(error, OF_VALUES) and not names & {'run_iter', 'run_epoch', 'prepare_data', '_next_data'}
+    return isinstance(error, OF_VALUES) and not names & RUNNING
 
 
 def _met_in(error: Exception) -> str:
