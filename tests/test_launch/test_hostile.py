@@ -20,7 +20,10 @@ KEYS = [key for key, _ in nested(BASE.to_dict()) if key]
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'train_cfg.max_epochs.x': 1}, r'train_cfg.max_epochs.x=1 does not fit the config: train_cfg.max_epochs is \d+'),
+        (
+            {'train_cfg.max_epochs.x': 1},
+            r'x=1 does not fit the config: train_cfg.max_epochs is \d+, which has no parts',
+        ),
         ({'custom_hooks.type': 'x'}, r'custom_hooks is a list of \d+, so that a number'),
         ({'custom_hooks.99.type': 'x'}, 'below that follows'),
         ({'custom_hooks.0': 5}, r'set keys of custom_hooks.0, as custom_hooks.0.KEY=VALUE'),
@@ -75,8 +78,8 @@ def test_a_checkpoint_that_is_no_dict():
 
 
 def test_a_config_without_a_test():
-    with pytest.raises(ValueError, match=r'a.json has no test, since test_cfg, test_evaluator is missing or None'):
-        check_test_parts(_named(dict(test_dataloader={}, test_cfg=None)))
+    with pytest.raises(ValueError, match='a.json has no test_dataloader, so there is nothing to test on'):
+        check_test_parts(_named(dict(test_dataloader=None, test_cfg={})))
 
 
 def _named(content):
