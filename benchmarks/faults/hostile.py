@@ -158,6 +158,11 @@ def mutated(config: dict, mark: Path, rng: random.Random) -> tuple[dict, list[st
     return config, [key for key in keys if not key.isdecimal()]
 
 
+def options_of(config: dict) -> set[str]:
+    """How messages name an option with its value."""
+    return {f'{key.rpartition(".")[2]}=' for key, _ in nested(config)} - {'='}
+
+
 def _keys(node: dict | list) -> list:
     return [*node] if isinstance(node, dict) else [*range(len(node))]
 
@@ -225,7 +230,7 @@ def main() -> None:
             path = Path(f'mutated_{i}.json')
             content, keys = mutated(base, mark, rng)
             path.write_text(json.dumps(content))
-            names = (path.name, *(f'{key}.' for key in base), *keys)
+            names = (path.name, *(f'{key}.' for key in base), *keys, *options_of(base))
             options = ['--cfg-options', f'experiment_name=mutated_{i}']
             result = outcome(lambda p=path, o=options: train([str(p), '--work-dir', 'out', *o]), names)
             MMLogger._instance_dict.clear()

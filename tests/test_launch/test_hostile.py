@@ -7,6 +7,7 @@ from mmengine.config import Config
 from tiny import ROOT
 
 from mmebm.config_tree import nested
+from mmebm.engine import AtomicCheckpointHook
 from mmebm.engine.resuming.settings import check_complete
 from mmebm.launch.checks.test_parts import check_test_parts
 from mmebm.launch.command_line import option
@@ -104,3 +105,12 @@ def test_an_error_of_a_training_stays_as_it_is():
 
     with pytest.raises(ValueError, match='^of the training$'), explained([_named({})]):
         run_iter()
+
+
+@pytest.mark.parametrize(
+    'options', [dict(max_keep_ckpts=None), dict(interval='1'), dict(save_begin=0.5), dict(every_minutes='x')]
+)
+def test_a_checkpoint_hook_that_would_fail_at_the_first_checkpoint(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f'AtomicCheckpointHook: {name} must be .*, not {value!r}'):
+        AtomicCheckpointHook(**options)
