@@ -99,6 +99,7 @@ setup(
             'mmebm-test = mmebm.commands.test:main',
             'mmebm-make-shapes = mmebm.commands.make_shapes:main',
             'mmebm-make-corrupted = mmebm.commands.make_corrupted:main',
+            'mmebm-pack = mmebm.commands.pack:main',
             'mmebm-demo = mmebm.commands.demo:main',
             'mmebm-plan = mmebm.commands.plan:main',
             'mmebm-evaluate = mmebm.commands.evaluate:main',

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,16 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         ``files_sha256``, a hash of the paths within that folder, sorted, a line each, or None where there are no files.
         It says whether two trainings had the same list of files, not whether these had the same contents.
     """
-    paths = sorted(_paths(dataset))
-    digest = hashlib.sha256('\n'.join(paths).encode('utf-8', 'surrogateescape')).hexdigest() if paths else None
+    digest = getattr(dataset, 'files_sha256', None) or digest_of(_paths(dataset))
     root = str(getattr(dataset, 'data_root', '') or '')
     name = Path(root).resolve().name if root and '://' not in root else root
     return dict(dataset=type(dataset).__name__, data=name or None, images=len(dataset), files_sha256=digest)
+
+
+def digest_of(paths: Iterable[str]) -> str | None:
+    """A hash of paths, whatever their order; None without any."""
+    lines = sorted(paths)
+    return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest() if lines else None
 
 
 def _paths(dataset: Dataset) -> Iterator[str]:

@@ -65,6 +65,7 @@ def test_wheel_names_the_commands_and_the_licence(wheel):
         'mmebm-test': 'mmebm.commands.test:main',
         'mmebm-make-shapes': 'mmebm.commands.make_shapes:main',
         'mmebm-make-corrupted': 'mmebm.commands.make_corrupted:main',
+        'mmebm-pack': 'mmebm.commands.pack:main',
         'mmebm-plan': 'mmebm.commands.plan:main',
         'mmebm-evaluate': 'mmebm.commands.evaluate:main',
         'mmebm-compare': 'mmebm.commands.compare:main',

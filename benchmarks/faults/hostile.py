@@ -3,7 +3,8 @@
     python -m benchmarks.faults.hostile
 
 Every checkpoint is given to each command that reads one. Of the configs, half are mutated at random, half are made to
-run code.
+run code. Trainings that begin end after a few iterations, or after some seconds of the CPU: they have read the config.
+A bare traceback is an error whose message names neither the file nor the key.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import random
+import signal
 import tempfile
 import warnings
 import zipfile
@@ -24,11 +26,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, load_checkpoint
 from torch import nn
 
 from benchmarks.faults.results import write_row
 from benchmarks.faults.tiny_runs import SHAPES
+from benchmarks.faults.trial import without_reports
+from benchmarks.output import REPOSITORY
 from mmebm.commands.export import main as export
 from mmebm.commands.import_weights import main as import_weights
 from mmebm.commands.replay import main as replay
@@ -37,6 +41,24 @@ from mmebm.commands.train import main as train
 from mmebm.config_tree import nested
 
 CONFIGS = 200
+ITERATIONS, SECONDS = 3, 20
+
+
+class Enough(BaseException):
+    """A training goes on for long enough."""
+
+
+def end_early() -> None:
+    """Let trainings end after a few iterations."""
+    for loop in (EpochBasedTrainLoop, IterBasedTrainLoop):
+        run_iter = loop.run_iter
+
+        def run(self, *args, run_iter=run_iter):
+            run_iter(self, *args)
+            if self.iter >= ITERATIONS:
+                raise Enough
+
+        loop.run_iter = run
 
 
 class Call:
@@ -100,7 +122,7 @@ def readers(path: Path, config: Path, out: Path) -> dict[str, Callable[[], Any]]
     options = ['--cfg-options', f'experiment_name={path.stem}_{random.random()}']
     start, weights = [str(config), '--work-dir', str(out)], 'model.backbone.init_cfg'
     return {
-        'mmengine': lambda: load_checkpoint(nn.Linear(2, 2), str(path), strict=True),
+        'mmengine': lambda: load_checkpoint(nn.Linear(2, 2), str(path)),
         'export': lambda: export([str(path), '--to', 'timm', '--out', str(out / 'timm')]),
         'import': lambda: import_weights(
             [str(path), '--from', 'timm', '--config', str(config), '--out', str(out / 'a.pth')]
@@ -113,8 +135,8 @@ def readers(path: Path, config: Path, out: Path) -> dict[str, Callable[[], Any]]
     }
 
 
-def mutated(config: dict, mark: Path, rng: random.Random) -> dict:
-    """A config with a few nodes replaced, half the time by something that would run code."""
+def mutated(config: dict, mark: Path, rng: random.Random) -> tuple[dict, list[str]]:
+    """A config with a few nodes replaced, half the time by something that would run code; and their keys."""
     config = copy.deepcopy(config)
     values = [None, True, -1, 0, 1e30, 'text', [], {}, [1, 'a'], dict(type='Nothing'), float('nan')]
     hostile = [
@@ -124,15 +146,21 @@ def mutated(config: dict, mark: Path, rng: random.Random) -> dict:
         dict(type='mmengine.dump', obj=dict(a=1), file=f'{mark}.json'),
         dict(type='pathlib.Path.touch', self=str(mark)),
     ]
-    is_hostile = rng.random() < 0.5
+    is_hostile, keys = rng.random() < 0.5, []
     for _ in range(1 if is_hostile else rng.randint(1, 3)):
         places = [(node, key) for _, node in nested(config) if isinstance(node, (dict, list)) for key in _keys(node)]
         node, key = rng.choice(places)
+        keys.append(str(key))
         if not is_hostile and rng.random() < 0.3:
             del node[key]
         else:
             node[key] = rng.choice(hostile if is_hostile else values)
-    return config
+    return config, [key for key in keys if not key.isdecimal()]
+
+
+def options_of(config: dict) -> set[str]:
+    """How messages name an option with its value."""
+    return {f'{key.rpartition(".")[2]}=' for key, _ in nested(config)} - {'='}
 
 
 def _keys(node: dict | list) -> list:
@@ -141,14 +169,19 @@ def _keys(node: dict | list) -> list:
 
 def outcome(call: Callable[[], Any], names: tuple[str, ...]) -> str:
     """``read``, ``refused`` with a message that has one of the names, or the bare error."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
             call()
+    except Enough:
+        return 'read'
     except SystemExit as end:
         text = errors.getvalue() + str(end.code)
         return 'refused' if any(name in text for name in names) else f'SystemExit: {text[-300:]}'
     except Exception as error:
         return 'refused' if any(name in str(error) for name in names) else f'{type(error).__name__}: {error}'[:300]
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return 'read'
 
 
@@ -158,6 +191,13 @@ def main() -> None:
     parser.add_argument('--configs', type=int, default=CONFIGS, help='how many to try; default: %(default)s')
     configs = parser.parse_args().configs
     warnings.simplefilter('ignore')
+    without_reports()
+    torch.set_num_threads(1)
+
+    def stop(*_) -> None:
+        raise Enough
+
+    signal.signal(signal.SIGPROF, stop)
     rng, bare, tried = random.Random(0), [], 0
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
@@ -165,11 +205,17 @@ def main() -> None:
         folder.mkdir()
         Path('config.py').write_text(SHAPES)
         shapes = Config.fromfile('config.py')
+        whole = Config.fromfile(REPOSITORY / 'configs' / 'ebm_vit-t_shapes.py')
+        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+            shapes[key] = whole[key]
+        for dataset in shapes.test_dataloader.dataset.datasets:
+            dataset.size = 16
         shapes.merge_from_dict({'train_cfg.max_epochs': 1, 'train_dataloader.dataset.size': 16})
         shapes.dump(str(config))
         train([str(config), '--work-dir', 'sound', '--cfg-options', 'experiment_name=sound'])
         state = torch.load('sound/epoch_1.pth', weights_only=False)['state_dict']
         files = [*checkpoints(folder, mark, state)]
+        end_early()
         for path in files:
             tried += 1
             print(path.name, flush=True)
@@ -182,9 +228,11 @@ def main() -> None:
             tried += 1
             print(i, end=' ', flush=True)
             path = Path(f'mutated_{i}.json')
-            path.write_text(json.dumps(mutated(base, mark, rng)))
+            content, keys = mutated(base, mark, rng)
+            path.write_text(json.dumps(content))
+            names = (path.name, *(f'{key}.' for key in base), *keys, *options_of(base))
             options = ['--cfg-options', f'experiment_name=mutated_{i}']
-            result = outcome(lambda p=path, o=options: train([str(p), '--work-dir', 'out', *o]), (path.name, *base))
+            result = outcome(lambda p=path, o=options: train([str(p), '--work-dir', 'out', *o]), names)
             MMLogger._instance_dict.clear()
             if result not in ('read', 'refused'):
                 bare.append(f'{path.name}: {result}')

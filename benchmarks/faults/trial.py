@@ -132,7 +132,7 @@ def _train(arguments: list[str], output: Path, rank: int, before: Callable[[int]
         with output.open('w') as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        _without_reports()
+        without_reports()
         torch.set_num_threads(1)
         if before is not None:
             before(rank)
@@ -149,7 +149,7 @@ def _train(arguments: list[str], output: Path, rank: int, before: Callable[[int]
         os._exit(code)
 
 
-def _without_reports() -> None:
+def without_reports() -> None:
     """A runner reports its environment, and formats its config for each checkpoint: longer than this training."""
     import mmengine.runner.runner as runner
     import yapf.yapflib.yapf_api as yapf

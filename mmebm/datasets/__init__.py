@@ -6,6 +6,7 @@ from mmebm.datasets.image_folder import ImageFolder
 from mmebm.datasets.labelled_folder import LabelledFolder
 from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.datasets.shapes import Instance, Picture, Shapes
+from mmebm.datasets.tar_shards import TarShards
 
 __all__ = [
     'BrokenImageError',
@@ -16,4 +17,5 @@ __all__ = [
     'LoadImage',
     'Picture',
     'Shapes',
+    'TarShards',
 ]

@@ -85,8 +85,13 @@ def list_images(folder: str, extensions: Sequence[str] = EXTENSIONS, in_classes:
             listing.used -= Counter(map(_ending, outside))
             listing.images = [path for path in listing.images if '/' in path]
     # By class first, as mmpretrain numbers them: `a` comes before `a-b`, but `a-b/1.jpg` before `a/1.jpg`.
-    listing.images.sort(key=(lambda path: path.split('/', 1)) if in_classes else None)
+    listing.images.sort(key=class_and_name if in_classes else None)
     return listing
+
+
+def class_and_name(path: str) -> list[str]:
+    """The first folder of a path, and the rest."""
+    return path.split('/', 1)
 
 
 def class_names(folder: str | Path) -> list[str]:

@@ -49,8 +49,9 @@ class LoadImage(LoadImageFromFile):
     (H, W, 3) in BGR order, turned as its EXIF tag says. ``color_type='unchanged'`` keeps channels, alpha and depth: an
     image of 16 bits becomes float32, its 65535 becoming 255; the EXIF tag is not read.
 
-    An image that is in ``results['img']`` already, where there is no ``img_path``, is treated as one from a file; if
-    floating point, it is taken to be in pixel units.
+    A file that is in memory, as a member of an archive, comes as ``results['img_bytes']``; ``img_path`` then only names
+    it. An image that is in ``results['img']`` already, where there is no ``img_path``, is treated as one from a file;
+    if floating point, it is taken to be in pixel units.
 
     Args:
         to_float32: Convert the image to float32.
@@ -110,7 +111,7 @@ class LoadImage(LoadImageFromFile):
         """Read ``results['img_path']``, or take ``results['img']``, into ``img``, ``img_shape`` and ``ori_shape``."""
         if 'img_path' in results:
             try:
-                image = self._load(results['img_path'])
+                image = self._load(results['img_path'], results.pop('img_bytes', None))
             except BrokenImageError:
                 if self.ignore_empty:
                     return None
@@ -123,12 +124,23 @@ class LoadImage(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _load(self, path: str) -> NDArray:
+    def _load(self, path: str, content: bytes | None) -> NDArray:
         try:
-            content = get(path, backend_args=self.backend_args)
+            content = get(path, backend_args=self.backend_args) if content is None else content
         except OSError as error:
             raise BrokenImageError(f'{printable(path)}: cannot be read ({error.strerror or error})') from error
-        path = printable(path)
+        return self.decode(content, printable(path))
+
+    def decode(self, content: bytes, path: str) -> NDArray:
+        """The image (H, W[, C]) of a file's bytes, in pixel units.
+
+        Args:
+            content: Of the file.
+            path: What messages call it.
+
+        Raises:
+            BrokenImageError, ValueError: As for the class.
+        """
         damage = find_damage(content)
         if damage:
             raise BrokenImageError(f'{path}: {damage}')

@@ -19,7 +19,16 @@ from mmebm.planning.memory import ways_to_fit
 PACKAGE = Path(__file__).resolve().parents[1]
 
 # Errors that stay of their class when their message is completed.
-KEPT = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, RuntimeError, TypeError)
+KEPT = (
+    *(AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, RuntimeError, TypeError),
+    *(OverflowError, ZeroDivisionError),
+)
+
+# Errors by which code answers to values that it did not expect.
+OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+# Functions of which one is running once images or the network are.
+RUNNING = {'run_iter', 'run_epoch', 'prepare_data', '_next_data', '_call_impl'}
 
 # How PyTorch says that a CPU's memory is full.
 CPU_FULL = "can't allocate memory"
@@ -34,7 +43,8 @@ def explained(configs: list[Config]) -> Iterator[None]:
 
     Raises:
         MemoryError: The memory is full; the message lists what to lower.
-        ValueError: A part of the config cannot be built; names its key and type. Or an error of ``KEPT``.
+        ValueError: A part of the config cannot be built; names its key and type. Or, before the first batch, something
+            else fails; names the config and the functions. Or an error of ``KEPT``.
     """
     try:
         yield
@@ -43,12 +53,15 @@ def explained(configs: list[Config]) -> Iterator[None]:
         if config is not None and _is_out_of_memory(error):
             raise MemoryError(f'{_first_line(error)}\n{_what_to_lower(config)}') from error
         part = _built(error.__traceback__)
-        if config is None or part is None or _is_ours(error):
+        if config is None or _is_ours(error) or part is None and not _is_at_start(error):
             raise
         kind = type(error) if type(error) in KEPT else ValueError
+        what = 'A value has the wrong type or range, or a key is missing' if part is None else (
+            f'{_key_of(part, config)} cannot be built'
+        )  # fmt: skip
         raise kind(
-            f'{_key_of(part, config)} cannot be built: {type(error).__name__}: {str(error).rstrip(".")}. Correct it in '
-            f'{config.filename}, or by --cfg-options'
+            f'{what}: {type(error).__name__}: {str(error).rstrip(".")}{_met_in(error) if part is None else ""}. '
+            f'Correct it in {config.filename}, or by --cfg-options'
         ) from error
 
 
@@ -71,9 +84,21 @@ def _what_to_lower(config: Config) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether mmebm raised it, and so says what to do."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return Path(frames[-1].filename).is_relative_to(PACKAGE)
+    """Whether mmebm raised it on purpose, and so says what to do."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(frame.filename).is_relative_to(PACKAGE) and (frame.line or '').startswith('raise')
+
+
+def _is_at_start(error: Exception) -> bool:
+    """Whether neither images nor the network run yet, so that an error of these kinds comes from the config."""
+    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return isinstance(error, OF_VALUES) and not names & RUNNING
+
+
+def _met_in(error: Exception) -> str:
+    """The functions that were called last, whose names tell what they were about."""
+    frames = traceback.extract_tb(error.__traceback__)[-2:]
+    return f' (in {" -> ".join(frame.name for frame in frames)} of {Path(frames[-1].filename).name})'
 
 
 def _built(trace: TracebackType | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmebm.config_tree import nested, nested_dicts
 from mmebm.error_text import first_few
 from mmebm.launch.checks.arguments import check_arguments
+from mmebm.launch.checks.places import check_places
 from mmebm.launch.schedule import follow_length, training_length
 from mmebm.model_building import type_name
 
@@ -42,8 +43,17 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         options: The command line's ``--cfg-options``, by dotted key.
 
     Raises:
-        ValueError: An option would change nothing, or is no argument of the model.
+        ValueError: An option does not fit the config, would change nothing, or is no argument of the model.
     """
+    check_places(cfg, options)
+    try:
+        _merge(cfg, options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        given = ' '.join(f'{key}={value!r}' for key, value in options.items())
+        raise ValueError(f'--cfg-options {given} does not fit the config: {type(error).__name__}: {error}') from error
+
+
+def _merge(cfg: Config, options: dict[str, Any]) -> None:
     roots = {key: cfg[key] for key in options if key.endswith('data_root') and key in cfg}
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])

@@ -1,8 +1,11 @@
 """Checks and completes a config before mmpretrain's script runs it."""
 
+from pathlib import Path
+
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
+from mmebm.engine.resuming.settings import check_complete
 from mmebm.launch.checks.auto_scale import check_auto_scale
 from mmebm.launch.checks.channels import check_channels_of
 from mmebm.launch.checks.classes import check_classes
@@ -10,6 +13,7 @@ from mmebm.launch.checks.engines import check_engine_config
 from mmebm.launch.checks.memory import check_memory
 from mmebm.launch.checks.pretrained import check_load_from, check_pretrained, forget_pretrained
 from mmebm.launch.checks.save_best import check_save_best
+from mmebm.launch.checks.test_parts import check_test_parts
 from mmebm.launch.checks.tested import check_tested
 from mmebm.launch.drawing import adapt_drawing
 from mmebm.launch.machine import leave_out_amp_options
@@ -47,8 +51,10 @@ def prepare_training(cfg: Config) -> None:
         add_hook(cfg, 'PreemptionHook')
     add_hook(cfg, 'ProvenanceHook')
     if is_resumed:
-        check_readable(cfg.load_from)
+        content = check_readable(cfg.load_from)
         if 'runner_type' not in cfg:  # mmengine's FlexibleRunner resumes by itself
+            if '://' not in cfg.load_from and not Path(cfg.load_from).is_dir():
+                check_complete(content, cfg.load_from)
             add_hook(cfg, 'ResumeHook')
 
 
@@ -57,10 +63,12 @@ def prepare_test(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: The data set's folder or the checkpoint is missing.
-        ValueError: The classes differ from those of training, or the checkpoint is not one of the model.
+        ValueError: The config has no test, the classes differ from those of training, or the checkpoint is not one of
+            the model.
     """
     cfg.resume = False  # A test needs weights alone. To resume, which MAE's config asks for, would read training data.
     adapt_drawing(cfg)
+    check_test_parts(cfg)
     check_data_roots(cfg, ('test_dataloader',))
     check_classes(cfg, ('test_dataloader',))
     check_channels_of(cfg)

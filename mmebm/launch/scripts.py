@@ -74,6 +74,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         return args
 
     def merge_checked(cfg: Config, args: Namespace) -> Config:
+        configs.append(cfg)
         import_quietly(*(f'{cfg.get("default_scope")}.{part}' for part in ('datasets', 'models')))
         mend_collate(cfg)
         if getattr(args, 'tta', False):

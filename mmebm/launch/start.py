@@ -1,6 +1,7 @@
 """Which checkpoint a training resumes from."""
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -53,21 +54,24 @@ def find_latest(work_dir: Path, hook: dict) -> Path | None:
     return newest
 
 
-def check_readable(path: str) -> None:
+def check_readable(path: str) -> Any:
     """Check that a file to resume from is there, whole, and holds nothing that could run code.
+
+    Returns:
+        What it holds; None of an address, or of a folder of DeepSpeed.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is truncated, no checkpoint, or pickles more than mmengine's runner saves.
     """
     if '://' in path or Path(path).is_dir():
-        return
+        return None
     if not Path(path).is_file():
         raise FileNotFoundError(f'No checkpoint "{path}" to resume from')
     try:
         if reason := fault(Path(path)):
             raise ValueError(f'{path} is truncated or no checkpoint ({reason})')
-        unpickle(path, is_mapped=True)
+        return unpickle(path, is_mapped=True)
     except ValueError as error:
         others = sorted({other.name for other in Path(path).parent.glob('*.pth')} - {Path(path).name})
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mmpretrain.datasets import CustomDataset
 
+from mmebm.datasets import TarShards
 from mmebm.model_building import class_of, type_name
 from mmebm.planning.config_facts import known_length
 from mmebm.registry import DATASETS
@@ -36,7 +37,7 @@ def length_of(dataset: Mapping[str, Any], scope: str | None = None) -> Length:
         numbers, sources = zip(*(length_of(part, scope) for part in dataset['datasets']), strict=True)
         return Length(None if None in numbers else sum(numbers), '; '.join(dict.fromkeys(sources)))
     kind, files = class_of(dataset, DATASETS, scope), files_of(dataset)
-    if isinstance(kind, type) and issubclass(kind, CustomDataset) and files.exists():
+    if isinstance(kind, type) and issubclass(kind, (CustomDataset, TarShards)) and files.exists():
         try:
             images = len(DATASETS.build(dict(dataset, type=kind, pipeline=[], lazy_init=False)))
         except AssertionError as error:  # mmpretrain's way to say so

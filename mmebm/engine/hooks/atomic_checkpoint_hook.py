@@ -36,12 +36,17 @@ class AtomicCheckpointHook(CheckpointHook):
         **kwargs: The options of mmengine's hook.
 
     Raises:
-        ValueError: ``every_minutes`` is not positive.
+        ValueError: ``every_minutes`` is not positive, or ``interval``, ``max_keep_ckpts`` or ``save_begin`` no whole
+            number.
     """
 
     def __init__(self, every_minutes: float | None = None, **kwargs: Any):
-        if every_minutes is not None and every_minutes <= 0:
+        is_number = isinstance(every_minutes, (int, float))
+        if every_minutes is not None and not (is_number and every_minutes > 0):
             raise ValueError(f'AtomicCheckpointHook: every_minutes must be positive or None, not {every_minutes!r}')
+        for name in ('interval', 'max_keep_ckpts', 'save_begin'):  # mmengine would fail at the first checkpoint
+            if name in kwargs and not isinstance(kwargs[name], int):
+                raise ValueError(f'AtomicCheckpointHook: {name} must be a whole number, not {kwargs[name]!r}')
         super().__init__(**kwargs)
         self.every_minutes = every_minutes
         self._saved_iter = 0

@@ -7,7 +7,7 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmebm.datasets import ImageFolder
+from mmebm.datasets.skipping import SkipsBrokenImages
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.error_text import first_few, printable
 from mmebm.registry import HOOKS
@@ -18,7 +18,9 @@ FILE = 'broken_images.txt'
 @HOOKS.register_module()
 @idle_in_dry_runs
 class BrokenImagesHook(Hook):
-    """After each epoch, write the files of an :class:`ImageFolder` that are broken to ``broken_images.txt``.
+    """After each epoch, write the broken files of an :class:`ImageFolder` or :class:`TarShards` to a list.
+
+    It is ``broken_images.txt`` in the work dir.
 
     A line has what is wrong and the path. Files that were skipped when the folder was listed (empty, not readable,
     broken links) are among them. At the end, a warning counts them. ``tools/train.py`` adds this hook.
@@ -44,16 +46,16 @@ class BrokenImagesHook(Hook):
         return found
 
 
-def _folders(dataset: object) -> Iterator[ImageFolder]:
+def _folders(dataset: object) -> Iterator[SkipsBrokenImages]:
     """The folders of a data set, which may be wrapped or several."""
-    if isinstance(dataset, ImageFolder):
+    if isinstance(dataset, SkipsBrokenImages):
         yield dataset
     for child in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]:
         if child is not None:
             yield from _folders(child)
 
 
-def _unusable(folder: ImageFolder) -> Iterator[tuple[str, str]]:
+def _unusable(folder: SkipsBrokenImages) -> Iterator[tuple[str, str]]:
     """What is wrong, and the path, of each file that some process could not use."""
     for fault, paths in folder.skipped.items():
         yield from ((fault, str(Path(folder.img_prefix, path))) for path in paths)

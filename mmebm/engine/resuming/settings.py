@@ -1,6 +1,6 @@
 """The settings that a checkpoint was trained with, against those of the run that resumes from it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -39,7 +39,7 @@ def check_complete(checkpoint: Any, path: str) -> None:
     """Check that a checkpoint has all that a training resumes from.
 
     Raises:
-        ValueError: It was published, slimmed, or saved without the optimiser.
+        ValueError: It was published, slimmed, saved without the optimiser, or is none of mmengine's.
     """
     found = [*checkpoint] if isinstance(checkpoint, Mapping) else []
     missing = [part for part in PARTS if part not in found]
@@ -49,6 +49,27 @@ def check_complete(checkpoint: Any, path: str) -> None:
             'for evaluation, or of the best score. Resume from one that the training saved after an epoch '
             f'(epoch_N.pth), or {new_training(path)}'
         )
+    faults = [*_faults(checkpoint)]
+    if faults:
+        raise ValueError(
+            f'{path} cannot be resumed from: {first_few(faults)}. Resume from one that a training of mmengine saved, '
+            f'or {new_training(path)}'
+        )
+
+
+def _faults(checkpoint: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as mmengine saves it."""
+    for part in PARTS:
+        if not isinstance(checkpoint[part], Mapping):
+            yield f'{part} is a {type(checkpoint[part]).__name__}, no dict'
+    meta, optimizer = checkpoint['meta'], checkpoint['optimizer']
+    for key in ('epoch', 'iter') if isinstance(meta, Mapping) else ():
+        if not isinstance(meta.get(key), int):
+            yield f'meta.{key} is {meta.get(key)!r}, no number'
+    if isinstance(optimizer, Mapping):
+        states = [optimizer] if 'param_groups' in optimizer else [*optimizer.values()]  # of one optimiser, or several
+        if not states or not all(isinstance(state, Mapping) and 'param_groups' in state for state in states):
+            yield 'optimizer has no param_groups'
 
 
 def changed_settings(checkpoint: Mapping[str, Any], cfg: Config, path: str) -> dict[str, tuple[Any, Any]]:

@@ -10,7 +10,7 @@ from mmebm.datasets.classes import check_same_classes
 from mmebm.datasets.listing import class_names, is_hidden
 from mmebm.error_text import first_few
 from mmebm.launch.checks.class_counts import check_class_counts, class_counts
-from mmebm.launch.checks.labels import check_label_lists, data_sets, folder_of_classes
+from mmebm.launch.checks.labels import check_label_lists, data_sets, folder_of_classes, packed_classes
 from mmebm.model_building import class_of
 from mmebm.registry import DATASETS
 
@@ -60,6 +60,10 @@ def class_lists(cfg: Config, section: str) -> Iterator[tuple[Path | str, list[st
         default = (getattr(kind, 'METAINFO', None) or {}).get('classes')
         named = (dataset.get('metainfo') or {}).get('classes', default)
         named = None if isinstance(named, str) else named  # a file
+        packed = packed_classes(dataset, kind)
+        if packed:
+            yield Path(dataset['data_root']), packed
+            continue
         folder = folder_of_classes(dataset, kind)
         if folder is not None:
             names = class_names(folder)

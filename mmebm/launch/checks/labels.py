@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 
+from mmebm.datasets import TarShards
+from mmebm.datasets.shards import read_about
 from mmebm.launch.checks.class_counts import check_largest_label, class_counts
 from mmebm.model_building import class_of
 from mmebm.registry import DATASETS
@@ -53,6 +55,13 @@ def folder_of_classes(dataset: dict, kind: type | None) -> Path | None:
     prefix = dataset.get('data_prefix') or dataset.get('split', '')
     folder = Path(dataset.get('data_root') or '', prefix['img_path'] if isinstance(prefix, dict) else prefix)
     return folder if folder.is_dir() else None
+
+
+def packed_classes(dataset: dict, kind: type | None) -> list[str] | None:
+    """The classes of a data set of shards, as their index names them; None if it is another, or without labels."""
+    if not (isinstance(kind, type) and issubclass(kind, TarShards) and dataset.get('with_label')):
+        return None
+    return read_about(dataset.get('data_root') or '')['classes']
 
 
 def check_label_lists(cfg: Config, sections: Sequence[str]) -> None:

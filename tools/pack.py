@@ -1,0 +1,6 @@
+"""See mmebm/commands/pack.py."""
+
+from mmebm.commands.pack import main
+
+if __name__ == '__main__':
+    main()
