@@ -12,6 +12,7 @@ from PIL import Image
 from shrink import shrink
 
 from mmebm.launch.options import replace_data_root
+from mmebm.planning.config_facts import image_size
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 # Those of CIM: test_cim_configs.py.
@@ -109,15 +110,14 @@ def test_test_set_repeats_its_corruptions(name, tmp_path):
     cfg = Config.fromfile(CONFIGS[0].with_name(name))
     replace_data_root(cfg, cfg.test_data_root, str(tmp_path))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    corruptions = []
+    corruptions, size = [], image_size(cfg)
     for i in range(len(dataset)):
         first, again = dataset[i]['inputs'], dataset[i]['inputs']
         assert first[0].equal(again[0]) and not first[0].equal(first[1])
-        assert [tuple(view.shape) for view in first] == [(3, 224, 224)] * 2
+        assert [tuple(view.shape) for view in first] == [(3, *size)] * 2
         corruptions.append(dataset[i]['data_samples'].corruption)
-    names = name.split('_')[0].split('-')
-    expected = {'mix': ['mask', 'sort', 'sr', 'denoise', 'color']}.get(names[-1], names[1:] or ['mask'])
-    assert corruptions == expected
+    kind = 'sort' if 'folder' in name else name.split('_')[0].removeprefix('ebm').removeprefix('-') or 'mask'
+    assert corruptions == (['mask', 'sort', 'sr', 'denoise', 'color'] if kind == 'mix' else [kind])
 
 
 def test_cifar10_reads_cifar10(tmp_path, monkeypatch):

@@ -34,9 +34,7 @@ def test_a_shipped_config_is_the_same_as_data(name, ending):
     assert json.dumps(read, sort_keys=True) == json.dumps(config.to_dict(), sort_keys=True)  # JSON has no tuples
 
 
-@pytest.mark.parametrize(
-    'base', ['mmebm::ebm_vit-s_in1k', str(config_folder() / 'ebm_vit-s_in1k.py'), './own.yaml']
-)
+@pytest.mark.parametrize('base', ['mmebm::ebm_vit-s_in1k', str(config_folder() / 'ebm_vit-s_in1k.py'), './own.yaml'])
 def test_what_a_config_may_inherit_from(base):
     Path('own.yaml').write_text('_base_: mmebm::ebm_vit-s_in1k\n')
     Path('a.json').write_text(json.dumps(dict(_base_=base, data_root='x')))
