@@ -81,6 +81,8 @@ def test_without_the_option_every_root_stays(folder):
 
 def test_train_flags_are_mmpretrains(folder, monkeypatch):
     monkeypatch.setattr(scripts, 'get_device', lambda: 'cuda')
+    meta, optimizer = dict(epoch=1, iter=1), dict(state={}, param_groups=[])
+    torch.save(dict(meta=meta, state_dict={}, message_hub={}, optimizer=optimizer), 'a.pth')
     cfg = merged('train', ['tiny.py', '--amp', '--no-validate', '--resume', 'a.pth', '--work-dir', 'out'])
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale) == ('AmpOptimWrapper', 'dynamic')
     assert (cfg.val_dataloader, cfg.load_from, cfg.work_dir) == (None, 'a.pth', 'out')
