@@ -4,8 +4,9 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  python tools/train.py configs/peers/ebm_vit-w128-d12_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/, in it one folder a class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
-Time:     not run
-Expect:   not run
+Time:     8 epochs of 5,000 images: 1,085 CPU seconds
+Expect:   after that, on CIFAR-10, learning rate 2e-3, one seed: linear probe 49.4%, kNN 34.2%, fine-tuned 55.2%
+          (docs/results.md)
 """
 
 _base_ = './ebm_vit-w128_32px.py'
