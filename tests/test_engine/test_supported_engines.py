@@ -120,7 +120,10 @@ def test_other_engines_pass(engine):
 def test_the_command_refuses_to_train_and_still_tests(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     path = tmp_path / 'sharded.py'
-    path.write_text(f"model = {MODEL}\nstrategy = dict(type='FSDPStrategy')\n")
+    path.write_text(
+        f"model = {MODEL}\nstrategy = dict(type='FSDPStrategy')\n"
+        "test_dataloader = dict(dataset=dict(type='mmebm.Shapes', size=2, pipeline=[]))\n"
+    )
     with pytest.raises(ValueError, match=r'^strategy\.type='):
         run_script(load_script('train'), [str(path)], prepare_training)
     script, tested = load_script('test'), []

@@ -54,7 +54,7 @@ def test_a_copied_run_goes_on_with_other_settings(tmp_path, monkeypatch):
     train('copy', *options, flags=['--resume'])
     train('whole', *options)
     assert rates('copy') == rates('whole')[8:] and len(rates('copy')) == 8
-    assert 'optim_wrapper.optimizer.lr: 0.00015 -> 1e-05' in log('copy')
+    assert 'optim_wrapper.optimizer.lr: 0.0024 -> 1e-05' in log('copy')
     assert 'An epoch has 4 iterations now, and had 2' in log('copy')
     assert [path.name for path in Path('copy').glob('*.pth')] == ['epoch_4.pth']
     assert torch.load('copy/epoch_4.pth', weights_only=False)['meta']['iter'] == 16
