@@ -138,3 +138,11 @@ def test_without_a_gpu_no_memory_is_pinned():
     cfg = Config(dict(train_dataloader=dict(pin_memory=True), val_dataloader=None, test_dataloader=dict(a=1)))
     adapt_to_cpu(cfg)
     assert cfg.to_dict() == dict(train_dataloader=dict(), val_dataloader=None, test_dataloader=dict(a=1))
+
+
+@pytest.mark.slow
+def test_an_interrupted_process_ends_by_the_signal_whatever_runs_at_exit():
+    code = "import atexit, mmebm.commands; atexit.register(lambda: exec('0', {})); raise KeyboardInterrupt('Go on.')"
+    done = subprocess.run([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.splitlines()[-1] == 'Interrupted. Go on.'
