@@ -17,8 +17,9 @@ def check_places(cfg: Config, options: Mapping[str, Any]) -> None:
         ValueError: A key leads through a value that has no parts, to an entry that a list does not have, or to what
             another option sets as a whole.
     """
+    tree = cfg.to_dict()
     for key, value in options.items():
-        if reason := _misfit(cfg.to_dict(), key, value):
+        if reason := _misfit(tree, key, value):
             raise ValueError(f'--cfg-options {key}={value!r} does not fit the config: {reason}')
         whole = next((other for other in options if key.startswith(f'{other}.')), None)
         if whole:
