@@ -2,10 +2,10 @@
 
     python -m benchmarks.energy CHECKPOINT --config peers/ebm-nce_vit-w128_32px --data FOLDER --name cifar10
 
-Restores the config's test images of ``FOLDER/test``, then scores its clean images beside as many of Shapes at the same size.
-Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set. Energies are higher for
-what is worse; where a corruption leaves patches as they were, and the head has an energy for each, ``token_auroc`` is
-that of these energies as a score of a patch being corrupted.
+Restores the config's test images of ``FOLDER/test``, then scores the clean ones beside as many of Shapes at the same
+size. Writes ``results/energy_NAME.json``: a row for each corruption, and one for the other data set. Energies are
+higher for what is worse; where a corruption leaves patches as they were, and the head has an energy for each,
+``token_auroc`` is that of these energies as a score of a patch being corrupted.
 """
 
 import argparse

@@ -63,12 +63,9 @@ class Corruption(BaseTransform):
             raise KeyError(
                 f"{type(self).__name__}: a fixed seed needs results['sample_idx'], which this data set lacks"
             )
-        entropy = [self.seed, results['sample_idx']]
-        if results.get('corruption'):
-            entropy.append(results['corruption'].count('+') + 1)  # or each would repeat the first one's draws
-        if results.get('view'):
-            entropy = [*entropy, 0][:3] + [results['view']]
-        return np.random.default_rng(entropy)
+        # A later one of a chain, and of another view of the image, would repeat the first one's draws.
+        before = results['corruption'].count('+') + 1 if results.get('corruption') else 0
+        return np.random.default_rng([self.seed, results['sample_idx'], before, results.get('view', 0)])
 
     def _grid(self, shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
         """Rows and columns of patches in an image; ValueError if the patch size does not divide it."""
