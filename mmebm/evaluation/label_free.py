@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmebm.registry import METRICS
 
-EPSILON = 1e-7  # added to each share of a spectrum, as in RankMe's paper
+EPSILON = 1e-7  # added to each share of a spectrum, as in RankMe's formula
 NOISE = 1e-6  # share of the features' size below which float32 features carry nothing
 
 
