@@ -1,9 +1,7 @@
 """The inferencer: restores images, and tells their energies and features."""
 
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,13 +10,13 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
 from mmebm.apis.config_pipeline import color_type_of, evaluation_pipeline, held_out_corruptions, image_size_of
+from mmebm.apis.corrupting import Corruption, corrupted, make_pair
 from mmebm.apis.features import features_of
 from mmebm.apis.loading import load_model
 from mmebm.apis.results import POLARITY, ImageEnergy, ImageFeatures, RestoredImage
@@ -32,11 +30,8 @@ from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.models.selfsup.checks import has_token_energies
 from mmebm.models.selfsup.ebm import EBMAlgorithm
 from mmebm.provenance import KEY
-from mmebm.registry import TRANSFORMS
 
 T = TypeVar('T')
-
-Corruption = str | dict | Sequence[dict]
 
 
 class Batch(NamedTuple):
@@ -152,7 +147,7 @@ class Restorer:
             if num_steps not in (None, 1):
                 raise ValueError(f'{name} restores in one step: leave out num_steps')
             return self._run(images, None, self._restored_at_once, progress)
-        pair = self._pair(corruption) if corruption is not None else None
+        pair = None if corruption is None else make_pair(corruption, self.corruptions, self.scope)
         steps = num_steps or self.model.num_steps
         return self._run(images, pair, lambda batch: self._restored(batch, steps), progress)
 
@@ -217,16 +212,6 @@ class Restorer:
         able = ' and '.join(f'Restorer.{name}' for name in self.abilities)
         raise TypeError(f'{type(self.model).__name__} {lacks}; ' + (f'it has {able}' if able else 'nor anything else'))
 
-    def _pair(self, corruption: Corruption) -> CorruptedPair:
-        if isinstance(corruption, str):
-            corruption = self.corruptions.get(corruption) or dict(type=_transform(corruption, self.corruptions))
-        if isinstance(corruption, dict) and str(corruption.get('type')).rpartition('.')[2] == 'CorruptedPair':
-            options = {key: value for key, value in corruption.items() if key != 'type'}
-        else:
-            options = dict(corruption=corruption)
-        with DefaultScope.overwrite_default_scope(self.scope):
-            return CorruptedPair(**options)
-
     def _run(
         self, images: Any, pair: CorruptedPair | None, compute: Callable[[Batch], Iterable[T]], progress: bool
     ) -> Iterator[T]:
@@ -281,7 +266,7 @@ class Restorer:
         clean = self._normalized([one.image for one in group])
         if pair is None:
             return Batch(names, clean, clean)
-        return Batch(names, clean, self._normalized([_corrupted(one, pair) for one in group]))
+        return Batch(names, clean, self._normalized([corrupted(one, pair) for one in group]))
 
     def _normalized(self, images: Sequence[NDArray]) -> Tensor:
         stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
@@ -331,42 +316,3 @@ def _rows(batch: Tensor) -> list[Tensor]:
 
 def _alike(image: NDArray, other: NDArray | None) -> bool:
     return other is not None and image.shape == other.shape and image.dtype == other.dtype
-
-
-def _corrupted(one: Prepared, pair: CorruptedPair) -> NDArray:
-    with _fixed_draws(one.index):
-        results = pair(dict(img=one.image, sample_idx=one.index))
-    if results is None:
-        raise ValueError(f'{one.name}: the corruption returned no image')
-    return results['img'][0]
-
-
-@contextmanager
-def _fixed_draws(index: int) -> Iterator[None]:
-    """Let image ``index`` draw the same in every call, and leave the caller's random states untouched."""
-    states = np.random.get_state(), random.getstate()
-    np.random.seed(index % 2**32)
-    random.seed(index)
-    try:
-        yield
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
-
-
-def _transform(name: str, corruptions: dict[str, dict]) -> str:
-    """The type of a transform by its name, with or without a scope.
-
-    Raises:
-        ValueError: There is none.
-    """
-    for kind in (f'mmebm.{name}', name):
-        try:
-            if TRANSFORMS.get(kind) is not None:
-                return kind
-        except RuntimeError:
-            continue
-    raise ValueError(
-        f'corruption={name!r} is neither one of the config ({first_few(corruptions) or "which has none"}) nor the type '
-        'of a transform'
-    )
