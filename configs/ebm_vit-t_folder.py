@@ -38,12 +38,12 @@ model = dict(
 # Subfolders, at any depth, are searched too; a broken file is named in the log and skipped.
 data_root = 'data/images'
 test_data_root = 'data/test_images'  # for tools/test.py
-shuffle = dict(type='mmebm.PatchShuffle', patch_size=patch_size, share=0.25)
+corruption = dict(type='mmebm.PatchShuffle', patch_size=patch_size, share=0.25)
 _base_.train_pipeline[1].scale = 64
-_base_.train_pipeline[3].corruption = shuffle
+_base_.train_pipeline[3].corruption = corruption
 _base_.test_pipeline[1].scale = 73
 _base_.test_pipeline[2].crop_size = 64
-_base_.test_pipeline[3].corruption = dict(**shuffle, seed=0)
+_base_.test_pipeline[3].corruption = dict(**corruption, seed=0)
 train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(data_root=data_root, pipeline=_base_.train_pipeline))
 test_dataloader = dict(num_workers=2, dataset=dict(data_root=test_data_root, pipeline=_base_.test_pipeline))
 test_evaluator = [*_base_.test_evaluator, dict(type='mmebm.TokenEnergyMetric')]

@@ -177,15 +177,20 @@ def refuse_variables(cfg: Config, options: Iterable[str]) -> None:
         if places:
             raise ValueError(
                 f'--cfg-options {key}: "{first}" is a variable of the config file, whose value was used when the file '
-                f'was read, so that the option would change nothing. The same value is at '
+                f'was read, so that the option would change nothing. What is used is at '
                 f'{first_few(places)}; set it there'
             )
         warnings.warn(f'--cfg-options {key}: no part of a training or a test reads "{first}".', stacklevel=3)
 
 
 def places_of(cfg: Config, variable: str) -> list[str]:
-    """The dotted paths of what a runner reads that have a variable's value; those that end in its name, if some do."""
+    """The dotted paths of what a runner reads that have a variable's value; those that end in its name, if some do.
+
+    A dict or a list that was inherited and changed is nowhere as it is now; then those of its name.
+    """
     value = cfg[variable]
-    read = {key: cfg[key] for key in cfg if key in RUNNER_KEYS}
-    places = [path for path, node in nested(read) if type(node) is type(value) and node == value]
+    found = list(nested({key: cfg[key] for key in cfg if key in RUNNER_KEYS}))
+    places = [path for path, node in found if type(node) is type(value) and node == value]
+    if not places and isinstance(value, (dict, list)):
+        return [path for path, _ in found if path.endswith(f'.{variable}')]
     return [path for path in places if path.endswith(f'.{variable}')] or places  # numbers are often equal by accident

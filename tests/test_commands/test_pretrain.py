@@ -89,7 +89,7 @@ def test_options_win(folder, tmp_path):
     [
         (['--image-size', '36'], '--image-size 36 is no multiple of 8'),
         (['--epochs', '0'], '--epochs must be at least 1, not 0'),
-        (['--cfg-options', 'shuffle.share=0.3'], 'is a variable of the config file'),
+        (['--cfg-options', 'corruption.share=0.3'], 'is a variable of the config file'),
     ],
 )
 def test_bad_options(folder, tmp_path, capsys, words, message):

@@ -177,9 +177,9 @@ unused = 'never'
 @pytest.mark.parametrize(
     'option, hint',
     [
-        ('rate=0.9', 'The same value is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
-        ('corruption.ratio=0.9', 'The same value is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
-        ('train_pipeline.0.scale=64', 'The same value is at train_dataloader.dataset.pipeline.0.scale; set it there'),
+        ('rate=0.9', 'What is used is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
+        ('corruption.ratio=0.9', 'What is used is at train_dataloader.dataset.pipeline.1.ratio; set it there'),
+        ('train_pipeline.0.scale=64', 'What is used is at train_dataloader.dataset.pipeline.0.scale; set it there'),
     ],
 )
 def test_an_option_that_changes_a_mere_variable_is_refused(folder, option, hint):
@@ -223,6 +223,13 @@ def test_shipped_variables_are_refused_and_where_their_values_are_is_said():
 
 
 @pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('name', ['sort', 'sr', 'denoise', 'color'])
+def test_an_inherited_variable_that_was_changed_is_refused_too(name):
+    cfg = Config.fromfile(find_config(f'ebm-{name}_vit-b_in1k'))
+    with pytest.raises(ValueError, match=r'at train_dataloader\.dataset\.pipeline\.3\.corruption\.seed, test_'):
+        options.merge_options(cfg, {'corruption.seed': 3})
+
+
 def test_what_an_engine_reads_is_no_variable():
     cfg = Config(dict(strategy=dict(type='DDPStrategy'), sync_bn='torch', runner_type='FlexibleRunner'))
     options.merge_options(cfg, {'strategy.type': 'SingleDeviceStrategy', 'sync_bn': 'mmcv', 'compile': True})
