@@ -32,6 +32,8 @@ def config(request):
 def test_the_list_of_configs():
     assert {path.stem for path in CONFIGS} >= {
         'ebm_vit-b_in1k',
+        'ebm-mask_vit-b_in1k',
+        'ebm-mask_vit-s_in1k',
         'ebm-patches_vit-b_in1k',
         'ebm-sort_vit-b_in1k',
         'ebm-sr_vit-b_in1k',
