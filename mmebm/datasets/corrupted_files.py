@@ -1,7 +1,6 @@
 """Writes images, and what the generator of ``CIM`` makes of them, as a pair of folders."""
 
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import torch
@@ -11,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmebm.models.selfsup.cim import CIM
+from mmebm.models.selfsup.cim import CIM, Target
 from mmebm.visualization.figures import to_picture
 
 
@@ -20,7 +19,7 @@ def write_corrupted(
     model: BaseSelfSupervisor,
     dataset: Dataset,
     out: Path,
-    target: Literal['clean', 'decoded'] = 'clean',
+    target: Target = 'clean',
     seed: int = 0,
     batch_size: int = 100,
 ) -> int:
@@ -40,7 +39,7 @@ def write_corrupted(
 
     Raises:
         FileExistsError: The folder is in use.
-        ValueError: The model is no ``CIM``.
+        ValueError: The model is no ``CIM``, or the target does not fit its ``painting``.
     """
     if not isinstance(model, CIM):
         raise ValueError(f'the config is of {type(model).__name__}; corrupted copies are made by a CIM')
@@ -61,9 +60,8 @@ def write_corrupted(
     number = 0
     for batch in track(loader, description='corrupting'):
         data = model.data_preprocessor(batch, False)
-        proposal, view = model.corrupt(data['inputs'], rng)
-        clean = view.clean if target == 'clean' else model.tokenizer.decode(proposal.golden)
-        for image, corrupted, sample in zip(clean, view.corrupted, data['data_samples'], strict=True):
+        view = model.pair(data['inputs'], target, rng)
+        for image, corrupted, sample in zip(view.clean, view.corrupted, data['data_samples'], strict=True):
             name = name_of(sample.get('img_path'), getattr(dataset, 'img_prefix', ''), number)
             write(out / 'clean' / name, image, is_rgb)
             write(out / 'corrupted' / name, corrupted, is_rgb)

@@ -78,16 +78,24 @@ class TokenGenerator(BaseModule):
         self.vocabulary = vocabulary
         self.head = nn.Linear(self.backbone.embed_dims, vocabulary)
         self.num_patches = math.prod(self.grid)
-        self.num_masked = round(mask_ratio * self.num_patches)
-        if not 0 < self.num_masked < self.num_patches:
+        self.configure(mask_ratio, temperature, choice)
+
+    def configure(self, mask_ratio: float, temperature: float, choice: Choice) -> None:
+        """Set how tokens are replaced, by the arguments and with the errors of the constructor."""
+        for name, value in dict(mask_ratio=mask_ratio, temperature=temperature).items():
+            if not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise ValueError(f'TokenGenerator: {name} must be a number, not {value!r}')
+        number = round(mask_ratio * self.num_patches)
+        if not 0 < number < self.num_patches:
             raise ValueError(
-                f'TokenGenerator: mask_ratio={mask_ratio} masks {self.num_masked} of {self.num_patches} patches; '
+                f'TokenGenerator: mask_ratio={mask_ratio} masks {number} of {self.num_patches} patches; '
                 'one must be masked and one visible'
             )
-        if not 0 < temperature < math.inf:
+        if temperature <= 0:
             raise ValueError(f'TokenGenerator: temperature must be positive, not {temperature!r}')
         if choice not in get_args(Choice):
             raise ValueError(f'TokenGenerator: choice must be one of {list(get_args(Choice))}, not {choice!r}')
+        self.mask_ratio, self.num_masked = mask_ratio, number
         self.temperature = temperature
         self.choice = choice
 
