@@ -4,7 +4,6 @@ import copy
 import hashlib
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -161,7 +160,9 @@ def test_a_trained_model_does_without_the_generator(cim, tmp_path):
     loaded = load_model(tmp_path / 'ebm.pth', None).model.eval()
     pair = [normalised(shapes(2).flip(3)), normalised(shapes(2))]
     assert loaded.predict(pair)[0].restored.equal(model.eval().predict(pair)[0].restored)
-    with pytest.raises(FileNotFoundError, match=r'GeneratorCorruption: No checkpoint "gone.pth"; set model.corruption'):
+    with pytest.raises(
+        FileNotFoundError, match=r'GeneratorCorruption: No file "gone.pth". The file is model.corruption'
+    ):
         loaded.loss(pair[1])
 
 
@@ -237,7 +238,7 @@ def test_predictions(cim):
         (dict(target='golden'), None, r"target must be one of \['clean', 'decoded'\], not 'golden'"),
         (dict(target='decoded', painting='pasted'), None, "painting='pasted' leaves original pixels"),
         (dict(painting='blurred'), None, "painting must be one of .*, not 'blurred'"),
-        (dict(sha256='0' * 64), None, f'has the SHA-256 .*, not {"0" * 64}, the one asked for'),
+        (dict(sha256='0' * 64), None, f'has the SHA-256 .*, not {"0" * 64}: download it again'),
     ],
 )
 def test_bad_input(corruption, images, message, cim):

@@ -5,6 +5,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from mmebm.models.selfsup.token_dropping import TokenDropping
+from mmebm.models.selfsup.training_pair import TrainingPair
 
 
 def backbone():

@@ -1,6 +1,5 @@
 """The generator of a trained ``CIM`` as a corruption of whole batches, on their device."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
+from mmebm.checkpoint import check_hash
 from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.models.selfsup.cim import CIM, Target, check_target
 from mmebm.registry import MODELS
@@ -111,19 +111,15 @@ class GeneratorCorruption:
         from mmebm.apis.loading import load_model  # it imports this room
 
         path = self.checkpoint
-        found = hash_of(path) if Path(path).is_file() else None
-        if self.sha256 and found and found != self.sha256.lower():
-            raise ValueError(
-                f'GeneratorCorruption: {path} has the SHA-256 {found}, not {self.sha256}, the one asked for: it is '
-                'another file, or a damaged one; set model.corruption.checkpoint to the right one, or leave sha256 out'
-            )
         try:
+            found = check_hash(path, self.sha256)
             cim = load_model(self.config or path, path if self.config else None).model
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'GeneratorCorruption: {error}; set model.corruption.checkpoint to that of a training of CIM, such as '
-                '`python tools/train.py configs/cim-revdet_vit-t_shapes.py`'
-            ) from None
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(
+                f'GeneratorCorruption: {error}. Set model.corruption.checkpoint to that of a training of CIM, such as '
+                '`make cim` or `python tools/train.py configs/cim-revdet_vit-t_shapes.py`'
+            ) from error
         if not isinstance(cim, CIM):
             raise ValueError(
                 f'GeneratorCorruption: {path} is of {type(cim).__name__}, which has no generator; set '
@@ -159,12 +155,3 @@ class GeneratorCorruption:
                 f'{sizes[1]}: crop or resize them to that in the pipeline, or train a CIM on such images'
             )
         return views[0]
-
-
-def hash_of(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
