@@ -218,7 +218,7 @@ def test_predictions(cim):
         (dict(), torch.zeros(2, 1, 16, 16), r'not of 16 x 16 pixels and 1 channels'),
         (dict(mask_ratio=1.0), None, 'mask_ratio=1.0 masks 16 of 16 patches'),
         (dict(mask_ratio='half'), None, "mask_ratio must be a number, not 'half'"),
-        (dict(temperature=0), None, 'temperature must be positive, not 0'),
+        (dict(temperature=0), None, 'temperature must be a positive number, not 0'),
         (dict(choice='best'), None, 'choice must be one of'),
         (dict(target='golden'), None, r"target must be one of \['clean', 'decoded'\], not 'golden'"),
         (dict(target='decoded', painting='pasted'), None, "painting='pasted' leaves original pixels"),

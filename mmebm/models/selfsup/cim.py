@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmebm.models.heads.respix_head import ResPixHead
+from mmebm.models.heads.revdet_head import RevDetHead
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import check_reached
 from mmebm.models.selfsup.corrupted_view import CorruptedView
@@ -47,6 +49,7 @@ class CIM(BaseRestorer):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
+        TypeError: Tokenizer, generator or head is none.
         ValueError: Tokenizer, generator and head are for different vocabularies, sizes of tokens or channels, or
             ``painting`` is unknown.
     """
@@ -72,8 +75,16 @@ class CIM(BaseRestorer):
         self.painting = painting
         self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
         self.generator = MODELS.build(generator) if isinstance(generator, dict) else generator
+        self._check_types()
         self._check_parts()
         freeze(self, frozen)
+
+    def _check_types(self) -> None:
+        kinds = dict(tokenizer=FrozenTokenizer, generator=TokenGenerator, head=(ResPixHead, RevDetHead))
+        for name, kind in kinds.items():
+            part, names = getattr(self, name, None), [k.__name__ for k in (kind if isinstance(kind, tuple) else [kind])]
+            if not isinstance(part, kind):
+                raise TypeError(f'CIM: model.{name} must be a {" or a ".join(names)}, not a {type(part).__name__}')
 
     def _check_parts(self) -> None:
         stride, patch = self.tokenizer.stride, self.generator.patch_size
@@ -142,15 +153,14 @@ class CIM(BaseRestorer):
         Raises:
             ValueError: They are not.
         """
-        images = inputs if isinstance(inputs, Tensor) else inputs[0]
-        size = self.image_size
-        views = 1 if isinstance(inputs, Tensor) else len(inputs)
-        if views != 1 or tuple(images.shape[-2:]) != size:
+        size, views = self.image_size, [inputs] if isinstance(inputs, Tensor) else inputs
+        if len(views) != 1 or tuple(views[0].shape[-2:]) != size:
+            found = f' of {views[0].shape[-2]} x {views[0].shape[-1]}' if views else ''
             raise ValueError(
-                f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not {views} '
-                f'of {images.shape[-2]} x {images.shape[-1]}; it corrupts images itself, without CorruptedPair'
+                f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not '
+                f'{len(views)}{found}; it corrupts images itself, without CorruptedPair'
             )
-        return images
+        return views[0]
 
     def _view(self, pixels: Tensor, proposal: Proposal) -> CorruptedView:
         """Images (N, C, H, W) and what the tokenizer decodes of their proposal, both in pixel units."""
@@ -228,13 +238,13 @@ class CIM(BaseRestorer):
         return fill(data_samples, fields | self.head.predict(self._enhance(view), view))
 
 
-def check_target(owner: str, target: str, painting: str | None) -> None:
-    """Check what is corrupted and what is restored; None as painting: as in some training.
+def check_target(owner: str, target: str, painting: str) -> None:
+    """Check what is corrupted and what is restored.
 
     Raises:
         ValueError: One is unknown, or they do not fit each other.
     """
-    if painting is not None and painting not in get_args(Painting):
+    if painting not in get_args(Painting):
         raise ValueError(f'{owner}: painting must be one of {list(get_args(Painting))}, not {painting!r}')
     if target not in get_args(Target):
         raise ValueError(f'{owner}: target must be one of {list(get_args(Target))}, not {target!r}')

@@ -52,7 +52,7 @@ class GeneratorCorruption:
         others = generator.keys() - set(OPTIONS)
         if others:
             raise TypeError(f'GeneratorCorruption has no option {sorted(others)[0]!r}')
-        check_target('GeneratorCorruption', target, painting)
+        check_target('GeneratorCorruption', target, 'decoded' if painting is None else painting)
         self.checkpoint, self.config, self.sha256 = str(checkpoint), config, sha256
         self.target: Target = target
         self.painting, self.options = painting, generator
