@@ -32,9 +32,7 @@ held_out = [
 val_dataloader = dict(
     dataset=dict(_delete_=True, type='mmebm.Shapes', size=200, split='val', pipeline=held_out),
 )
-test_dataloader = dict(
-    dataset=dict(_delete_=True, type='mmebm.Shapes', size=1000, split='val', pipeline=held_out),
-)
+_base_.test_dataloader.dataset.datasets = [dict(type='mmebm.Shapes', size=1000, split='val', pipeline=held_out)]
 val_evaluator = [
     dict(type='mmebm.RestorationMetric'),
     dict(type='mmebm.EnergyMetric'),

@@ -7,12 +7,14 @@ import cv2
 import pytest
 import torch
 from mmengine.config import Config
-from tiny import build_ebm, save_cim, save_ebm, tiny_vit
+from tiny import ROOT, build_ebm, save_cim, save_ebm, tiny_vit
 from torch.nn.functional import interpolate
 
 from mmebm.apis.loading import load_model
 from mmebm.datasets import Shapes
 from mmebm.datasets.corrupted_files import write_corrupted
+from mmebm.planning.plan import notes_on
+from mmebm.planning.step_cost import build_model
 
 PREPROCESSOR = dict(mean=[127.5] * 3, std=[64.0] * 3)
 
@@ -234,6 +236,20 @@ def test_bad_input(corruption, images, message, cim):
 def test_options_that_do_not_exist(cim):
     with pytest.raises(TypeError, match="GeneratorCorruption has no option 'ratio'"):
         build(cim, dict(ratio=0.5))
+
+
+@pytest.mark.parametrize('kind', ['mmebm.GaussianNoise', 'mmebm.CIM'])
+def test_other_corruptions(kind):
+    with pytest.raises(TypeError, match=f"must be a GeneratorCorruption, .* not '{kind}'; corruptions of"):
+        build_ebm(corruption=dict(type=kind))
+
+
+def test_a_plan_says_what_it_leaves_out():
+    """And needs no generator."""
+    cfg = Config.fromfile(ROOT / 'configs' / 'ebm-generator_vit-t_shapes.py')
+    assert build_model(cfg).corruption is None
+    plan = dict(images_per_second=1.0, speed_is_guess=False, speed_source='as given', images=1, learning_rate=None)
+    assert any('without the forward passes of model.corruption' in note for note in notes_on(cfg, plan))
 
 
 def test_the_right_hash(cim):

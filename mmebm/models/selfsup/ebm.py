@@ -24,7 +24,7 @@ from mmebm.models.selfsup.checks import (
     has_token_energies,
 )
 from mmebm.models.selfsup.content_dropping import ContentDropping
-from mmebm.models.selfsup.generator_corruption import GeneratorCorruption
+from mmebm.models.selfsup.generator_corruption import GeneratorCorruption, build_corruption
 from mmebm.models.selfsup.missing_values import MissingValues, energies_of
 from mmebm.models.selfsup.patch_choice import PatchChoice, placed
 from mmebm.models.selfsup.position_dropping import PositionDropping
@@ -122,7 +122,7 @@ class EBMAlgorithm(BaseRestorer):
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
             if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
                 raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
-        self.corruption = MODELS.build(corruption) if isinstance(corruption, dict) else corruption
+        self.corruption = build_corruption(corruption)
         if self.corruption:
             self.num_inputs = 1
         self.num_steps = num_steps

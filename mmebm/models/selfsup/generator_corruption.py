@@ -155,3 +155,21 @@ class GeneratorCorruption:
                 f'{sizes[1]}: crop or resize them to that in the pipeline, or train a CIM on such images'
             )
         return views[0]
+
+
+def build_corruption(config: dict | GeneratorCorruption | None) -> GeneratorCorruption | None:
+    """A model's corruption from its config.
+
+    Raises:
+        TypeError: It is another kind of corruption.
+    """
+    if config is None or isinstance(config, GeneratorCorruption):
+        return config
+    kind = config.get('type') if isinstance(config, dict) else config
+    found = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(config, dict) and isinstance(found, type) and issubclass(found, GeneratorCorruption)):
+        raise TypeError(
+            f'EBMAlgorithm: model.corruption must be a GeneratorCorruption, which corrupts batches, not {kind!r}; '
+            "corruptions of single images belong into the pipeline: dict(type='mmebm.CorruptedPair', corruption=...)"
+        )
+    return MODELS.build(config)
