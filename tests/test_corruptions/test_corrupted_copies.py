@@ -116,6 +116,12 @@ def test_the_command(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f'4 images in {tmp_path}/out/clean' in out and 'mmebm.CorruptedCopy' in out
     assert len([*(tmp_path / 'out/corrupted').iterdir()]) == 4
+    folder, image = tmp_path / 'images', np.random.default_rng(0).integers(0, 256, (40, 50, 3))
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), image.astype(np.uint8))
+    command.main([*argv[:2], str(tmp_path / 'cut'), '--data', str(folder)])  # though the config's pipeline reads none
+    assert cv2.imread(str(tmp_path / 'cut/corrupted/a.png.png')).shape == (32, 32, 3)
+    capsys.readouterr()
     for words, message in (
         (['ebm_vit-t_shapes', *argv[1:]], 'the config is of mmebm.EBMAlgorithm; corrupted copies are made by a CIM'),
         ([argv[0], str(tmp_path / 'none.pth'), argv[2]], 'No checkpoint'),
