@@ -5,8 +5,10 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  make cim
           python tools/train.py configs/ebm-generator_vit-t_shapes.py
 Hardware: 2 CPU cores
-Time:     -
-Expect:   -
+Time:     not run in full; 160 steps took 2 minutes of one core, evaluation included
+Expect:   after 160 steps (one seed, images 100, generator of one epoch with an accuracy of 4.4%): PSNR 17.8 -> 18.9 dB,
+          all clean images have less energy than their corrupted versions, AUROC of the energy 0.895, of the energies
+          of tokens as a score of replaced ones 0.822
 
 Generator and tokenizer are those of RevDet; of another training of CIM: --cfg-options model.corruption.checkpoint=FILE.
 All sizes and options are this project's choice: docs/cim.md.
