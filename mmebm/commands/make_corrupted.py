@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     init_default_scope('mmpretrain')
+    if not 0 <= args.seed < 2**63:
+        parser.error(f'--seed must be at least 0 and below 2**63, not {args.seed}')
     try:
         cfg = Config.fromfile(find_config(args.config))
         model = trained(cfg, args.checkpoint)
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pipeline = of_files(dataset['pipeline'], model.image_size)
             dataset = dict(type='mmebm.ImageFolder', data_root=args.data, pipeline=pipeline, test_mode=True)
         number = write_corrupted(model, DATASETS.build(dataset), args.out, args.target, args.seed)
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     clean, corrupted = (str(args.out / name) for name in ('clean', 'corrupted'))
     print(
