@@ -135,7 +135,8 @@ def test_a_resumed_training_ends_in_the_same_weights(tmp_path, monkeypatch):
 def corrupted_cfg(tmp_path, monkeypatch):
     """Makes the config of the generator's corruption, shrunk to two epochs, and its work dir."""
     monkeypatch.setattr(FrozenTokenizer, 'check', lambda self, pixels: None)
-    save_cim(tmp_path / 'cim.pth', size=32)
+    preprocessor = dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True)
+    save_cim(tmp_path / 'cim.pth', size=32, data_preprocessor=preprocessor)
 
     def make(name, **options):
         cfg = shrink(Config.fromfile(CONFIGS / 'ebm-generator_vit-t_shapes.py'), str(tmp_path / name))
