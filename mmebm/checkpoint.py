@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,22 @@ def _with_weights(path: Path, content: Any) -> Checkpoint:
             return Checkpoint(path, dict(state), meta if isinstance(meta, dict) else {}, key)
     found = f'a dict of {first_few([*content])}' if is_dict else f'a {type(content).__name__}'
     raise ValueError(f'{path} is no checkpoint: it holds {found}, and no weights under {first_few(STATE_KEYS)}')
+
+
+def check_hash(path: str | Path, expected: str | None) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is another than expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'No file "{path}"')
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if expected and found != expected.lower():
+        raise ValueError(f'{path} has the SHA-256 {found}, not {expected}: download it again, or ask whose file it is')
+    return found
 
 
 def part(checkpoint: Checkpoint, prefix: str = 'backbone.') -> dict[str, Tensor]:

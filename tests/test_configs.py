@@ -15,8 +15,8 @@ from mmebm.launch.options import replace_data_root
 from mmebm.planning.config_facts import image_size
 
 FOLDER = Path(__file__).parents[1] / 'configs'
-# Those of CIM: test_cim_configs.py.
-CONFIGS = sorted(path for path in FOLDER.glob('*.py') if not path.stem.startswith('cim-'))
+# Those of CIM: test_cim_configs.py; of its generator as a corruption: test_cim_training.py.
+CONFIGS = sorted(path for path in FOLDER.glob('*.py') if not path.stem.startswith(('cim-', 'ebm-generator')))
 # Those that restore patches have neither pairs nor an energy of whole images nor a step size.
 PATCHES = [path for path in CONFIGS if Config.fromfile(path).model.type == 'mmebm.PatchEBM']
 PAIRS = [path for path in CONFIGS if path not in PATCHES]

@@ -278,8 +278,8 @@ def test_gradients_of_a_part(name, head, options, without_code_generation):
     choose = model.token_dropping.choose
     for _ in range(2):  # the second time, other tokens: a compiled step must not keep the first ones
 
-        def choose_and_note(corrupted, clean):
-            kept['tokens'] = choose(corrupted, clean)
+        def choose_and_note(pair):
+            kept['tokens'] = choose(pair)
             return kept['tokens']
 
         model.token_dropping.choose = choose_and_note

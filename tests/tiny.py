@@ -1,5 +1,6 @@
 """The smallest models that are made of the real parts, for tests."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -94,6 +95,18 @@ def tiny_cim(task='revdet', tokenizer=None, generator=None, head=None, **options
         )
         | options
     )
+
+
+def save_cim(path, size=16, **options):
+    """Save a ``CIM`` of images of ``size`` pixels as mmengine does, with its config; returns it."""
+    model = tiny_cim(tokenizer=dict(model=dict(type='mmebm.ColorTokenizer')), **options)
+    model['backbone']['img_size'] = model['generator']['backbone']['img_size'] = size
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # which a fixture of a whole module has not
+        built = MODELS.build(copy.deepcopy(model))
+        built.init_weights()
+    torch.save(dict(state_dict=built.state_dict(), meta=dict(cfg=Config(dict(model=model)).pretty_text)), path)
+    return built.eval()
 
 
 def save_ebm(path, step_size=0.1):

@@ -61,8 +61,8 @@ def pairs(cfg: Config, section: str, number: int) -> Iterator[tuple[str, Any]]:
             inputs = item['inputs']
             if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
                 raise ValueError(
-                    f'{section}: the pipeline makes no pairs of corrupted and clean images. PatchEBM and CIM corrupt '
-                    'images themselves: see tools/restore.py'
+                    f'{section}: the pipeline makes no pairs of corrupted and clean images. PatchEBM, CIM and '
+                    'EBMAlgorithm with model.corruption corrupt images themselves: see docs/cim.md and tools/restore.py'
                 )
             corrupted, clean = (view.float().flip(0) if swaps and len(view) == 3 else view.float() for view in inputs)
             sample = DataSample()

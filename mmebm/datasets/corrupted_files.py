@@ -1,17 +1,18 @@
 """Writes images, and what the generator of ``CIM`` makes of them, as a pair of folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import torch
+from mmengine.dataset import default_collate
 from mmengine.runner import Runner
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmebm.models.selfsup.cim import CIM
+from mmebm.models.selfsup.cim import CIM, Target
 from mmebm.visualization.figures import to_picture
 
 
@@ -20,7 +21,7 @@ def write_corrupted(
     model: BaseSelfSupervisor,
     dataset: Dataset,
     out: Path,
-    target: Literal['clean', 'decoded'] = 'clean',
+    target: Target = 'clean',
     seed: int = 0,
     batch_size: int = 100,
 ) -> int:
@@ -40,7 +41,7 @@ def write_corrupted(
 
     Raises:
         FileExistsError: The folder is in use.
-        ValueError: The model is no ``CIM``.
+        ValueError: The model is no ``CIM``, an image is of another size, or the target does not fit its ``painting``.
     """
     if not isinstance(model, CIM):
         raise ValueError(f'the config is of {type(model).__name__}; corrupted copies are made by a CIM')
@@ -51,7 +52,7 @@ def write_corrupted(
             batch_size=batch_size,
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
+            collate_fn=dict(type=collated, size=model.image_size),
             dataset=dataset,
         )
     )
@@ -61,14 +62,33 @@ def write_corrupted(
     number = 0
     for batch in track(loader, description='corrupting'):
         data = model.data_preprocessor(batch, False)
-        proposal, view = model.corrupt(data['inputs'], rng)
-        clean = view.clean if target == 'clean' else model.tokenizer.decode(proposal.golden)
-        for image, corrupted, sample in zip(clean, view.corrupted, data['data_samples'], strict=True):
+        view = model.pair(data['inputs'], target, rng)
+        for image, corrupted, sample in zip(view.clean, view.corrupted, data['data_samples'], strict=True):
             name = name_of(sample.get('img_path'), getattr(dataset, 'img_prefix', ''), number)
             write(out / 'clean' / name, image, is_rgb)
             write(out / 'corrupted' / name, corrupted, is_rgb)
             number += 1
     return number
+
+
+def collated(samples: Sequence[dict], size: tuple[int, int]) -> dict:
+    """A batch of samples whose images, (C, H, W), are of one size.
+
+    Args:
+        samples: Packed.
+        size: Height and width that they must have, in pixels.
+
+    Raises:
+        ValueError: One is of another size; the message names its file.
+    """
+    for sample in samples:
+        image, name = sample['inputs'], sample['data_samples'].get('img_path', 'an image')
+        if isinstance(image, Tensor) and tuple(image.shape[-2:]) != size:
+            raise ValueError(
+                f'{name} has {image.shape[-2]} x {image.shape[-1]} pixels behind the pipeline, and the model reads '
+                f'{size[0]} x {size[1]}: let the pipeline resize or crop to that'
+            )
+    return default_collate(samples)
 
 
 def name_of(path: str | None, root: str, number: int) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from mmebm.evaluation.restoration_metric import CorruptionMetric
-from mmebm.models.patches import changed_patches
+from mmebm.models.patches import changed_patches, marked_patches
 from mmebm.registry import METRICS
 
 
@@ -15,7 +15,8 @@ class TokenEnergyMetric(CorruptionMetric):
     Keys: ``auroc``, over the patches of all images of a group, 0 to 1, of a patch's energy as a score of its being
     corrupted; and ``corrupted_share``, that of the corrupted patches. A group whose patches are all corrupted, or none,
     has the share alone. Samples need ``token_energies`` (h, w) and ``corrupted`` and ``clean``, each (C, H, W), as
-    ``EBMAlgorithm.predict`` returns them for heads with an energy for each token.
+    ``EBMAlgorithm.predict`` returns them for heads with an energy for each token. If it says which were replaced
+    (``replaced_pixels``), these are the corrupted ones.
     """
 
     default_prefix = 'token_energy'
@@ -23,8 +24,11 @@ class TokenEnergyMetric(CorruptionMetric):
 
     def measure(self, sample: dict) -> dict[str, np.ndarray]:
         """Energies and labels of the patches of one image, each (h w,)."""
-        energies = sample['token_energies']
-        changed = changed_patches(sample['corrupted'][None], sample['clean'][None], tuple(energies.shape))
+        energies, grid = sample['token_energies'], tuple(sample['token_energies'].shape)
+        if 'replaced_pixels' in sample:
+            changed = marked_patches(sample['replaced_pixels'][None], grid)
+        else:
+            changed = changed_patches(sample['corrupted'][None], sample['clean'][None], grid)
         return dict(energies=energies.float().cpu().numpy().ravel(), changed=changed[0].cpu().numpy())
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:

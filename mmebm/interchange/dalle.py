@@ -1,6 +1,5 @@
 """Reads the published files of DALL-E's tokenizer, pickled modules, without executing anything in them."""
 
-import hashlib
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmebm.checkpoint import check_fit
+from mmebm.checkpoint import check_fit, check_hash
 from mmebm.models.tokenizers.dalle import DALLE
 
 PARTS = ('encoder', 'decoder')
@@ -76,21 +75,6 @@ def import_dalle(
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: weight.float().contiguous().clone() for name, weight in state.items()}, out,
               metadata={f'{part}_sha256': value for part, value in found.items()})  # fmt: skip
-    return found
-
-
-def check_hash(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is another than expected.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f'No file "{path}"')
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if expected and found != expected.lower():
-        raise ValueError(f'{path} has the SHA-256 {found}, not {expected}: download it again, or ask whose file it is')
     return found
 
 

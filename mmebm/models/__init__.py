@@ -28,6 +28,7 @@ from mmebm.models.peers import (
 )
 from mmebm.models.selfsup.cim import CIM
 from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.models.selfsup.generator_corruption import GeneratorCorruption
 from mmebm.models.selfsup.patch_ebm import PatchEBM
 from mmebm.models.tokenizers.dalle import DALLE
 from mmebm.models.tokenizers.frozen import FrozenTokenizer
@@ -43,6 +44,7 @@ __all__ = [
     'EnergyClassifier',
     'EnergyHead',
     'FrozenTokenizer',
+    'GeneratorCorruption',
     'HOGOfPatches',
     'HuggingFaceBackbone',
     'VQVAE',

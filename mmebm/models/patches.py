@@ -31,9 +31,13 @@ def patch_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] 
 
 def changed_patches(corrupted: Tensor, clean: Tensor, grid: tuple[int, int]) -> Tensor:
     """Which patches of images (N, C, H, W) differ in any pixel, (N, L), row by row; ``grid`` is rows and columns."""
-    changed = (corrupted != clean).any(dim=1)  # (N, H, W)
-    rows, columns = changed.shape[1] // grid[0], changed.shape[2] // grid[1]
-    return changed.unflatten(2, (grid[1], columns)).unflatten(1, (grid[0], rows)).any(dim=4).any(dim=2).flatten(1)
+    return marked_patches((corrupted != clean).any(dim=1), grid)
+
+
+def marked_patches(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which patches have a True in a mask (N, H, W) of pixels, (N, L), row by row; ``grid`` is rows and columns."""
+    rows, columns = pixels.shape[1] // grid[0], pixels.shape[2] // grid[1]
+    return pixels.unflatten(2, (grid[1], columns)).unflatten(1, (grid[0], rows)).any(dim=4).any(dim=2).flatten(1)
 
 
 def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:

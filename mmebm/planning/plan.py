@@ -154,6 +154,8 @@ def notes_on_memory(cfg: Config, memory: Memory, cost: StepCost, gpus: int, is_m
 def notes_on(cfg: Config, plan: dict) -> list[str]:
     """What a plan leaves open, and what has to be set for it."""
     notes = []
+    if cfg.model.get('corruption'):
+        notes.append('Corruption: without the forward passes of model.corruption, and the memory of its weights.')
     if plan['images_per_second'] is None or plan['speed_is_guess']:
         guess = ', and the hours are a guess' if plan['speed_is_guess'] and plan['hours'] is not None else ''
         notes.append(

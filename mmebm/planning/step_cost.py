@@ -241,6 +241,7 @@ def build_model(cfg: Config) -> BaseRestorer:
     """
     model_cfg = complete_model_config(cfg)
     (model_cfg.get('training_step') or {}).pop('compile', None)
+    model_cfg.pop('corruption', None)  # of which the weights would have to be read
     model = build(model_cfg, cfg.get('default_scope'))
     if not isinstance(model, BaseRestorer):
         raise TypeError(

@@ -116,11 +116,27 @@ def test_the_command(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f'4 images in {tmp_path}/out/clean' in out and 'mmebm.CorruptedCopy' in out
     assert len([*(tmp_path / 'out/corrupted').iterdir()]) == 4
+    folder, image = tmp_path / 'images', np.random.default_rng(0).integers(0, 256, (40, 50, 3))
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), image.astype(np.uint8))
+    command.main([*argv[:2], str(tmp_path / 'cut'), '--data', str(folder)])  # though the config's pipeline reads none
+    assert cv2.imread(str(tmp_path / 'cut/corrupted/a.png.png')).shape == (32, 32, 3)
+    capsys.readouterr()
+    (tmp_path / 'bad').mkdir()
+    (tmp_path / 'bad/b.png').write_bytes(b'broken')
+    steps = [LOAD, PACK]
+    (tmp_path / 'uncut.py').write_text(f'{CONFIG}_base_.test_dataloader.dataset.pipeline = {steps}\n')
     for words, message in (
         (['ebm_vit-t_shapes', *argv[1:]], 'the config is of mmebm.EBMAlgorithm; corrupted copies are made by a CIM'),
         ([argv[0], str(tmp_path / 'none.pth'), argv[2]], 'No checkpoint'),
         (['cim-revdet_vit-t_shapes', *argv[1:]], 'of another architecture than the model of the config'),
         (argv, 'exists and is not an empty folder'),
+        ([*argv[:2], str(tmp_path / 'seed'), '--seed', '-1'], '--seed must be at least 0 and below 2**63, not -1'),
+        ([*argv[:2], str(tmp_path / 'broken'), '--data', str(tmp_path / 'bad')], 'bad/b.png: cannot be decoded'),
+        (
+            [str(tmp_path / 'uncut.py'), argv[1], str(tmp_path / 'uncut'), '--data', str(folder)],
+            'images/a.png has 40 x 50 pixels behind the pipeline, and the model reads 32 x 32',
+        ),
         ([*argv[:2], str(tmp_path / 'more'), '--data', str(tmp_path / 'nowhere')], 'is not a folder'),
     ):
         with pytest.raises(SystemExit):

@@ -8,6 +8,7 @@ from tiny import ColorTokenizer, tiny_cim, tiny_vit
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, mse_loss
 
 from mmebm.engine.hooks.restoration_visualization_hook import side_by_side
+from mmebm.models import VQVAE
 from mmebm.models.heads.grid_projection import GridProjection
 from mmebm.models.losses.detection import auroc, detection_accuracy
 from mmebm.models.losses.window_normalization import window_normalized
@@ -229,6 +230,9 @@ ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
         ),
         (dict(tokenizer=dict(scale=0.5)), 'a token is 8 x 8 pixels of the image, and a patch of the generator 4 x 4'),
         (dict(head=dict(token_stride=8)), 'set model.head.token_stride to that, not to 8'),
+        (dict(painting=None), r"painting must be one of \['decoded', 'pasted', 'masked'\], not None"),
+        (dict(head=dict(token_stride=0)), 'token_stride must be a whole number of at least 1, not 0'),
+        (dict(head=dict(stride=None)), 'stride must be a whole number of at least 1, not None'),
         (dict(painting='drawn'), r"painting must be one of \['decoded', 'pasted', 'masked'\], not 'drawn'"),
     ],
 )
@@ -249,12 +253,48 @@ def test_parts_that_do_not_fit(options, message):
             r'RevDetHead predicts \(8, 8\) tokens, but there are \(4, 4\)',
         ),
         ('respix', dict(head=dict(stride=8)), [batch()], r'ResPixHead predicts \(32, 32\) pixels, .*model.head.stride'),
+        ('revdet', {}, [], 'CIM needs one view of 16 x 16 pixels .* not 0'),
+        ('revdet', dict(head=dict(in_channels=24)), [batch()], 'RevDetHead reads features of 24 channels, .* have 16'),
+        ('respix', dict(head=dict(in_channels=24)), [batch()], 'ResPixHead reads features of 24 channels, .* have 16'),
+        ('respix', dict(head=dict(window=32)), [batch()], 'images of 16 x 16 pixels are too small .* window of 32'),
         ('revdet', dict(tokenizer=dict(std=[1.0] * 3)), [batch()], 'other units than mean and std make'),
     ],
 )
 def test_bad_input_in_the_first_step(task, options, inputs, message):
     with pytest.raises(ValueError, match=message):
         build(task, **options).loss(inputs)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(window=0), 'window must be a whole number of at least 2, not 0'),
+        (dict(window=4.5), 'window must be a whole number of at least 2, not 4.5'),
+        (dict(eps=0), 'eps must be a positive number, not 0'),
+        (dict(eps=-1e-4), 'eps must be a positive number, not -0.0001'),
+    ],
+)
+def test_options_of_respix(options, message):
+    with pytest.raises(ValueError, match=message):
+        build('respix', head=options)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(tokenizer=VQVAE(num_embed=27, width=8)), 'model.tokenizer must be a FrozenTokenizer, not a VQVAE'),
+        (dict(generator=None), 'model.generator must be a TokenGenerator, not a NoneType'),
+        (dict(head=dict(type='mmebm.EnergyHead', in_channels=16)), 'a ResPixHead or a RevDetHead, not a EnergyHead'),
+        (dict(head=None), 'model.head must be a ResPixHead or a RevDetHead, not a NoneType'),
+        (
+            dict(generator=dict(type='mmebm.TokenGenerator', backbone=tiny_vit(img_size=16), vocabulary=27)),
+            "VisionTransformer does not read images with masked patches; set .*type='BEiTPretrainViT'",
+        ),
+    ],
+)
+def test_parts_of_another_kind(options, message):
+    with pytest.raises(TypeError, match=message):
+        MODELS.build(tiny_cim() | options)
 
 
 def test_the_cost_of_an_untrained_tokenizer_can_be_measured():

@@ -5,6 +5,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from mmebm.models.selfsup.token_dropping import TokenDropping
+from mmebm.models.selfsup.training_pair import TrainingPair
 
 
 def backbone():
@@ -24,7 +25,7 @@ def masked_images(*masked_patches):
 
 def test_shares_of_visible_and_corrupted_patches():
     dropping = TokenDropping(backbone(), patch_size=4, visible=0.25, corrupted=0.125)
-    kept = dropping.choose(*masked_images(40, 60, 4, 0))
+    kept = dropping.choose(TrainingPair(*masked_images(40, 60, 4, 0)))
     assert kept.shape == (4, 24)
     assert (kept.diff(dim=1) > 0).all()  # ascending, none twice
     corrupted = [(indices < count).sum().item() for indices, count in zip(kept, (40, 60, 4, 0), strict=True)]
@@ -35,7 +36,7 @@ def test_shares_of_visible_and_corrupted_patches():
 def test_each_patch_is_as_likely():
     dropping = TokenDropping(backbone(), patch_size=4, visible=0.25, corrupted=0.25)
     corrupted, clean = masked_images(*[32] * 2000)
-    counts = torch.bincount(dropping.choose(corrupted, clean).flatten(), minlength=64)
+    counts = torch.bincount(dropping.choose(TrainingPair(corrupted, clean)).flatten(), minlength=64)
     # 16 of 32, in 2000 images: a mean of 1000 and a standard deviation of 22.
     assert (counts - 1000).abs().max() < 5 * 22
 
@@ -66,7 +67,7 @@ def test_impossible_shares_are_refused(shares):
 def test_other_patch_sizes_and_maps_are_refused():
     dropping = TokenDropping(backbone(), patch_size=5, visible=0.25, corrupted=0.25)
     with pytest.raises(ValueError, match='patch_size 5 does not divide'):
-        dropping.choose(*masked_images(3))
+        dropping.choose(TrainingPair(*masked_images(3)))
     cnn = MODELS.build(dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])))
     dropping = TokenDropping(cnn, patch_size=4, visible=0.25, corrupted=0.25)
     images = torch.randn(2, 3, 32, 32)

@@ -126,7 +126,12 @@ def test_loss_and_accuracy_of_masked_tokens():
     [
         (dict(mask_ratio=0.0), 'mask_ratio=0.0 masks 0 of 16 patches'),
         (dict(mask_ratio=0.99), 'mask_ratio=0.99 masks 16 of 16 patches'),
-        (dict(temperature=0.0), 'temperature must be positive, not 0.0'),
+        (dict(mask_ratio=None), 'mask_ratio must be a number, not None'),
+        (dict(mask_ratio='half'), "mask_ratio must be a number, not 'half'"),
+        (dict(mask_ratio=float('nan')), 'mask_ratio must be a number, not nan'),
+        (dict(temperature=0.0), 'temperature must be a positive number, not 0.0'),
+        (dict(temperature='hot'), "temperature must be a positive number, not 'hot'"),
+        (dict(vocabulary='27'), "vocabulary must be a whole number of at least 1, not '27'"),
         (dict(choice='best'), r"choice must be one of \['drawn', 'most_probable', 'uniform'\], not 'best'"),
     ],
 )

@@ -85,8 +85,12 @@ def test_precision_does_not_change_tokens():
     [
         (nn.ReLU(), {}, TypeError, r"ReLU is no tokenizer, it lacks \['tokens', 'decode'"),
         (None, dict(scale=0.7), ValueError, 'at scale=0.7, a token of 4 pixels is 5.71429'),
-        (None, dict(scale=0.0), ValueError, 'scale=0.0 must be positive'),
-        (None, dict(std=[0.0] * 3), ValueError, 'std=.* must be positive'),
+        (None, dict(scale=0.0), ValueError, 'scale must be a positive number, not 0.0'),
+        (None, dict(scale='half'), ValueError, "scale must be a positive number, not 'half'"),
+        (None, dict(mean=0.0), ValueError, 'mean=0.0 and std=.* must be one number for each channel'),
+        (None, dict(mean=None), ValueError, 'mean=None and std=.* must be one number for each channel'),
+        (None, dict(mean=[0.0] * 2), ValueError, 'must be one number for each channel'),
+        (None, dict(std=[0.0] * 3), ValueError, 'std=.* must be .* those of std positive'),
     ],
 )
 def test_what_does_not_fit(model, options, error, message):
@@ -105,6 +109,8 @@ def test_units_and_training_are_checked_by_what_is_decoded():
     pixels = pictures()
     frozen().check(pixels)
     frozen().check(torch.full((2, 3, 16, 16), 127.5))  # of one colour
+    frozen().check(torch.full((2, 3, 16, 16), 135.0))  # whose tokens are not exact
+    frozen().check(torch.full((2, 3, 16, 16), float('nan')))  # of which NonFiniteLossHook tells
     untrained = FrozenTokenizer(VQVAE(num_embed=5, width=8, embed_dims=4), mean=[-31.875] * 3, std=[318.75] * 3)
     with pytest.raises(ValueError, match='Either VQVAE is untrained .*init_cfg'):
         untrained.check(pixels)
@@ -115,3 +121,16 @@ def test_units_and_training_are_checked_by_what_is_decoded():
 def test_builds_from_a_config():
     config = dict(type='mmebm.FrozenTokenizer', model=dict(type='mmebm.VQVAE', num_embed=5), mean=[0.0], std=[255.0])
     assert MODELS.build(config).vocabulary == 5
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(downsampling='4'), "downsampling must be a whole number of at least 2, not '4'"),
+        (dict(num_embed=0), 'num_embed must be a whole number of at least 1, not 0'),
+        (dict(kmeans_interval=0), 'kmeans_interval must be a whole number of at least 1, not 0'),
+    ],
+)
+def test_sizes_of_vqvae(options, message):
+    with pytest.raises(ValueError, match=message):
+        VQVAE(**options)

@@ -54,7 +54,10 @@ class EnergyLogHook(Hook):
             return
         model = unwrapped(runner.model)
         with evaluating(model), runner.optim_wrapper.optim_context(model):
-            samples = model.val_step(first_images(data_batch, self.num_images))
+            batch = first_images(data_batch, self.num_images)
+            if getattr(model, 'corruption', None):  # which predicts pairs of what is in a list
+                batch['inputs'] = [batch['inputs']] if isinstance(batch['inputs'], Tensor) else batch['inputs']
+            samples = model.val_step(batch)
         energies = torch.stack([sample.energies for sample in samples])
         means = dict(
             clean=torch.stack([sample.clean_energy for sample in samples]).mean(),

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mmebm.models.option_check import check_whole_numbers
+
 
 class GridProjection(nn.Sequential):
     """One linear layer from features (N, D, h, w) to values (N, C, H', W') on another grid over the same image.
@@ -18,10 +20,11 @@ class GridProjection(nn.Sequential):
         out_stride: Side of a cell in pixels; it divides ``stride``, or the reverse.
 
     Raises:
-        ValueError: Neither divides the other.
+        ValueError: Neither divides the other, or an argument is no whole number above 0.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, out_stride: int) -> None:
+        check_whole_numbers('the head', in_channels=in_channels, stride=stride, token_stride=out_stride)
         if stride % out_stride == 0:
             ratio = stride // out_stride
             super().__init__(nn.Conv2d(in_channels, out_channels * ratio**2, 1), nn.PixelShuffle(ratio))
@@ -49,6 +52,21 @@ def last_map(features: Tensor | Sequence[Tensor]) -> Tensor:
             "out_type='featmap' for a ViT, gap_before_final_norm=False for a ConvNeXt"
         )
     return last
+
+
+def check_width(head: nn.Module, features: Tensor) -> Tensor:
+    """The features (N, D, h, w), if a head's projection is for as many channels.
+
+    Raises:
+        ValueError: It is not.
+    """
+    expected = head.projection[0].in_channels
+    if features.shape[1] != expected:
+        raise ValueError(
+            f'{type(head).__name__} reads features of {expected} channels, but those of the backbone have '
+            f'{features.shape[1]}: set model.head.in_channels to that'
+        )
+    return features
 
 
 def check_size(head: nn.Module, output: Tensor, size: Sequence[int], what: str) -> None:

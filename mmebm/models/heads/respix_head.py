@@ -5,9 +5,10 @@ from typing import Literal
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmebm.models.heads.grid_projection import GridProjection, check_size, last_map
+from mmebm.models.heads.grid_projection import GridProjection, check_size, check_width, last_map
 from mmebm.models.losses.restoration_loss import PIXEL_LOSSES
 from mmebm.models.losses.window_normalization import window_normalized, window_statistics
+from mmebm.models.option_check import check_positive, check_whole_numbers
 from mmebm.models.selfsup.corrupted_view import CorruptedView
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
@@ -27,7 +28,7 @@ class ResPixHead(BaseModule):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: Unknown ``kind``, or ``window`` is less than 2.
+        ValueError: Unknown ``kind``, ``window`` is less than 2, or ``eps`` is not positive.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class ResPixHead(BaseModule):
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Conv2d', std=0.02))
         if kind not in PIXEL_LOSSES:
             raise ValueError(f'ResPixHead: kind must be one of {list(PIXEL_LOSSES)}, not {kind!r}')
-        if window < 2:
-            raise ValueError(f'ResPixHead: window must be at least 2 pixels, not {window}')
+        check_whole_numbers('ResPixHead', 2, window=window)
+        check_positive('ResPixHead', eps=eps)
         self.projection = GridProjection(in_channels, image_channels, stride, 1)
         self.pixel_loss = PIXEL_LOSSES[kind]
         self.window = window
@@ -52,15 +53,20 @@ class ResPixHead(BaseModule):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Normalised pixels (N, C, H, W) from a backbone's features."""
-        return self.projection(last_map(features)).float()
+        return self.projection(check_width(self, last_map(features))).float()
 
     def loss(self, output: Tensor, view: CorruptedView) -> dict[str, Tensor]:
         """Error of the normalised pixels, and the same relative to that of the corrupted image itself.
 
         Raises:
-            ValueError: The output is of another size than the images.
+            ValueError: The output is of another size than the images, or these are smaller than half the window.
         """
         check_size(self, output, view.clean.shape[-2:], 'pixels')
+        if self.window // 2 >= min(view.clean.shape[-2:]):
+            raise ValueError(
+                f'ResPixHead: images of {view.clean.shape[-2]} x {view.clean.shape[-1]} pixels are too small to be '
+                f'continued by reflection to a window of {self.window}; lower model.head.window'
+            )
         target, unchanged = self._normalized(view.clean), self._normalized(view.corrupted)
         loss = self.pixel_loss(output, target)
         initial = self.pixel_loss(unchanged, target)

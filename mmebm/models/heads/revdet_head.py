@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmebm.models.heads.grid_projection import GridProjection, check_size, last_map
+from mmebm.models.heads.grid_projection import GridProjection, check_size, check_width, last_map
 from mmebm.models.losses.detection import auroc, detection_accuracy
 from mmebm.models.selfsup.corrupted_view import CorruptedView
 from mmebm.pixels import PEAK
@@ -33,7 +33,7 @@ class RevDetHead(BaseModule):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits (N, h, w), positive = replaced, from a backbone's features."""
-        return self.projection(last_map(features)).squeeze(1).float()
+        return self.projection(check_width(self, last_map(features))).squeeze(1).float()
 
     def loss(self, output: Tensor, view: CorruptedView) -> dict[str, Tensor]:
         """Binary cross-entropy over all tokens, accuracy and area under the ROC curve.

@@ -36,7 +36,7 @@ class BaseRestorer(BaseSelfSupervisor):
         differentiates_twice: Whether training differentiates through a gradient, which some engines do not support.
     """
 
-    num_inputs: ClassVar[int]
+    num_inputs: int
     differentiates_twice: ClassVar[bool] = False
 
     def __init__(self, backbone: dict | nn.Module, *, data_preprocessor: dict | nn.Module | None = None, **kwargs):

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmebm.models.heads.respix_head import ResPixHead
+from mmebm.models.heads.revdet_head import RevDetHead
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import check_reached
 from mmebm.models.selfsup.corrupted_view import CorruptedView
@@ -17,6 +19,7 @@ from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 
 Painting = Literal['decoded', 'pasted', 'masked']
+Target = Literal['clean', 'decoded']
 
 
 @MODELS.register_module()
@@ -46,6 +49,7 @@ class CIM(BaseRestorer):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
+        TypeError: Tokenizer, generator or head is none.
         ValueError: Tokenizer, generator and head are for different vocabularies, sizes of tokens or channels, or
             ``painting`` is unknown.
     """
@@ -67,13 +71,20 @@ class CIM(BaseRestorer):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if painting not in get_args(Painting):
-            raise ValueError(f'CIM: painting must be one of {list(get_args(Painting))}, not {painting!r}')
+        check_target('CIM', 'clean', painting)
         self.painting = painting
         self.tokenizer = MODELS.build(tokenizer) if isinstance(tokenizer, dict) else tokenizer
         self.generator = MODELS.build(generator) if isinstance(generator, dict) else generator
+        self._check_types()
         self._check_parts()
         freeze(self, frozen)
+
+    def _check_types(self) -> None:
+        kinds = dict(tokenizer=FrozenTokenizer, generator=TokenGenerator, head=(ResPixHead, RevDetHead))
+        for name, kind in kinds.items():
+            part, names = getattr(self, name, None), [k.__name__ for k in (kind if isinstance(kind, tuple) else [kind])]
+            if not isinstance(part, kind):
+                raise TypeError(f'CIM: model.{name} must be a {" or a ".join(names)}, not a {type(part).__name__}')
 
     def _check_parts(self) -> None:
         stride, patch = self.tokenizer.stride, self.generator.patch_size
@@ -93,6 +104,13 @@ class CIM(BaseRestorer):
                 f'CIM: a token is {stride} x {stride} pixels of the image; set model.head.token_stride to that, not to '
                 f'{token_stride}'
             )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that the generator reads."""
+        rows, columns = self.generator.grid
+        height, width = self.generator.patch_size
+        return rows * height, columns * width
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses of generator and enhancer, and statistics, for a list of one normalised batch (N, C, H, W)."""
@@ -114,36 +132,50 @@ class CIM(BaseRestorer):
         proposal = self.generator(images, self.tokenizer.tokens(pixels), rng)
         return proposal, self._view(pixels, proposal)
 
+    def pair(self, inputs: Tensor | list[Tensor], target: Target, rng: torch.Generator | None = None) -> CorruptedView:
+        """The view of ``corrupt``, for another model to restore; its ``clean`` is what that restores.
+
+        Args:
+            inputs: The images.
+            target: ``clean`` images, or what the tokenizer has ``decoded`` of their own tokens.
+            rng: For masks and draws; torch's default one if None.
+
+        Raises:
+            ValueError: The target does not fit the painting.
+        """
+        check_target('CIM', target, self.painting)
+        proposal, view = self.corrupt(inputs, rng)
+        return view if target == 'clean' else view._replace(clean=self.tokenizer.decode(proposal.golden))
+
     def _images(self, inputs: Tensor | list[Tensor]) -> Tensor:
         """Check that inputs are one batch of images (N, C, H, W), of the generator's size.
 
         Raises:
             ValueError: They are not.
         """
-        images = inputs if isinstance(inputs, Tensor) else inputs[0]
-        size = tuple(rows * side for rows, side in zip(self.generator.grid, self.generator.patch_size, strict=True))
-        views = 1 if isinstance(inputs, Tensor) else len(inputs)
-        if views != 1 or tuple(images.shape[-2:]) != size:
+        size, views = self.image_size, [inputs] if isinstance(inputs, Tensor) else inputs
+        if len(views) != 1 or tuple(views[0].shape[-2:]) != size:
+            found = f' of {views[0].shape[-2]} x {views[0].shape[-1]}' if views else ''
             raise ValueError(
-                f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not {views} '
-                f'of {images.shape[-2]} x {images.shape[-1]}; it corrupts images itself, without CorruptedPair'
+                f'CIM needs one view of {size[0]} x {size[1]} pixels (model.generator.backbone.img_size), not '
+                f'{len(views)}{found}; it corrupts images itself, without CorruptedPair'
             )
-        return images
+        return views[0]
 
     def _view(self, pixels: Tensor, proposal: Proposal) -> CorruptedView:
         """Images (N, C, H, W) and what the tokenizer decodes of their proposal, both in pixel units."""
         corrupted, replaced = self.tokenizer.decode(proposal.tokens), proposal.replaced
         if self.painting == 'pasted':
-            corrupted = torch.where(self._pixels_of(proposal.masked), corrupted, pixels)
+            corrupted = torch.where(self.pixels_of(proposal.masked), corrupted, pixels)
         if self.painting == 'masked':
             corrupted, replaced = self._greyed(corrupted, proposal.masked), proposal.masked
         return CorruptedView(pixels, corrupted, replaced)
 
     def _greyed(self, pixels: Tensor, cells: Tensor) -> Tensor:
         """Images (N, C, H, W) in pixel units, grey at tokens (N, h, w)."""
-        return pixels.masked_fill(self._pixels_of(cells), PEAK / 2)
+        return pixels.masked_fill(self.pixels_of(cells), PEAK / 2)
 
-    def _pixels_of(self, cells: Tensor) -> Tensor:
+    def pixels_of(self, cells: Tensor) -> Tensor:
         """The pixels (N, 1, H, W) of tokens (N, h, w), both bool."""
         return F.interpolate(cells.float().unsqueeze(1), scale_factor=self.tokenizer.stride, mode='nearest') > 0
 
@@ -204,3 +236,20 @@ class CIM(BaseRestorer):
             generator_accuracy=hits.float().mean(dim=1),
         )
         return fill(data_samples, fields | self.head.predict(self._enhance(view), view))
+
+
+def check_target(owner: str, target: str, painting: str) -> None:
+    """Check what is corrupted and what is restored.
+
+    Raises:
+        ValueError: One is unknown, or they do not fit each other.
+    """
+    if painting not in get_args(Painting):
+        raise ValueError(f'{owner}: painting must be one of {list(get_args(Painting))}, not {painting!r}')
+    if target not in get_args(Target):
+        raise ValueError(f'{owner}: target must be one of {list(get_args(Target))}, not {target!r}')
+    if target == 'decoded' and painting == 'pasted':
+        raise ValueError(
+            f"{owner}: painting='pasted' leaves original pixels where nothing is masked, which target='decoded' does "
+            "not have; take painting='decoded' or target='clean'"
+        )

@@ -24,6 +24,7 @@ from mmebm.models.selfsup.checks import (
     has_token_energies,
 )
 from mmebm.models.selfsup.content_dropping import ContentDropping
+from mmebm.models.selfsup.generator_corruption import GeneratorCorruption, build_corruption
 from mmebm.models.selfsup.missing_values import MissingValues, energies_of
 from mmebm.models.selfsup.patch_choice import PatchChoice, placed
 from mmebm.models.selfsup.position_dropping import PositionDropping
@@ -74,6 +75,9 @@ class EBMAlgorithm(BaseRestorer):
             corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step; they
             are those that a corruption left as they are, if there are any. Below 1 not with several steps,
             ``micro_batch``, ``low_memory`` or batch normalisation.
+        corruption: Corrupts clean images on the device, in place of ``CorruptedPair``: config of a
+            ``GeneratorCorruption``, which also tells which patches it has changed. It is no part of the checkpoint.
+            Training only, and ``predict`` for a list of one view.
         frozen: Names of parameters that the gradient of the energy does not depend on; frozen, so that distributed
             training does not wait for their gradients. With a linear energy these are biases that only shift the last
             features, such as ``backbone.ln1.bias``.
@@ -104,6 +108,7 @@ class EBMAlgorithm(BaseRestorer):
         position_dropping: dict | None = None,
         content_dropping: dict | None = None,
         restored_share: float = 1.0,
+        corruption: dict | GeneratorCorruption | None = None,
         frozen: Sequence[str] = (),
         training_step: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -117,6 +122,9 @@ class EBMAlgorithm(BaseRestorer):
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
             if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
                 raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
+        self.corruption = build_corruption(corruption)
+        if self.corruption:
+            self.num_inputs = 1
         self.num_steps = num_steps
         self.log_step_size = nn.Parameter(
             torch.tensor([1.0 if step_size == 'auto' else step_size]).log(), requires_grad=learn_step_size
@@ -137,6 +145,12 @@ class EBMAlgorithm(BaseRestorer):
         check_restored_share(self, training_step or {})
         self.training_step = TrainingStep(self, self._step, num_steps, **(training_step or {}))
         check_low_memory(self)
+
+    def init_weights(self) -> None:
+        """Initialise the weights, and read those of the corruption."""
+        super().init_weights()
+        if self.corruption:
+            self.corruption.load(self)
 
     @property
     def step_size(self) -> Tensor:
@@ -164,8 +178,11 @@ class EBMAlgorithm(BaseRestorer):
         return restore(energy_fn, corrupted, self.step_size.detach(), self.num_steps)
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
-        """Losses and statistics, scalars, for ``[corrupted, clean]``, each (N, C, H, W) and normalised."""
-        pair = self._training_pair(*as_pair(inputs))
+        """Losses and statistics, scalars, for ``[corrupted, clean]``, each (N, C, H, W) and normalised.
+
+        With ``corruption``, for clean images (N, C, H, W), or a list of that one batch.
+        """
+        pair = self._training_pair(*(self.corruption(inputs, self) if self.corruption else as_pair(inputs)))
         if self._is_first_batch:
             self._on_first_batch(pair)
         to_restore, others = self._split(pair)
@@ -184,7 +201,7 @@ class EBMAlgorithm(BaseRestorer):
         number = max(1, round(self.restored_share * len(pair.clean)))
         if number >= len(pair.clean):
             return pair, None
-        unchanged = (pair.corrupted == pair.clean).flatten(1).all(dim=1)
+        unchanged = ~pair.changed_pixels().flatten(1).any(dim=1)
         order = unchanged.to(torch.uint8).argsort(stable=True)  # corrupted images first
         return pair.take(order[:number]), pair.take(order[number:])
 
@@ -246,8 +263,8 @@ class EBMAlgorithm(BaseRestorer):
             predicted.append(self.content_dropping.read(values[-1], pair.missing, last))
         return energies, predicted
 
-    def _training_pair(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
-        return self.patch_choice(corrupted, clean)
+    def _training_pair(self, corrupted: Tensor, clean: Tensor, replaced: Tensor | None = None) -> TrainingPair:
+        return self.patch_choice(corrupted, clean, replaced)
 
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
@@ -260,6 +277,8 @@ class EBMAlgorithm(BaseRestorer):
         )
         if remaining is not None:  # a head of another package may name its losses otherwise
             ratios['objective_ratio'] = _ratio(remaining, initial)
+        if pair.replaced is not None:
+            ratios['replaced_share'] = pair.replaced.float().mean()
         return dict(**ratios, step_size=self.step_size)
 
     def _on_first_batch(self, pair: TrainingPair) -> None:
@@ -283,22 +302,32 @@ class EBMAlgorithm(BaseRestorer):
 
     def extract_feat(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
         """Features of the backbone's stages, of images (N, C, H, W) or of the clean ones in a pair."""
-        images = as_pair(inputs)[1] if isinstance(inputs, (list, tuple)) else inputs
-        return self.backbone(images)
+        if isinstance(inputs, (list, tuple)):
+            inputs = inputs[0] if self._is_to_be_corrupted(inputs) else as_pair(inputs)[1]
+        return self.backbone(inputs)
+
+    def _is_to_be_corrupted(self, inputs: Tensor | Sequence[Tensor]) -> bool:
+        return bool(self.corruption) and isinstance(inputs, (list, tuple)) and len(inputs) == 1
 
     @torch.no_grad()
     def predict(self, inputs: Tensor | list[Tensor], data_samples: list[DataSample] | None = None) -> list[DataSample]:
         """Restore images and compute their energies.
 
         Args:
-            inputs: Images to restore, or ``[corrupted, clean]``; normalised, (N, C, H, W).
+            inputs: Images to restore, or ``[corrupted, clean]``, or, with ``corruption``, ``[clean]``, which is then
+                corrupted by the same random numbers for every batch; normalised, (N, C, H, W).
             data_samples: N samples to fill, or none.
 
         Returns:
             N data samples with ``energies`` (K + 1,), those of x_0 to x_K, and ``restored`` (C, H, W); for a pair also
             ``corrupted`` and ``clean`` (C, H, W) and ``clean_energy``. Images are in pixel units, 0 to 255. If the head
             has an energy for each token, and these are a grid of square patches, also ``token_energies`` (h, w) of x_0.
+            Of images that are corrupted here, also ``replaced_pixels`` (H, W), True = of a replaced token.
         """
+        replaced = None
+        if self._is_to_be_corrupted(inputs):
+            rng = torch.Generator(inputs[0].device).manual_seed(0)  # as CIM does
+            *inputs, replaced = self.corruption(inputs, self, rng)
         is_pair = isinstance(inputs, (list, tuple))
         corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
         energy_fn = self._token_energies if has_token_energies(self.head) else self.energy
@@ -312,6 +341,8 @@ class EBMAlgorithm(BaseRestorer):
             fields |= dict(
                 corrupted=self.to_pixels(corrupted), clean=self.to_pixels(clean), clean_energy=self.energy(clean)
             )
+        if replaced is not None:
+            fields['replaced_pixels'] = replaced
         of_tokens = restoration.energies[0]
         grid = patch_grid(of_tokens.shape[1], corrupted.shape[-2:]) if of_tokens.dim() == 2 else None
         if grid is not None:

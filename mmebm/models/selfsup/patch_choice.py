@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmebm.models.patches import changed_patches, patch_grid
+from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.content_dropping import ContentDropping
 from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.token_dropping import TokenDropping
@@ -31,13 +31,18 @@ class PatchChoice:
         self.position_dropping = position_dropping
         self.content_dropping = content_dropping
 
-    def __call__(self, corrupted: Tensor, clean: Tensor) -> TrainingPair:
-        """A training pair of images (N, C, H, W) each.
+    def __call__(self, corrupted: Tensor, clean: Tensor, replaced: Tensor | None = None) -> TrainingPair:
+        """A training pair.
+
+        Args:
+            corrupted: (N, C, H, W).
+            clean: Likewise.
+            replaced: As in ``TrainingPair``.
 
         Raises:
             ValueError: The images do not have the patches that are dropped.
         """
-        pair = TrainingPair(corrupted, clean)
+        pair = TrainingPair(corrupted, clean, replaced=replaced)
         if self.token_dropping:
             num_patches = math.prod(self.token_dropping.grid(clean))
             if self.position_dropping and num_patches != self.position_dropping.num_patches:
@@ -45,7 +50,7 @@ class PatchChoice:
                     f'position_dropping: the images have {num_patches} patches of token_dropping.patch_size, but the '
                     f'backbone has {self.position_dropping.num_patches} position embeddings: train at its img_size'
                 )
-            kept = self.token_dropping.choose(corrupted, clean)
+            kept = self.token_dropping.choose(pair)
             pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))
             if self.content_dropping:
                 pair = pair._replace(missing=self.content_dropping.choose(kept, num_patches))
@@ -68,14 +73,14 @@ class PatchChoice:
             return pair.changed
         if self.token_dropping:
             grid = self.token_dropping.grid(pair.clean)
-            return changed_patches(pair.corrupted, pair.clean, grid).gather(1, pair.kept)
+            return pair.changed_patches(grid).gather(1, pair.kept)
         grid = patch_grid(num_tokens, pair.clean.shape[-2:])
         if grid is None or math.prod(grid) == 1:
             raise ValueError(
                 f'EBMAlgorithm: {num_tokens} tokens are no grid of square patches of {tuple(pair.clean.shape[-2:])} '
                 'pixels, as token_nce_weight and position_dropping need; choose another image size'
             )
-        return changed_patches(pair.corrupted, pair.clean, grid)
+        return pair.changed_patches(grid)
 
 
 def placed(pair: TrainingPair, changed: Tensor) -> Tensor | None:

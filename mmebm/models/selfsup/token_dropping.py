@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmebm.models.patches import MOST_EXTRA_TOKENS, changed_patches, gather_patches
+from mmebm.models.patches import MOST_EXTRA_TOKENS, gather_patches
+from mmebm.models.selfsup.training_pair import TrainingPair
 from mmebm.ops.checkpointing import residual_blocks
 
 
@@ -47,14 +48,14 @@ class TokenDropping:
         # Once, not in each step: the compiler treats a module's hooks as constant.
         blocks[0].register_forward_pre_hook(self._drop)
 
-    def choose(self, corrupted: Tensor, clean: Tensor) -> Tensor:
+    def choose(self, pair: TrainingPair) -> Tensor:
         """Ascending indices (N, M) of patches to keep of images (N, C, H, W), which patches must tile (ValueError)."""
         p = self.patch_size
-        if corrupted.shape[-1] % p or corrupted.shape[-2] % p:
+        if pair.clean.shape[-1] % p or pair.clean.shape[-2] % p:
             raise ValueError(
-                f'token_dropping: patch_size {p} does not divide the image size {tuple(corrupted.shape[-2:])}'
+                f'token_dropping: patch_size {p} does not divide the image size {tuple(pair.clean.shape[-2:])}'
             )
-        changed = changed_patches(corrupted, clean, self.grid(clean))
+        changed = pair.changed_patches(self.grid(pair.clean))
         num_patches = changed.shape[1]
         num_corrupted = max(1, round(self.corrupted * num_patches))
         num_kept = num_corrupted + round(self.visible * num_patches)

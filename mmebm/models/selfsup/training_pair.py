@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mmebm.models.patches import marked_patches
+
 
 class TrainingPair(NamedTuple):
     """A batch, or a part of one.
@@ -17,6 +19,8 @@ class TrainingPair(NamedTuple):
         dropped: Indices (N, P) into the patches that the network reads, of those without position; None for none.
         missing: Indices (N, R) of patches that the network does not read and that are restored; None for none.
         changed: Which patches that the network reads are corrupted, (N, M), True = corrupted; None if not known yet.
+        replaced: Mask (N, H, W) of pixels, True = corrupted, from a corruption that says it; None: where the images
+            differ.
     """
 
     corrupted: Tensor
@@ -26,10 +30,19 @@ class TrainingPair(NamedTuple):
     dropped: Tensor | None = None
     missing: Tensor | None = None
     changed: Tensor | None = None
+    replaced: Tensor | None = None
 
     def take(self, images: Tensor) -> 'TrainingPair':
         """The images at indices (n,)."""
         return TrainingPair(*(None if tensor is None else tensor[images] for tensor in self))
+
+    def changed_pixels(self) -> Tensor:
+        """Mask (N, H, W) of pixels, True = corrupted."""
+        return (self.corrupted != self.clean).any(dim=1) if self.replaced is None else self.replaced
+
+    def changed_patches(self, grid: tuple[int, int]) -> Tensor:
+        """Which patches of the images are corrupted, (N, L), row by row; ``grid`` is rows and columns."""
+        return marked_patches(self.changed_pixels(), grid)
 
     def squared_error(self, images: Tensor) -> Tensor:
         """Sum of squared differences of images (N, C, H, W) from the clean ones, over pixels that count; a scalar."""

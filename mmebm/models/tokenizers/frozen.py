@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmebm.models.option_check import check_positive
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 
@@ -30,6 +31,9 @@ class Tokenizer(Protocol):
         """Images (N, 3, h d, w d), in the units of those encoded, of tokens (N, h, w)."""
 
 
+# Error that a trained tokenizer may make of images of almost one colour, in pixel units.
+SLACK = 10.0
+
 MEMBERS = ('tokens', 'decode', 'vocabulary', 'stride')
 
 
@@ -51,7 +55,8 @@ class FrozenTokenizer(BaseModule):
 
     Raises:
         TypeError: The model is no tokenizer.
-        ValueError: ``std`` or ``scale`` is not positive, or a token's side is no whole number of pixels.
+        ValueError: ``std`` or ``scale`` is not positive, ``mean`` and ``std`` are not as long as each other, or a
+            token's side is no whole number of pixels.
 
     Attributes:
         vocabulary: Number K of tokens.
@@ -73,8 +78,12 @@ class FrozenTokenizer(BaseModule):
         missing = [name for name in MEMBERS if not hasattr(self.model, name)]
         if missing:
             raise TypeError(f'FrozenTokenizer: {type(self.model).__name__} is no tokenizer, it lacks {missing}')
-        if not (min(std) > 0 and scale > 0):
-            raise ValueError(f'FrozenTokenizer: std={std} and scale={scale} must be positive')
+        check_positive('FrozenTokenizer', scale=scale)
+        if not (_are_numbers(mean) and _are_numbers(std) and len(mean) == len(std) and min(std) > 0):
+            raise ValueError(
+                f'FrozenTokenizer: mean={mean} and std={std} must be one number for each channel of the images, those '
+                "of std positive; they are those of the tokenizer's own data preprocessor"
+            )
         self.scale = scale
         self.vocabulary, self.stride = self.model.vocabulary, round(self.model.stride / scale)
         if abs(self.stride * scale - self.model.stride) > 1e-6:
@@ -131,13 +140,19 @@ class FrozenTokenizer(BaseModule):
             return
         error = (self.decode(self.tokens(pixels)) - pixels).square().mean()
         contrast = (pixels - pixels.mean(dim=(-2, -1), keepdim=True)).square().mean()
-        if not error <= contrast / 2 + 1:  # of a grey level, for images of one colour
+        if error > contrast / 2 + SLACK**2:
             raise ValueError(
                 f'FrozenTokenizer: decoded images differ from the images by {error.sqrt():.0f} of {PEAK:g} (root mean '
                 f'square), those of one colour each by {contrast.sqrt():.0f}. Either {type(self.model).__name__} is '
                 "untrained (set its init_cfg=dict(type='Pretrained', checkpoint=FILE)), or it was trained on images in "
                 'other units than mean and std make (set them to those of its own data preprocessor)'
             )
+
+
+def _are_numbers(values: object) -> bool:
+    """Whether it is a sequence of at least one number."""
+    is_sequence = isinstance(values, (list, tuple)) and len(values) > 0
+    return is_sequence and all(isinstance(value, (int, float)) for value in values)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,6 +1,7 @@
 """Proposes tokens for masked patches: a small BEiT whose predictions are sampled."""
 
 import math
+from inspect import signature
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmebm.models.option_check import check_positive, check_whole_numbers
 from mmebm.models.patches import gather_patches
 from mmebm.registry import MODELS
 
@@ -60,6 +62,7 @@ class TokenGenerator(BaseModule):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
+        TypeError: The backbone reads no masks.
         ValueError: The ratio leaves no patch masked or none visible, the temperature is not positive, or ``choice`` is
             unknown.
     """
@@ -75,19 +78,31 @@ class TokenGenerator(BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+        if 'mask' not in signature(self.backbone.forward).parameters or not hasattr(self.backbone, 'patch_resolution'):
+            raise TypeError(
+                f'TokenGenerator: {type(self.backbone).__name__} does not read images with masked patches; set '
+                "model.generator.backbone.type='BEiTPretrainViT'"
+            )
+        check_whole_numbers('TokenGenerator', vocabulary=vocabulary)
         self.vocabulary = vocabulary
         self.head = nn.Linear(self.backbone.embed_dims, vocabulary)
         self.num_patches = math.prod(self.grid)
-        self.num_masked = round(mask_ratio * self.num_patches)
-        if not 0 < self.num_masked < self.num_patches:
+        self.configure(mask_ratio, temperature, choice)
+
+    def configure(self, mask_ratio: float, temperature: float, choice: Choice) -> None:
+        """Set how tokens are replaced, by the arguments and with the errors of the constructor."""
+        if not (isinstance(mask_ratio, (int, float)) and math.isfinite(mask_ratio)):
+            raise ValueError(f'TokenGenerator: mask_ratio must be a number, not {mask_ratio!r}')
+        check_positive('TokenGenerator', temperature=temperature)
+        number = round(mask_ratio * self.num_patches)
+        if not 0 < number < self.num_patches:
             raise ValueError(
-                f'TokenGenerator: mask_ratio={mask_ratio} masks {self.num_masked} of {self.num_patches} patches; '
+                f'TokenGenerator: mask_ratio={mask_ratio} masks {number} of {self.num_patches} patches; '
                 'one must be masked and one visible'
             )
-        if not 0 < temperature < math.inf:
-            raise ValueError(f'TokenGenerator: temperature must be positive, not {temperature!r}')
         if choice not in get_args(Choice):
             raise ValueError(f'TokenGenerator: choice must be one of {list(get_args(Choice))}, not {choice!r}')
+        self.mask_ratio, self.num_masked = mask_ratio, number
         self.temperature = temperature
         self.choice = choice
 

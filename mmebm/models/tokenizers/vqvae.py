@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from mmpretrain.models.utils import NormEMAVectorQuantizer
 from torch import Tensor, nn
 
+from mmebm.models.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 
 
@@ -32,7 +33,7 @@ class VQVAE(BaseModel):
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: ``downsampling`` is not a power of two above 1.
+        ValueError: ``downsampling`` is not a power of two above 1, or another option is no whole number above 0.
 
     Attributes:
         vocabulary: Number of tokens.
@@ -50,7 +51,10 @@ class VQVAE(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        if downsampling < 2 or downsampling & (downsampling - 1):
+        sizes = dict(num_embed=num_embed, width=width, embed_dims=embed_dims, kmeans_interval=kmeans_interval)
+        check_whole_numbers('VQVAE', **sizes)
+        check_whole_numbers('VQVAE', 2, downsampling=downsampling)
+        if downsampling & (downsampling - 1):
             raise ValueError(f'VQVAE: downsampling must be a power of two above 1, not {downsampling}')
         widths = [3] + [width] * int(math.log2(downsampling))
         down, up = [], []
