@@ -1,21 +1,15 @@
 """The documentation site: its pages, and the code that they show."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from mmengine.config import Config
+from page_commands import ROOT, code_blocks
 
 from mmebm.corruptions import CorruptedPair
 from mmebm.registry import TRANSFORMS
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def code_blocks(page):
-    return re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
 
 
 def pages_of(nav):
@@ -31,7 +25,7 @@ def test_the_site_has_every_page_once_and_fails_on_warnings():
 
 
 def test_the_corruption_of_the_page_works_and_is_short(monkeypatch):
-    source, config = code_blocks('corruptions.md')
+    source, config = code_blocks('docs/corruptions.md')
     assert len(source.splitlines()) <= 15 + 1  # two blank ones before the class are style
     assert len([line for line in source.splitlines() if line]) <= 15
     monkeypatch.setattr(TRANSFORMS, '_module_dict', dict(TRANSFORMS._module_dict))
@@ -51,7 +45,7 @@ def test_the_corruption_of_the_page_works_and_is_short(monkeypatch):
     ('backbones.md', 0, 'model.head.in_channels', 384),
 ])  # fmt: skip
 def test_configs_of_the_pages_are_read(page, index, place, value, tmp_path):
-    text = re.sub('custom_imports = .*', '', code_blocks(page)[index])
+    text = re.sub('custom_imports = .*', '', code_blocks(f'docs/{page}')[index])
     (tmp_path / 'mine.py').write_text(text)
     node = Config.fromfile(tmp_path / 'mine.py').to_dict()
     for key in place.split('.'):
@@ -62,7 +56,7 @@ def test_configs_of_the_pages_are_read(page, index, place, value, tmp_path):
 def test_the_loss_of_the_method_s_page_is_differentiable():
     import torch
 
-    source = code_blocks('method.md')[0]
+    source = code_blocks('docs/method.md')[0]
     weight = torch.ones(3, requires_grad=True)
     names = dict(
         energy_fn=lambda x: (weight.view(3, 1, 1) * x**2).sum(dim=(1, 2, 3)) / 2,

@@ -1,4 +1,4 @@
-"""What the features of a folder's images are measured by: kNN and a linear probe of its classes or, without any, RankMe."""
+"""What a folder's features are measured by: kNN and a linear probe of its classes or, without any, RankMe."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a folder of images to a pretrained backbone in one call: the config for the machine, training, export, report."""
+"""From a folder of images to a pretrained backbone in one call: config, training, export, report."""
 
 import importlib.util
 import os

@@ -207,18 +207,17 @@ def test_sheets_of_images_that_are_not_square():
 
 
 def config(tmp_path, **sections):
-    here, missing = tmp_path / 'here', tmp_path / 'missing'
-    here.mkdir()
-    roots = dict(here=str(here), missing=str(missing))
+    for name in ('here', 'other'):
+        (tmp_path / name).mkdir()
     made = {
-        f'{name}_dataloader': dict(dataset=dict(type='mmebm.ImageFolder', data_root=roots[root]))
+        f'{name}_dataloader': dict(dataset=dict(type='mmebm.ImageFolder', data_root=str(tmp_path / root)))
         for name, root in sections.items()
     }
     return ConfigDict(made)
 
 
 def test_images_of_the_validation_come_first(tmp_path):
-    dataset, source = images_of(config(tmp_path, train='here', val='here', test='here'))
+    dataset, source = images_of(config(tmp_path, train='other', val='here', test='here'))
     assert dataset['data_root'].endswith('here') and source == 'the data set of val_dataloader'
 
 
