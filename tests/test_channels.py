@@ -102,7 +102,7 @@ def test_each_channel_is_normalised_by_its_own():
     data = model.data_preprocessor(dict(inputs=[images, images], data_samples=None), False)['inputs'][0]
     assert torch.allclose(data[1, 12], (images[1, 12] - 120) / 17, atol=1e-5)
     assert torch.allclose(model.to_pixels(data), images, atol=1e-3) and not model.state_dict().keys() & {'mean', 'std'}
-    with pytest.raises(ValueError, match=r'data_preprocessor.mean has 13 values; data_preprocessor.std has 12 values\. Set'):
+    with pytest.raises(ValueError, match=r'data_preprocessor.mean has 13 values; .*std has 12 values\. Set'):
         build_ebm(tiny_vit(in_channels=13), data_preprocessor=dict(mean=mean, std=std[:12]))
     with pytest.raises(ValueError, match='must have the same number of values.*they have 13 and 12'):
         build_ebm(data_preprocessor=dict(mean=mean, std=std[:12]))
@@ -168,4 +168,3 @@ def test_the_page_s_statistics(folders, tmp_path, monkeypatch, capsys):
     mean, std = (eval(part + ']') for part in capsys.readouterr().out.replace('] [', ']|[').strip()[:-1].split(']|'))
     pixels = np.concatenate([bands(seed=i).reshape(-1, 13) for i in range(6)]) * (255 / 10000)
     assert np.allclose(mean, pixels.mean(axis=0), atol=0.06) and np.allclose(std, pixels.std(axis=0), atol=0.06)
-

@@ -3,6 +3,7 @@
 import ast
 import importlib
 
+import mmengine.registry
 import mmpretrain.registry
 import pytest
 from mmengine.config import Config
@@ -20,7 +21,8 @@ THEIR_MODULES = {'my_backbone', 'scratches'}
 
 
 def registered(name):
-    registries = [one for one in vars(mmpretrain.registry).values() if isinstance(one, Registry)]
+    known = [*vars(mmpretrain.registry).values(), *vars(mmengine.registry).values()]
+    registries = [one for one in known if isinstance(one, Registry)]
     return any(one.get(name) is not None for one in registries)
 
 

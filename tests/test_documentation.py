@@ -15,7 +15,8 @@ from mmebm.launch.scripts import load_script
 
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'benchmarks').glob('*.md')])
 # What stands for a word of the user's.
-PLACEHOLDERS = {'bands.py': 'ebm_vit-t_folder', 'CONFIG': 'ebm_vit-b_in1k', 'N': '1', 'KIND': 'h200', 'benchmarks.NAME': 'benchmarks.step_time'}
+PLACEHOLDERS = {'CONFIG': 'ebm_vit-b_in1k', 'N': '1', 'KIND': 'h200', 'benchmarks.NAME': 'benchmarks.step_time'}
+PLACEHOLDERS |= dict.fromkeys(('bands.py', 'mine.py', 'scratched.py'), 'ebm_vit-t_folder')  # configs of the pages
 COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands_of(page)})
 
 

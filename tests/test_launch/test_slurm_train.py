@@ -9,6 +9,7 @@ from fake_slurm import put_fakes
 
 SCRIPT = Path(__file__).parents[2] / 'tools/slurm_train.sh'
 
+
 @pytest.fixture
 def submit(tmp_path):
     """Submits with a plan of what each start of the training does; returns the calls."""
