@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-# What makes a training short, and its network small.
+# What makes a training short. Networks are small as the prepared folder's configs say, or anyhow.
 SHORT = 'model.training_step.compile=False train_dataloader.num_workers=0 train_dataloader.batch_size=8'
 SHORT += ' train_cfg.max_epochs=1 optim_wrapper.accumulative_counts=1 test_dataloader.num_workers=0'
-ARCH = 'model.backbone.arch'
-TINY = f'{SHORT} {ARCH}._delete_=True {ARCH}.embed_dims=16 {ARCH}.num_layers=1 {ARCH}.num_heads=2'
-TINY += f' {ARCH}.feedforward_channels=32 model.head.in_channels=16'
+SMALL = 'model.backbone.arch.num_layers=1 model.backbone.arch.embed_dims=32 model.head.in_channels=32'
 TOKENIZER = 'train_dataloader.num_workers=0 train_dataloader.batch_size=8 train_cfg.max_epochs=1'
 TOKENIZER += ' model.width=8 model.num_embed=32'
 SHAPES = 'train_dataloader.dataset.size=16'
@@ -50,21 +48,21 @@ class Here(NamedTuple):
 # By module and arguments, whether it is called by tools/ or by its installed name.
 EXECUTED = {
     PRETRAIN: Here('RUN/report.html RUN/backbone_timm/model.safetensors RUN/epoch_1.pth',
-                   '--epochs 1 --cfg-options train_dataloader.num_workers=0'),
-    FOLDER: Here('run_folder/epoch_1.pth', TINY, (), dict(RUN='run_folder')),
-    'train ebm_vit-b_in1k': Here('run_a/epoch_1.pth', f'--work-dir run_a --cfg-options {TINY}'),
-    TRAIN: Here('work_dirs/ebm_vit-b_in1k/epoch_1.pth', f'--cfg-options {TINY}'),
-    f'{TRAIN} --cfg-options data_root=FOLDER': Here('run_b/epoch_1.pth', f'{TINY} --work-dir run_b'),
+                   f'--epochs 1 --image-size 32 --cfg-options train_dataloader.num_workers=0 {SMALL}'),
+    FOLDER: Here('run_folder/epoch_1.pth', f'{SHORT} {SMALL}', (), dict(RUN='run_folder')),
+    TRAIN: Here('work_dirs/ebm_vit-b_in1k/epoch_1.pth', f'--cfg-options {SHORT}'),
+    f'{TRAIN} --cfg-options data_root=FOLDER': Here('run_b/epoch_1.pth', f'{SHORT} --work-dir run_b'),
     f'{TRAIN} --cfg-options {START} model.backbone.init_cfg.prefix=backbone.': Here(
-        'run_c/epoch_1.pth', f'{TINY} --work-dir run_c', (IMPORT,)),
-    IMPORT: Here('checkpoints/mae.pth', '', (), {'ebm_vit-b_in1k': 'small_vit.py'}),
+        'run_c/epoch_1.pth', f'{SHORT} --work-dir run_c', (IMPORT,)),
+    IMPORT: Here('checkpoints/mae.pth', '', (), {'ebm_vit-b_in1k': 'configs/ebm_vit-b_in1k.py'}),
     'test configs/ebm_vit-b_in1k.py CHECKPOINT --cfg-options test_data_root=FOLDER': Here(
-        'psnr_restored_db', f'{TINY} test_dataloader.batch_size=8', (TRAIN,),
+        'psnr_restored_db', f'{SHORT} test_dataloader.batch_size=8', (TRAIN,),
         dict(CHECKPOINT='work_dirs/ebm_vit-b_in1k/epoch_1.pth', FOLDER='images/val')),
-    BANDS: Here('run_bands/epoch_1.pth', TINY, (), dict(RUN='run_bands', FOLDER='bands')),
+    BANDS: Here('run_bands/epoch_1.pth', f'{SHORT} {SMALL}', (), dict(RUN='run_bands', FOLDER='bands')),
     'restore FOLDER --checkpoint RUN/epoch_100.pth --out restored.png': Here(
         'bands.png', '--out bands.png', (BANDS,), dict(FOLDER='bands', RUN='run_bands')),
-    SCRATCHED: Here('run_scratched/epoch_1.pth', TINY, (), dict(RUN='run_scratched')),
+    SCRATCHED: Here('run_scratched/epoch_1.pth', SHORT, (),
+                    {'RUN': 'run_scratched', 'scratched.py': 'small_scratched.py'}),
     'restore FOLDER --config scratched.py --checkpoint RUN/epoch_100.pth --out restored.png': Here(
         'scratched.png', '--out scratched.png', (SCRATCHED,),
         {'RUN': 'run_scratched', 'scratched.py': 'small_scratched.py'}),
@@ -128,6 +126,7 @@ EXECUTED = {
 
 # Executed by a test elsewhere, since they need more than a folder.
 ELSEWHERE = {
+    'train ebm_vit-b_in1k': 'test_launch/test_train_and_test.py::test_config_names',
     'demo --method cim': 'test_experiments/test_cim_demo.py::test_leaves_picture_summary_and_checkpoints',
     'import_dalle encoder.pkl decoder.pkl --out checkpoints/dalle.safetensors': (
         'test_interchange/test_dalle.py::test_pickles_become_a_tokenizer'

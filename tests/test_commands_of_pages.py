@@ -55,8 +55,9 @@ def test_tests_elsewhere_are_there(test):
 def folder(tmp_path_factory):
     """A folder as the pages suppose it: the repository's files, some images in classes, a photo, weights of others."""
     folder = tmp_path_factory.mktemp('pages')
-    for name in ('tools', 'configs', 'benchmarks'):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / 'configs').mkdir()
+    for path in [*(ROOT / 'configs').iterdir(), ROOT / 'tools']:
+        (folder / path.relative_to(ROOT)).symlink_to(path)
     rng = np.random.default_rng(0)
     for part, number in dict(train=12, val=5).items():
         for channel, name in enumerate(('blue', 'green')):
@@ -68,16 +69,16 @@ def folder(tmp_path_factory):
     cv2.imwrite(str(folder / 'photo.jpg'), image)
     (folder / 'data').mkdir()
     (folder / 'data' / 'imagenet').symlink_to(folder / 'images')
-    (folder / 'small_vit.py').write_text(
-        f"_base_ = '{ROOT}/configs/ebm_vit-b_in1k.py'\n"
+    small = (
         'arch = dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)\n'
         'model = dict(backbone=dict(arch=arch), head=dict(in_channels=16))\n'
     )
+    (folder / 'configs' / 'ebm_vit-b_in1k.py').unlink()
+    (folder / 'configs' / 'ebm_vit-b_in1k.py').write_text(f"_base_ = '{ROOT}/configs/ebm_vit-b_in1k.py'\n{small}")
     pages = {'corruptions': ('scratches', 'scratched'), 'backbones': ('my_backbone', 'mine'), 'channels': ('bands',)}
     for page, names in pages.items():
         for name, text in zip(names, code_blocks(f'docs/{page}.md'), strict=False):
             (folder / f'{name}.py').write_text(text)
-    small = (folder / 'small_vit.py').read_text().partition('\n')[2]
     (folder / 'small_scratched.py').write_text(f"_base_ = './scratched.py'\n{small}")
     (folder / 'bands').mkdir()
     for i in range(8):
