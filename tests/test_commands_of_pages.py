@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from types import SimpleNamespace
 
 import cv2
@@ -120,9 +121,11 @@ def here(folder, monkeypatch):
     run = subprocess.run
 
     def run_here(command, **options):
-        if command[1:2] != ['-m'] or not command[2].startswith('mmebm.commands.'):
+        if command[1:2] != ['-m'] or not command[2].startswith('mmebm.'):
             return run(command, **options)
-        importlib.import_module(command[2]).main(command[3:])
+        with redirect_stdout(options.get('stdout') or sys.stdout), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', command[2:])
+            runpy.run_module(command[2], run_name='__main__')
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, 'run', run_here)

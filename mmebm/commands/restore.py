@@ -50,8 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('images', nargs='+', type=expanded, help='files or folders')
     add_model_arguments(parser)
     what = (
-        "one of the config's corruptions; else a transform with its defaults: mask, sort, sr, denoise, color, or a type "
-        'as GaussianNoise; '
+        "one of the config's corruptions; else a transform with its defaults: mask, sort, sr, denoise, color, or a "
+        'type, as GaussianNoise; '
         f"{AS_GIVEN}: as given (default: the config's first)"
     )
     add('--corruption', metavar='NAME', help=what)
