@@ -18,7 +18,7 @@ SHORTEST = '--budget epochs=1 --seeds 1 --points 1 --finetune-points 0'
 ONE = f'{SHORTEST} --cfg-options mae.train_dataloader.batch_size=8 mae.train_dataloader.num_workers=0'
 
 # What stands for a word of the user's. Checkpoints are those of the first epoch.
-WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='shards', CONFIG='ebm_vit-b_in1k', N='8',
+WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='shards', CONFIG='configs/ebm_vit-b_in1k.py', N='8',
              KIND='h200', CHECKPOINT='RUN/epoch_1.pth', WORK_DIR='RUN', RUN_A='RUN', RUN_B='work_dirs/ebm_vit-b_in1k',
              RUN_C='run_folder')  # fmt: skip
 
