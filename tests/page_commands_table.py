@@ -18,9 +18,9 @@ SHORTEST = '--budget epochs=1 --seeds 1 --points 1 --finetune-points 0'
 ONE = f'{SHORTEST} --cfg-options mae.train_dataloader.batch_size=8 mae.train_dataloader.num_workers=0'
 
 # What stands for a word of the user's. Checkpoints are those of the first epoch.
-WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='shards', CONFIG='configs/ebm_vit-b_in1k.py', N='8',
-             KIND='h200', CHECKPOINT='RUN/epoch_1.pth', WORK_DIR='RUN', RUN_A='RUN', RUN_B='work_dirs/ebm_vit-b_in1k',
-             RUN_C='run_folder')  # fmt: skip
+WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='shards', N='8',
+             CONFIG='configs/ebm_vit-b_in1k.py', KIND='h200', CHECKPOINT='RUN/epoch_1.pth', WORK_DIR='RUN', RUN_A='RUN',
+             RUN_B='work_dirs/ebm_vit-b_in1k', RUN_C='run_folder')  # fmt: skip
 
 PRETRAIN = 'pretrain FOLDER --backbone vit-tiny --epochs 100 --out RUN'
 FOLDER = 'train ebm_vit-t_folder --work-dir RUN --cfg-options data_root=FOLDER train_cfg.max_epochs=100'
@@ -32,6 +32,7 @@ SCRATCHED = 'train scratched.py --work-dir RUN --cfg-options data_root=FOLDER'
 MINE = 'train mine.py --work-dir RUN --cfg-options data_root=FOLDER'
 TOKENIZE = 'train configs/tokenizers/vqvae_shapes.py'
 RESPIX = 'train configs/cim-respix_vit-t_shapes.py'
+DEMO = 'demo --seed 1 --work-dir work_dirs/demo1'
 CHOOSE = 'compare --data FOLDER --select --learning-rates 1e-3 2e-3 4e-3 --work-dir work_dirs/chosen'
 FINAL = 'compare --data FOLDER --final HELD_OUT --selection work_dirs/chosen --work-dir work_dirs/final'
 
@@ -114,8 +115,8 @@ EXECUTED = {
         {'cim-respix_vit-b_in1k': 'small_cim.py', 'CHECKPOINT': 'work_dirs/cim-respix_vit-t_shapes/epoch_1.pth'}),
     'pack FOLDER --out SHARDS': Here('shards'),
     'pack data/imagenet22k --out data/shards': Here('data/shards', '', (), {'data/imagenet22k': 'images'}),
-    'demo': Here('work_dirs/demo/report.html work_dirs/demo/summary.json', '--config small_demo.py'),
-    'demo --seed 1 --work-dir work_dirs/demo1': Here('work_dirs/demo1/curves.png', '--config small_demo.py'),
+    DEMO: Here('work_dirs/demo/report.html work_dirs/demo/summary.json work_dirs/demo/curves.png',
+               '--config small_demo.py', (), dict(demo1='demo')),
     'compare --data FOLDER --methods ebm-patches mae random --budget epochs=16': Here(
         'work_dirs/compare/compare.md', f'--methods mae random {ONE}'),
     'compare --data shapes --methods ebm mae random --budget seconds=600 --seeds 1': Here(
