@@ -14,8 +14,6 @@ CIM = f'{SHAPES} val_dataloader.dataset.size=16 train_cfg.max_epochs=1 model.tok
 CIM += f' {QUANTIZER}.init_cfg.checkpoint=work_dirs/vqvae_shapes/epoch_1.pth {QUANTIZER}.num_embed=32'
 CIM += f' {QUANTIZER}.width=8 model.generator.vocabulary=32 custom_hooks.4.bank.dataset.size=24'
 CIM += ' custom_hooks.4.queries.dataset.size=8'
-SHORTEST = '--budget epochs=1 --seeds 1 --points 1 --finetune-points 0'
-ONE = f'{SHORTEST} --cfg-options mae.train_dataloader.batch_size=8 mae.train_dataloader.num_workers=0'
 
 # What stands for a word of the user's. Checkpoints are those of the first epoch.
 WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='shards', N='8',
@@ -33,8 +31,6 @@ MINE = 'train mine.py --work-dir RUN --cfg-options data_root=FOLDER'
 TOKENIZE = 'train configs/tokenizers/vqvae_shapes.py'
 RESPIX = 'train configs/cim-respix_vit-t_shapes.py'
 DEMO = 'demo --seed 1 --work-dir work_dirs/demo1'
-CHOOSE = 'compare --data FOLDER --select --learning-rates 1e-3 2e-3 4e-3 --work-dir work_dirs/chosen'
-FINAL = 'compare --data FOLDER --final HELD_OUT --selection work_dirs/chosen --work-dir work_dirs/final'
 
 
 class Here(NamedTuple):
@@ -117,16 +113,19 @@ EXECUTED = {
     'pack data/imagenet22k --out data/shards': Here('data/shards', '', (), {'data/imagenet22k': 'images'}),
     DEMO: Here('work_dirs/demo/report.html work_dirs/demo/summary.json work_dirs/demo/curves.png',
                '--config small_demo.py', (), dict(demo1='demo')),
-    'compare --data FOLDER --methods ebm-patches mae random --budget epochs=16': Here(
-        'work_dirs/compare/compare.md', f'--methods mae random {ONE}'),
-    'compare --data shapes --methods ebm mae random --budget seconds=600 --seeds 1': Here(
-        'compare_shapes/compare.md', f'--methods random --images 40 --work-dir compare_shapes {SHORTEST}'),
-    CHOOSE: Here('work_dirs/chosen/selection.md', f'--methods mae --learning-rates 1e-3 {ONE}'),
-    FINAL: Here('work_dirs/final/paired.json', f'--methods mae random {ONE}', (CHOOSE,)),
 }  # fmt: skip
 
 # Executed by a test elsewhere, since they need more than a folder.
 ELSEWHERE = {
+    'compare --data FOLDER --methods ebm-patches mae random --budget epochs=16': (
+        'test_experiments/test_compare.py::test_from_end_to_end_and_again'
+    ),
+    'compare --data FOLDER --select --learning-rates 1e-3 2e-3 4e-3 --work-dir work_dirs/chosen': (
+        'test_experiments/test_protocol.py::test_from_choice_to_final_figures'
+    ),
+    'compare --data FOLDER --final HELD_OUT --selection work_dirs/chosen --work-dir work_dirs/final': (
+        'test_experiments/test_protocol.py::test_from_choice_to_final_figures'
+    ),
     'train ebm_vit-b_in1k': 'test_launch/test_train_and_test.py::test_config_names',
     'demo --method cim': 'test_experiments/test_cim_demo.py::test_leaves_picture_summary_and_checkpoints',
     'import_dalle encoder.pkl decoder.pkl --out checkpoints/dalle.safetensors': (
@@ -143,6 +142,7 @@ ELSEWHERE = {
 
 # Parsed alone, by test_documentation.py, with their configs and options: the beginnings of commands, and why.
 NOT_HERE = {
+    'python tools/compare.py --data shapes ': 'ten minutes for each method, by the clock',
     'make ': 'fills .venv from the network; what the targets call is executed here',
     'pip install ': 'downloads',
     'mim train ': 'needs another package, and mmebm installed',

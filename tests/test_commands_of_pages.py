@@ -19,7 +19,6 @@ from fake_slurm import put_fakes
 from page_commands import PAGES, ROOT, code_blocks, commands_of, tool_of, words_of
 from page_commands_table import DEMO, ELSEWHERE, EXECUTED, NOT_HERE, WORDS
 
-from mmebm.experiments import held_out
 from mmebm.launch.scripts import load_script
 
 FOUND = sorted({command for page in PAGES for command in commands_of(page) if len(words_of(command)) > 1})
@@ -117,7 +116,6 @@ def here(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     gradio = pytest.importorskip('gradio')
     monkeypatch.setattr(gradio.Blocks, 'block_thread', lambda page: page.close())
-    monkeypatch.setattr(held_out, 'stamp', lambda: dict(commit='abc1234'))
     run = subprocess.run
 
     def run_here(command, **options):
