@@ -53,7 +53,7 @@ def test_a_folder_of_classes(folder, tmp_path, capsys):
     assert 'kNN and a linear probe' in printed
     cfg = Config.fromfile(out / 'pretrain.py')
     assert cfg.train_cfg.max_epochs == 2 and cfg.param_scheduler[-1].end == 2
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2e-3 * 8 / 32)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 * 8 / 16)
     assert (out / 'epoch_2.pth').is_file() and (out / 'backbone_mmpretrain').is_dir()
     provenance = json.loads((out / 'backbone_mmpretrain' / 'provenance.json').read_text())
     assert (provenance['images'], provenance['epochs'], provenance['data']) == (40, 2, folder.name)
