@@ -2,40 +2,22 @@
 
 import importlib
 import re
-import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from page_commands import ROOT, commands_of, words_of
 
 from mmebm.config_files import find_config
 from mmebm.launch.options import merge_options
 from mmebm.launch.scripts import load_script
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'benchmarks').glob('*.md')])
 # What stands for a word of the user's.
 PLACEHOLDERS = {'CONFIG': 'ebm_vit-b_in1k', 'N': '1', 'KIND': 'h200', 'benchmarks.NAME': 'benchmarks.step_time'}
-COMMAND = re.compile(r'(python (tools/|-m benchmarks\.)|make |tools/\w+\.sh|mmebm-|mim |pip install |[A-Z_]+=\S+ )')
-
-
-def commands_of(page):
-    """Commands in code blocks, and those in a line of text."""
-    text = re.sub(r' *\\\n *', ' ', page.read_text(encoding='utf-8'))
-    lines = [line.strip() for line in text.splitlines() if line.startswith('    ') or COMMAND.match(line)]
-    inline = re.findall(r'`([^`\n]+)`', text)
-    return [line.partition('  #')[0].strip() for line in [*lines, *inline] if COMMAND.match(line)]
-
-
+PLACEHOLDERS |= dict.fromkeys(('bands.py', 'mine.py', 'scratched.py'), 'ebm_vit-t_folder')  # configs of the pages
 COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands_of(page)})
-
-
-def words_of(command):
-    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
-    while words and re.fullmatch(r'[A-Z_]+=\S+', words[0]):  # of the environment
-        words.pop(0)
-    return words
 
 
 def test_commands_are_found():
@@ -46,7 +28,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize(('page', 'command'), COMMANDS)
 def test_command(page, command, monkeypatch):
-    program, *words = words_of(command)
+    program, *words = [PLACEHOLDERS.get(word, word) for word in words_of(command)]
     if program == 'make':
         targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE)
         assert words[0] in targets

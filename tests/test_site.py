@@ -1,21 +1,17 @@
 """The documentation site: its pages, and the code that they show."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from page_commands import ROOT, code_blocks
 
 from mmebm.corruptions import CorruptedPair
 from mmebm.registry import TRANSFORMS
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def code_blocks(page):
-    return re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / page).read_text(), re.DOTALL)
 
 
 def pages_of(nav):
@@ -31,7 +27,7 @@ def test_the_site_has_every_page_once_and_fails_on_warnings():
 
 
 def test_the_corruption_of_the_page_works_and_is_short(monkeypatch):
-    source, config = code_blocks('corruptions.md')
+    source, config = code_blocks('docs/corruptions.md')
     assert len(source.splitlines()) <= 15 + 1  # two blank ones before the class are style
     assert len([line for line in source.splitlines() if line]) <= 15
     monkeypatch.setattr(TRANSFORMS, '_module_dict', dict(TRANSFORMS._module_dict))
@@ -47,11 +43,11 @@ def test_the_corruption_of_the_page_works_and_is_short(monkeypatch):
 @pytest.mark.parametrize(('page', 'index', 'place', 'value'), [
     ('corruptions.md', 1, 'train_dataloader.dataset.pipeline.3.corruption.type', 'mmebm.Scratches'),
     ('corruptions.md', 1, 'test_dataloader.dataset.pipeline.3.corruption.seed', 0),
-    ('backbones.md', 0, 'model.backbone', dict(type='MyBackbone')),
-    ('backbones.md', 0, 'model.head.in_channels', 384),
+    ('backbones.md', 1, 'model.backbone', dict(type='MyBackbone')),
+    ('backbones.md', 1, 'model.head.in_channels', 384),
 ])  # fmt: skip
 def test_configs_of_the_pages_are_read(page, index, place, value, tmp_path):
-    text = re.sub('custom_imports = .*', '', code_blocks(page)[index])
+    text = re.sub('custom_imports = .*', '', code_blocks(f'docs/{page}')[index])
     (tmp_path / 'mine.py').write_text(text)
     node = Config.fromfile(tmp_path / 'mine.py').to_dict()
     for key in place.split('.'):
@@ -59,10 +55,24 @@ def test_configs_of_the_pages_are_read(page, index, place, value, tmp_path):
     assert node == value
 
 
-def test_the_loss_of_the_method_s_page_is_differentiable():
-    import torch
+def test_the_backbone_of_the_page_is_pretrained(monkeypatch, tmp_path):
+    source, text = code_blocks('docs/backbones.md')
+    monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS._module_dict))
+    exec(compile(source, 'my_backbone.py', 'exec'), {'__name__': 'my_backbone'})
+    (tmp_path / 'mine.py').write_text(re.sub('custom_imports = .*', '', text))
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    cfg.model.training_step.compile = False
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    assert model.backbone(torch.zeros(2, 3, 32, 32))[-1].shape == (2, 384, 2, 2)
+    corrupted, clean = torch.rand(2, 2, 3, 32, 32) * 255
+    inputs = model.data_preprocessor(dict(inputs=[corrupted, clean], data_samples=None), True)['inputs']
+    model.loss(inputs, None)['loss'].backward()
+    gradients = {name: p.grad.norm().item() for name, p in model.backbone.named_parameters() if p.grad is not None}
+    assert len(gradients) >= 3 and all(0 < norm < float('inf') for norm in gradients.values())
 
-    source = code_blocks('method.md')[0]
+
+def test_the_loss_of_the_method_s_page_is_differentiable():
+    source = code_blocks('docs/method.md')[0]
     weight = torch.ones(3, requires_grad=True)
     names = dict(
         energy_fn=lambda x: (weight.view(3, 1, 1) * x**2).sum(dim=(1, 2, 3)) / 2,

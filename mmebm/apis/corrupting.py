@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 
 from mmebm.apis.sources import Prepared
-from mmebm.corruptions import CorruptedPair
+from mmebm.corruptions import CorruptedPair, base
 from mmebm.error_text import first_few
 from mmebm.registry import TRANSFORMS
 
@@ -66,7 +66,15 @@ def _fixed_draws(index: int) -> Iterator[None]:
 
 
 def _transform(name: str, known: Mapping[str, dict]) -> str:
-    """The type of a transform by its name, with or without a scope; raises ValueError if there is none."""
+    """The type of a transform by its name, with or without a scope, or by the short one of its results.
+
+    Raises:
+        ValueError: There is none.
+    """
+    kinds = [kind for kind in TRANSFORMS.module_dict.values() if issubclass(kind, base.Corruption)]
+    short = {kind.name: f'mmebm.{kind.__name__}' for kind in kinds if hasattr(kind, 'name')}
+    if name in short:
+        return short[name]
     for kind in (f'mmebm.{name}', name):
         try:
             if TRANSFORMS.get(kind) is not None:
@@ -74,6 +82,6 @@ def _transform(name: str, known: Mapping[str, dict]) -> str:
         except RuntimeError:
             continue
     raise ValueError(
-        f'corruption={name!r} is neither one of the config ({first_few(known) or "which has none"}) nor the type '
-        'of a transform'
+        f'corruption={name!r} is neither one of the config ({first_few(known) or "which has none"}) nor the name '
+        f'({first_few(short)}) or type of a transform'
     )

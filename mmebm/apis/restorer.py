@@ -127,9 +127,9 @@ class Restorer:
 
         Args:
             images: Paths, folders, arrays, PIL images or tensors: see ``mmebm.apis.sources.expand``.
-            corruption: Applied before, the same in every call: a name in ``corruptions`` or of a transform, as
-                ``GaussianNoise``; the config of a transform, or of a chain; or one of ``CorruptedPair``, for its
-                ``strength``. None: the images are restored as given.
+            corruption: Applied before, the same in every call: a name in ``corruptions``, or of a transform, as
+                ``denoise`` or ``GaussianNoise``; the config of a transform, or of a chain; or one of ``CorruptedPair``,
+                for its ``strength``. None: the images are restored as given.
             num_steps: K; None: as in training.
             progress: Whether to show a bar if there are several batches.
 

@@ -50,7 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('images', nargs='+', type=expanded, help='files or folders')
     add_model_arguments(parser)
     what = (
-        f"one of the config's corruptions, as mask, sort, sr, denoise or color, or a transform, as GaussianNoise; "
+        "one of the config's corruptions; else a transform with its defaults: mask, sort, sr, denoise, color, or a "
+        'type, as GaussianNoise; '
         f"{AS_GIVEN}: as given (default: the config's first)"
     )
     add('--corruption', metavar='NAME', help=what)

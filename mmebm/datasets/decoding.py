@@ -10,10 +10,14 @@ import numpy as np
 from mmcv.image.io import imread_flags
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 # Modes of Pillow whose conversion to colour saturates at 255, and those whose arrays are not colours.
 _DEEP_MODES = ('F', 'I', 'I;16', 'I;16B', 'I;16L')
 _CODED_MODES = ('CMYK', 'P', 'PA')
+
+# Tags of TIFF.
+IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL = 256, 257, 277
 
 
 def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
@@ -29,9 +33,12 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
 
     Raises:
         NotImplementedError: ``color_type='unchanged'`` would give a palette's indices, or inks, by Pillow.
-        ChannelsError: The file has other channels than ``color_type`` can be made of.
+        ChannelsError: The file has other channels than ``color_type`` can be made of, or than the decoder knows.
     """
+    if backend == 'tifffile' and is_tiff(content):
+        return with_channels(read_tiff(content), color_type)
     if backend == 'cv2':
+        check_channels_of_tiff(content)
         flag: str | int = imread_flags[color_type]
         if color_type != 'unchanged':
             # OpenCV does not convert the channels of 32-bit TIFFs, whose mode Pillow knows only if there is one.
@@ -48,11 +55,7 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
     else:
         flag = color_type
     image = mmcv.imfrombytes(content, flag=flag, backend=backend)
-    if image is None:
-        return None
-    if backend == 'tifffile' and image.ndim == 3 and image.shape[2] in (3, 4):
-        image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)  # from red, green, blue
-    return with_channels(image, color_type)
+    return None if image is None else with_channels(image, color_type)
 
 
 class ChannelsError(ValueError):
@@ -83,8 +86,55 @@ def with_channels(image: NDArray, color_type: str) -> NDArray:
     return color if wanted == 3 else cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)
 
 
+def read_tiff(content: bytes) -> NDArray:
+    """A TIFF's image (H, W[, C]); channels may be interleaved, planes, or pages, where the shortest axis is theirs."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        image, axes = file.series[0].asarray(), file.series[0].axes
+    if image.ndim == 3:
+        image = np.moveaxis(image, axes.index('S') if 'S' in axes else int(np.argmin(image.shape)), 2)
+        if image.shape[2] in (3, 4):
+            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)  # from red, green, blue
+    return image
+
+
+def check_channels_of_tiff(content: bytes) -> None:
+    """Check that OpenCV decodes all channels of a file, if it is a TIFF.
+
+    Raises:
+        ChannelsError: It has more than four.
+    """
+    channels = tiff_tags(content).get(SAMPLES_PER_PIXEL, 1) if is_tiff(content) else 1
+    if channels > 4:
+        raise ChannelsError(
+            f"a TIFF of {channels} channels, which OpenCV does not decode; use imdecode_backend='tifffile' and "
+            "color_type='unchanged'"
+        )
+
+
+def is_tiff(content: bytes) -> bool:
+    """Whether a file begins as a TIFF, of either byte order."""
+    return content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+
+def tiff_tags(content: bytes) -> dict[int, Any]:
+    """The tags of a TIFF's first page, by number; empty if they are damaged."""
+    try:
+        header = content[:16] if 43 in content[2:4] else content[:8]  # 43: a BigTIFF
+        tags, file = ImageFileDirectory_v2(header), io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        return dict(tags)
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
+        return {}
+
+
 def pixels_in_header(content: bytes) -> tuple[int, int]:
     """Width and height in pixels by a file's header; (0, 0) if Pillow does not know the format."""
+    if is_tiff(content):  # also of channels that Pillow does not know
+        tags = tiff_tags(content)
+        return tags.get(IMAGE_WIDTH, 0), tags.get(IMAGE_LENGTH, 0)
     return _from_header(content, 'size') or (0, 0)
 
 

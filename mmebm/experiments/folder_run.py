@@ -1,4 +1,4 @@
-"""From a folder of images to a pretrained backbone in one call: the config for the machine, training, probe, export."""
+"""From a folder of images to a pretrained backbone in one call: config, training, export, report."""
 
 import importlib.util
 import os
@@ -13,8 +13,9 @@ from mmengine.logging import MMLogger
 
 from mmebm.config_files import find_config
 from mmebm.datasets import ImageFolder
-from mmebm.datasets.listing import Listing, class_names, list_images
+from mmebm.datasets.listing import Listing, list_images
 from mmebm.error_text import counted
+from mmebm.experiments.folder_probe import add_probe
 from mmebm.interchange import UnsupportedError, export
 from mmebm.launch.options import merge_options
 from mmebm.launch.scripts import train
@@ -39,9 +40,6 @@ BACKBONES = {
 # Of a batch, which is no larger than the config's; and how many batches an epoch has at least, as far as the smallest
 # batch allows.
 SMALLEST, LARGEST, STEPS = 8, 256, 8
-
-# Labelled images of a probe, evenly spaced; of five, one is a query.
-MOST_PROBED, QUERY_EVERY = 10_000, 5
 
 # Training images from which compiling pays, which takes minutes.
 COMPILE_FROM = 1_000_000
@@ -92,12 +90,11 @@ class FolderRun:
         listing = self.check()
         cfg = self.make_config(listing)
         self.out.mkdir(parents=True, exist_ok=True)
-        probe = self.probe(listing)
-        if probe:
-            cfg.custom_hooks = [*cfg.custom_hooks, probe_hook(cfg, probe, max(1, self.epochs // 10))]
+        probed = add_probe(
+            cfg, listing.images, self.train_folder, self.test_folder, self.out, max(1, self.epochs // 10)
+        )
         cfg.dump(self.config_file)
         height, width = image_size(cfg)
-        probed = 'kNN and a linear probe of the classes, which are the subfolders' if probe else 'no classes to probe'
         print(
             f'{counted(len(listing.images), "image")} of {self.train_folder}, {self.backbone} at {height} x {width} '
             f'pixels, {counted(self.epochs, "epoch")}, batches of {cfg.train_dataloader.batch_size}, learning rate '
@@ -170,33 +167,6 @@ class FolderRun:
         cfg.auto_scale_lr.base_batch_size = total_batch(cfg, 1)  # for which the rate is now
         return cfg
 
-    def probe(self, listing: Listing) -> dict[str, dict] | None:
-        """Data sets of labelled images, bank and queries, with their lists in ``out``; None if there are no classes."""
-        classes = class_names(self.train_folder)
-        bank = labelled(listing.images, classes)
-        if len(classes) < 2 or len({label for _, label in bank}) < 2:
-            return None
-        step = -(-len(bank) // MOST_PROBED)
-        bank, queries, root = bank[::step], bank[::step][::QUERY_EVERY], self.train_folder
-        if self.test_folder and class_names(self.test_folder) == classes:
-            root = self.test_folder
-            queries = labelled(list_images(str(root)).images, classes)
-            queries = queries[:: -(-len(queries) // MOST_PROBED) or 1]
-        else:
-            bank = [one for i, one in enumerate(bank) if i % QUERY_EVERY]
-        if len(bank) < 20 or not queries or len({label for _, label in bank}) < 2:  # neighbours
-            return None
-        parts = dict(bank=(self.train_folder, bank), queries=(root, queries))
-        found = {}
-        for name, (folder, rows) in parts.items():
-            file = self.out / f'probe_{name}.txt'
-            file.write_text(''.join(f'{path} {label}\n' for path, label in rows), errors='surrogateescape')
-            found[name] = dict(
-                type='mmebm.ImageFolder', data_root=str(folder), ann_file=str(file.resolve()), with_label=True,
-                metainfo=dict(classes=classes),
-            )  # fmt: skip
-        return found
-
     def export(self, checkpoint: Path) -> None:
         """Take the backbone to another library."""
         logger = MMLogger.get_current_instance()
@@ -211,24 +181,6 @@ class FolderRun:
                 continue
             print(f'Backbone for {target}: {out} (features differ by {result.difference:.1e} at most)')
             return
-
-
-def labelled(images: list[str], classes: list[str]) -> list[tuple[str, int]]:
-    """The images in folders of classes, and the numbers of these."""
-    numbers = {name: i for i, name in enumerate(classes)}
-    return [(path, numbers[path.partition('/')[0]]) for path in images if '/' in path]
-
-
-def probe_hook(cfg: Config, datasets: dict[str, dict], interval: int) -> dict:
-    """Config of a hook that classifies by frozen features."""
-    steps = [step for step in cfg.test_dataloader.dataset.pipeline if type_name(step) != 'CorruptedPair']
-    loader = dict(
-        batch_size=min(64, cfg.train_dataloader.batch_size), num_workers=cfg.train_dataloader.num_workers,
-        persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'),
-    )  # fmt: skip
-    loaders = {name: dict(loader, dataset=dict(dataset, pipeline=steps)) for name, dataset in datasets.items()}
-    return dict(type='mmebm.FrozenFeatureHook', **loaders, interval=interval)
 
 
 def resize(cfg: Config, size: int) -> None:

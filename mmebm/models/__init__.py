@@ -9,6 +9,7 @@ from mmebm.models.backbones.sincos_vit import SinCosViT
 from mmebm.models.backbones.stages import ConvNeXtStages, StageNorms, SwinStages
 from mmebm.models.backbones.windowed_vit import WindowedViT
 from mmebm.models.classifiers.energy_classifier import EnergyClassifier
+from mmebm.models.data_preprocessor import SelfSupDataPreprocessor
 from mmebm.models.heads.energy_head import EnergyHead
 from mmebm.models.heads.patch_energy_head import PatchEnergyHead
 from mmebm.models.heads.residual_energy_head import ResidualEnergyHead
@@ -59,6 +60,7 @@ __all__ = [
     'ResidualEnergyHead',
     'RestorationLoss',
     'RevDetHead',
+    'SelfSupDataPreprocessor',
     'SimMIMViT',
     'SimpleFeaturePyramid',
     'SinCosMaskFeatViT',

@@ -42,8 +42,11 @@ def check_channels(model: Mapping[str, Any], preprocessor: Mapping[str, Any], pl
     }
     conversions = [name for name in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr') if swaps and preprocessor.get(name)]
     if any(length not in (1, channels) for length in lengths.values()):
-        faults.append(f'{" and ".join(f"{place}.{name}" for name in lengths)} have {max(lengths.values())} values')
-        remedies += [f'{place}.mean=[M]', f'{place}.std=[S] (of your data, for all channels)']
+        if len(set(lengths.values())) == 1:
+            faults.append(f'{" and ".join(f"{place}.{name}" for name in lengths)} have {max(lengths.values())} values')
+        else:
+            faults += [f'{place}.{name} has {length} values' for name, length in lengths.items()]
+        remedies += [f'{place}.mean=[M]', f'{place}.std=[S] (of your data, one for all channels or one for each)']
     if conversions and channels != 3:
         faults.append(f'{place}.{conversions[0]}=True reorders three channels')
         remedies.append(f'{place}.{conversions[0]}=False')

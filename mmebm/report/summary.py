@@ -56,6 +56,12 @@ def verdict(run: Run) -> str:
         change = probe[-1][1] - probe[0][1]
         said = 'The features have improved' if change > 1 else 'The features have not improved'
         parts.append(f'{said}: linear probe {probe[0][1]:.1f}% at the start, {probe[-1][1]:.1f}% at the end.')
+    rank = values.get('frozen/rankme')
+    if rank and len(rank) > 1 and not probe:
+        parts.append(
+            f'RankMe {rank[0][1]:.1f} at the start, {rank[-1][1]:.1f} at the end: that many dimensions the features '
+            'span, which is no substitute for a probe of labelled images.'
+        )
     return ' '.join(parts) or 'Nothing was measured on held-out images: the log does not tell whether it learns.'
 
 
@@ -70,7 +76,10 @@ def lacks(run: Run) -> Iterator[str]:
     elif not any(entry['folder'].is_dir() for entry in run.restorations):
         yield "No pictures: they are written by dict(type='LocalVisBackend') in vis_backends."
     elif any('training images' in entry.get('source', '') for entry in run.restorations):
-        yield 'The images shown are from training, not held out: the folder of held-out images was not there.'
+        yield (
+            'The images shown are from training, not held out: val/ beside train/ for mmebm-pretrain, or '
+            'test_data_root, names others.'
+        )
     if not any(name.startswith('frozen/') for name in values):
         yield 'No probe of the features: mmebm.FrozenFeatureHook measures one, or RankMe if there are no labels.'
     if 'memory' not in run.curves['iteration']:

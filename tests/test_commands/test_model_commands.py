@@ -71,7 +71,7 @@ def test_restore_picture_and_animation(checkpoint, folder, tmp_path, capsys):
     command = [str(folder / '0.png'), str(folder / '1.png'), '--checkpoint', str(checkpoint), '--steps', '3']
     restore.main([*command, '--out', str(tmp_path / 'steps.png')])
     assert np.asarray(Image.open(tmp_path / 'steps.png')).std() > 10
-    restore.main([*command, '--out', str(tmp_path / 'steps.webp'), '--corruption', 'GaussianNoise'])
+    restore.main([*command, '--out', str(tmp_path / 'steps.webp'), '--corruption', 'denoise'])  # not of the config
     with Image.open(tmp_path / 'steps.webp') as film:
         assert film.n_frames == 4 and film.size == (3 * 128, 2 * 128)
         first = np.asarray(film.convert('RGB'))
@@ -90,7 +90,11 @@ def test_restore_picture_and_animation(checkpoint, folder, tmp_path, capsys):
         (embed, ['--out', 'features.txt'], 'must end in .npy or .parquet'),
         (embed, ['--layer', '7'], 'layer 7 of VisionTransformer, which has 2 blocks'),
         (restore, ['--out', 'film.gif'], 'must end in .png'),
-        (restore, ['--corruption', 'rain'], "corruption='rain' is neither one of the config (mask) nor the type"),
+        (
+            restore,
+            ['--corruption', 'rain'],
+            "corruption='rain' is neither one of the config (mask) nor the name (mask",
+        ),
         (restore, ['--steps', '0'], 'num_steps must be a whole number of at least 1'),
         (embed, ['--batch-size', '0'], 'batch_size must be a whole number of at least 1'),
     ],

@@ -4,13 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmebm.apis import Restorer
 from mmebm.commands import pretrain
 from mmebm.config_files import find_config
+from mmebm.evaluation.label_free import rankme
+from mmebm.experiments import folder_probe
 from mmebm.experiments.folder_run import BACKBONES, FolderRun, power_of_two
 from mmebm.launch.command_line import option
+from mmebm.report.charts import charts
+from mmebm.report.run import find_run
+from mmebm.report.summary import verdict
 
 TINY = [
     *('model.backbone.arch._delete_=True', 'model.backbone.arch.embed_dims=16', 'model.backbone.arch.num_layers=1'),
@@ -46,7 +53,7 @@ def test_a_folder_of_classes(folder, tmp_path, capsys):
     assert 'kNN and a linear probe' in printed
     cfg = Config.fromfile(out / 'pretrain.py')
     assert cfg.train_cfg.max_epochs == 2 and cfg.param_scheduler[-1].end == 2
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2e-3 * 8 / 32)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 * 8 / 16)
     assert (out / 'epoch_2.pth').is_file() and (out / 'backbone_mmpretrain').is_dir()
     provenance = json.loads((out / 'backbone_mmpretrain' / 'provenance.json').read_text())
     assert (provenance['images'], provenance['epochs'], provenance['data']) == (40, 2, folder.name)
@@ -72,10 +79,47 @@ def test_train_and_val(folder, tmp_path):
     assert [len((run.out / f'probe_{name}.txt').read_text().splitlines()) for name in ('bank', 'queries')] == [40, 40]
 
 
-def test_no_classes(folder, tmp_path, capsys):
-    cfg = FolderRun(folder / 'red', tmp_path / 'run', image_size=32, options=OPTIONS).prepare()
-    assert all(hook.type != 'mmebm.FrozenFeatureHook' for hook in cfg.custom_hooks)
-    assert 'no classes to probe' in capsys.readouterr().out
+def test_without_classes_rankme_is_measured(folder, tmp_path, capsys):
+    run = FolderRun(folder / 'red', tmp_path / 'run', image_size=32, options=OPTIONS)
+    hook = run.prepare().custom_hooks[-1]
+    assert (
+        hook.type == 'mmebm.FrozenFeatureHook' and 'bank' not in hook and hook.evaluator == [dict(type='mmebm.RankMe')]
+    )
+    assert (run.out / 'probe_queries.txt').read_text().splitlines()[:2] == ['image 0.png', 'image 1.png']
+    assert 'no classes to probe, so RankMe of 20 images' in capsys.readouterr().out
+
+
+def test_rankme_is_of_held_out_images_if_there_are_any(folder, tmp_path):
+    (tmp_path / 'data').mkdir()
+    for part, name in dict(train='red', val='blue').items():
+        (tmp_path / 'data' / part).symlink_to(folder / name)
+    queries = FolderRun(tmp_path / 'data', tmp_path / 'run', image_size=32, options=OPTIONS).prepare().custom_hooks[-1]
+    assert queries.queries.dataset.data_root == str(tmp_path / 'data' / 'val')
+
+
+def test_at_most_so_many_images_are_measured(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_probe, 'MOST', 7)
+    run = FolderRun(folder / 'red', tmp_path / 'run', image_size=32, options=OPTIONS)
+    run.prepare()
+    assert [*map(len, [(run.out / 'probe_queries.txt').read_text().splitlines()])] == [7]
+
+
+@pytest.mark.slow
+def test_rankme_reaches_log_and_report(folder, tmp_path, capsys):
+    """Its value before training is that of the untrained network's features of these images."""
+    out = tmp_path / 'run'
+    call(folder / 'red', out, '--epochs', '1', '--cfg-options', *TINY)
+    (file,) = out.glob('*/vis_data/frozen.json')
+    values = [json.loads(line)['frozen/rankme'] for line in file.read_text().splitlines()]
+    assert len(values) == 2 and all(1 < value <= 16 for value in values)
+    features = torch.stack([one.features for one in Restorer(out / 'epoch_1.pth').features(folder / 'red')])
+    assert values[1] == pytest.approx(rankme(features), rel=1e-4)
+    said = verdict(find_run(out, 'run'))
+    assert f'RankMe {values[0]:.1f} at the start, {values[1]:.1f} at the end' in said
+    assert any(chart['title'].startswith('Effective dimensions') for chart in charts([find_run(out, 'run')]))
+    assert 'frozen/rankme' in (log := next(out.glob('*/*.log')).read_text())
+    assert f'RankMe {values[1]:.1f} (first {values[0]:.1f})' in log
+    assert '(20 images of the training images, which test_dataloader reads too)' in log
 
 
 def test_options_win(folder, tmp_path):

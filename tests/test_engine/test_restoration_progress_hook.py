@@ -207,18 +207,17 @@ def test_sheets_of_images_that_are_not_square():
 
 
 def config(tmp_path, **sections):
-    here, missing = tmp_path / 'here', tmp_path / 'missing'
-    here.mkdir()
-    roots = dict(here=str(here), missing=str(missing))
+    for name in ('here', 'other'):
+        (tmp_path / name).mkdir()
     made = {
-        f'{name}_dataloader': dict(dataset=dict(type='mmebm.ImageFolder', data_root=roots[root]))
+        f'{name}_dataloader': dict(dataset=dict(type='mmebm.ImageFolder', data_root=str(tmp_path / root)))
         for name, root in sections.items()
     }
     return ConfigDict(made)
 
 
 def test_images_of_the_validation_come_first(tmp_path):
-    dataset, source = images_of(config(tmp_path, train='here', val='here', test='here'))
+    dataset, source = images_of(config(tmp_path, train='other', val='here', test='here'))
     assert dataset['data_root'].endswith('here') and source == 'the data set of val_dataloader'
 
 
@@ -226,6 +225,13 @@ def test_without_held_out_images_those_of_training_are_said_to_be_shown(tmp_path
     dataset, source = images_of(config(tmp_path, train='here', test='missing'))
     assert dataset['data_root'].endswith('here')
     assert source.startswith('the training images (test_dataloader names ') and 'missing' in source
+
+
+def test_training_images_that_are_tested_on_are_not_called_held_out(tmp_path):
+    cfg = config(tmp_path, train='here', test='here')
+    assert images_of(cfg)[1] == 'the training images, which test_dataloader reads too'
+    cfg.test_dataloader.dataset.data_prefix = 'val'
+    assert images_of(cfg)[1] == 'the data set of test_dataloader'
 
 
 def test_without_any_images_the_hook_warns_and_measures_nothing(tmp_path):
@@ -245,9 +251,16 @@ def test_numbers_below_one_are_refused(name):
         RestorationProgressHook(**{name: 0})
 
 
-def test_a_probe_is_named_where_there_is_one():
-    runner = SimpleNamespace(cfg=dict(custom_hooks=[dict(type='mmebm.FrozenFeatureHook')]))
-    assert 'features improve while frozen/linear_top1 rises' in which_curve(runner, 4, 'x')
+@pytest.mark.parametrize(
+    ('hooks', 'words'),
+    [
+        ([], 'nothing here measures the features'),
+        ([dict(type='mmebm.FrozenFeatureHook', bank=dict(a=1))], 'features improve while frozen/linear_top1 rises'),
+        ([dict(type='mmebm.FrozenFeatureHook')], 'features gain dimensions while frozen/rankme rises'),
+    ],
+)
+def test_what_measures_the_features_is_named(hooks, words):
+    assert words in which_curve(SimpleNamespace(cfg=dict(custom_hooks=hooks)), 4, 'x')
 
 
 def test_samples_without_a_clean_image_have_no_error():

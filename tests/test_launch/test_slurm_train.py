@@ -5,35 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fake_slurm import put_fakes
 
 SCRIPT = Path(__file__).parents[2] / 'tools/slurm_train.sh'
-
-# sbatch runs a copy of the script it is given, as Slurm does; a requeued job runs once more, at most.
-FAKES = {
-    'sbatch': """
-echo "sbatch $*" >> "$LOG"
-while [[ $1 == -* ]]; do if [[ $1 == -p ]]; then shift; fi; shift; done
-cp "$1" "$PWD/slurm_script"
-shift
-for try in 1 2; do
-    rm -f "$PWD/again"
-    SLURM_JOB_ID=7 bash "$PWD/slurm_script" "$@" || true
-    [[ -e $PWD/again ]] || break
-done
-""",
-    'srun': """
-while [[ $1 == --* ]]; do shift; done
-exec "$@"
-""",
-    'scontrol': """
-echo "scontrol $*" >> "$LOG"
-touch "$PWD/again"
-""",
-    'python': """
-echo "python $*" >> "$LOG"
-eval "$(head -n1 "$PWD/plan")"
-""",
-}
 
 
 @pytest.fixture
@@ -48,9 +22,7 @@ def submit(tmp_path):
         subprocess.run(command, cwd=tmp_path, env=environment, check=True)
         return log.read_text().splitlines()
 
-    for name, text in FAKES.items():
-        (tmp_path / name).write_text(f'#!/usr/bin/env bash\nset -euo pipefail{text}')
-        (tmp_path / name).chmod(0o755)
+    put_fakes(tmp_path)
     return run
 
 

@@ -145,12 +145,24 @@ def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str] | None:
         if dataset is None:
             continue
         roots = [node['data_root'] for _, node in nested_dicts(dataset) if node.get('data_root')]
-        if all(Path(root).is_dir() for root in roots):
-            return dataset, f'the data set of {section}'
         root = cfg['train_dataloader']['dataset'].get('data_root')
+        if all(Path(place).is_dir() for place in roots):
+            is_same = root and _is_all_of(dataset, root)
+            return (
+                dataset,
+                f'the training images, which {section} reads too' if is_same else f'the data set of {section}',
+            )
         if root and len(roots) == 1 and 'data_root' in dataset:
             return dict(dataset, data_root=root), f'the training images ({section} names {roots[0]}, which is not here)'
     return None
+
+
+def _is_all_of(dataset: Mapping[str, Any], root: str) -> bool:
+    """Whether a data set reads all of a folder, rather than a part of it, as ``val/``."""
+    is_part = any(dataset.get(key) for key in ('data_prefix', 'ann_file', 'split'))
+    return (
+        not is_part and bool(dataset.get('data_root')) and Path(dataset['data_root']).resolve() == Path(root).resolve()
+    )
 
 
 def sound_indices(images: Dataset, num_images: int) -> list[int]:
@@ -213,12 +225,15 @@ def energies_of(group: Group) -> dict[str, list[float]]:
 
 def which_curve(runner: Runner, num_images: int, source: str) -> str:
     """A sentence on what to look at in this run."""
-    probe = any(type_name(hook) == 'FrozenFeatureHook' for hook in runner.cfg.get('custom_hooks') or [])
-    features = (
-        'features improve while frozen/linear_top1 rises above its value before training'
-        if probe
-        else 'nothing here measures the features: add FrozenFeatureHook if some images have labels'
-    )
+    probes = [hook for hook in runner.cfg.get('custom_hooks') or [] if type_name(hook) == 'FrozenFeatureHook']
+    if not probes:
+        features = 'nothing here measures the features: add FrozenFeatureHook, with a bank if some images have labels'
+    elif any(hook.get('bank') for hook in probes):
+        features = 'features improve while frozen/linear_top1 rises above its value before training'
+    else:
+        features = (
+            'features gain dimensions while frozen/rankme rises, which is no substitute for a probe of labelled images'
+        )
     return (
         f'What means progress: restoration improves while held_out/*/psnr_restored_db rises above psnr_corrupted_db '
         f'({num_images} images of {source}); {features}. The loss alone shows neither.'
@@ -226,7 +241,7 @@ def which_curve(runner: Runner, num_images: int, source: str) -> str:
 
 
 def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
-    """What changed, in few words: the gain of each corruption in dB, tokens told, and probes."""
+    """What changed, in few words: the gain of each corruption in dB, tokens told, probes, and RankMe."""
     parts = []
     for key, value in metrics.items():
         _, corruption, name = key.split('/')
@@ -234,9 +249,10 @@ def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
             parts.append(f'{corruption} {value - metrics[key.replace("restored", "corrupted")]:+.2f} dB')
         elif name == 'detection_auroc':
             parts.append(f'AUROC of replaced tokens {value:.3f}')
-    for name, title in dict(linear_top1='linear probe', knn_top1='kNN').items():
+    probes = dict(linear_top1=('linear probe', '%'), knn_top1=('kNN', '%'), rankme=('RankMe', ''))
+    for name, (title, unit) in probes.items():
         history = runner.message_hub.log_scalars.get(f'frozen/{name}')
         if history is not None:
             values: Sequence[float] = history.data[0]
-            parts.append(f'{title} {values[-1]:.1f}% (first {values[0]:.1f}%)')
+            parts.append(f'{title} {values[-1]:.1f}{unit} (first {values[0]:.1f}{unit})')
     return ', '.join(parts) or 'the model predicts nothing that could be measured'

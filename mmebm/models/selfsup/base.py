@@ -13,6 +13,7 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmebm.model_building import type_name
 from mmebm.models.channels import check_channels, given_channels
 from mmebm.models.selfsup.input_check import InputCheck, check_units
 from mmebm.pixels import PEAK
@@ -23,7 +24,8 @@ class BaseRestorer(BaseSelfSupervisor):
 
     Args:
         backbone: As in mmpretrain's ``BaseSelfSupervisor``.
-        data_preprocessor: Likewise; its type defaults to ``SelfSupDataPreprocessor``. Mean and standard deviation are
+        data_preprocessor: Likewise; its type defaults to ``mmebm.SelfSupDataPreprocessor``, which takes mmpretrain's
+            place, as that is for one or three values of mean and standard deviation. Mean and standard deviation are
             in pixel units, 0 to 255.
         **kwargs: As in mmpretrain's ``BaseSelfSupervisor``.
 
@@ -44,8 +46,9 @@ class BaseRestorer(BaseSelfSupervisor):
         if not isinstance(data_preprocessor, nn.Module):
             config = dict(backbone=backbone, head=kwargs.get('head'))
             check_channels(config, data_preprocessor or {}, 'data_preprocessor', swaps=True)
-            # With its scope: mmpretrain's bare name is unknown under the default scopes of mmseg and mmdet.
-            data_preprocessor = dict(type='mmpretrain.SelfSupDataPreprocessor') | dict(data_preprocessor or {})
+            data_preprocessor = dict(data_preprocessor or {})
+            if type_name(data_preprocessor) in ('', 'SelfSupDataPreprocessor'):
+                data_preprocessor['type'] = 'mmebm.SelfSupDataPreprocessor'
         super().__init__(backbone, data_preprocessor=data_preprocessor, **kwargs)
         name = type(self).__name__
         check_units(name, self.data_preprocessor)
