@@ -33,26 +33,26 @@ def find_files(folder: str, split: str) -> list[str]:
         kind = 'is a file; name its folder' if root.is_file() else 'is no folder; download or save the data set first'
         raise FileNotFoundError(f'HFImages: {folder!r} {kind}')
     if (root / 'dataset_dict.json').is_file():
-        chosen = _choose(_read(root / 'dataset_dict.json', 'splits'), split, folder)
-        return [f'{chosen}/{name}' for name in _saved(root / chosen)]
-    if (root / 'state.json').is_file():
-        saved = _read(root / 'state.json', '_split')
-        if split not in ('', saved):
-            raise ValueError(f'HFImages: {folder!r} holds the split {saved!r}, not split={split!r}; leave it out')
-        return _saved(root)
-    return _listed(folder, split)
+        chosen = _choose(_read(root / 'dataset_dict.json').get('splits') or [], split, folder)
+        return [f'{chosen}/{name}' for name in _saved(root / chosen, '')]
+    return _saved(root, split) if (root / 'state.json').is_file() else _listed(folder, split)
 
 
-def _saved(root: Path) -> list[str]:
+def _saved(root: Path, split: str) -> list[str]:
     """What ``state.json`` names."""
     path = root / 'state.json'
     if not path.is_file():
         raise FileNotFoundError(f'HFImages: {path} is missing, which names the files of the data set; copy it again')
-    if json.loads(path.read_text() or '{}').get('_indices_data_files'):
-        raise ValueError(f'HFImages: {root} has its order in a file of indices; save it after `flatten_indices()`')
-    names = [file['filename'] for file in _read(path, '_data_files')]
+    state = _read(path)
+    names = [str(file['filename']) for file in state.get('_data_files') or []]
+    if not names:
+        raise ValueError(f'HFImages: {path} names no file; copy the data set again')
     if any(Path(name).name != name for name in names):
         raise ValueError(f'HFImages: {path} names files in other folders ({first_few(names)})')
+    if state.get('_indices_data_files'):
+        raise ValueError(f'HFImages: {root} has its order in a file of indices; save it after `flatten_indices()`')
+    if split not in ('', state.get('_split')):
+        raise ValueError(f'HFImages: {str(root)!r} holds the split {state.get("_split")!r} alone, not {split!r}')
     return names
 
 
@@ -105,8 +105,11 @@ def _choose(splits: Collection[str], split: str, folder: str) -> str:
     raise ValueError(f'HFImages: {folder!r} has several splits; set `split` to one of {first_few(named)}')
 
 
-def _read(path: Path, key: str) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding='utf-8'))[key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'HFImages: {path} is damaged ({type(error).__name__}: {error}); copy it again') from error
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'HFImages: {path} is damaged ({error}); copy it again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'HFImages: {path} is damaged; copy it again')
+    return content
