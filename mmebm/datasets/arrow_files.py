@@ -24,6 +24,11 @@ def pyarrow(module: str = 'pyarrow') -> Any:
         ) from error
 
 
+def in_a_line(error: Exception) -> str:
+    """A message of pyarrow, which may have several lines."""
+    return ' '.join(str(error).split())
+
+
 class ArrowFile:
     """An Arrow file, streamed or not. Its rows stay on the disk until they are read.
 
@@ -117,4 +122,4 @@ def open_file(path: Path) -> ArrowFile | ParquetFile:
     try:
         return kind(path)
     except (ValueError, OSError, pyarrow('pyarrow').ArrowException) as error:
-        raise ValueError(f'HFImages: {path}: {error}; {DAMAGED}') from error
+        raise ValueError(f'HFImages: {path}: {in_a_line(error)}; {DAMAGED}') from error

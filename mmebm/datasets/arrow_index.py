@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmebm.datasets.arrow_columns import class_names_of, image_column_of, label_column_of
-from mmebm.datasets.arrow_files import DAMAGED, ArrowFile, ParquetFile, open_file, pyarrow
+from mmebm.datasets.arrow_files import DAMAGED, ArrowFile, ParquetFile, in_a_line, open_file, pyarrow
 from mmebm.datasets.arrow_layout import find_files
 from mmebm.datasets.load_image import BrokenImageError
 from mmebm.error_text import first_few, printable
@@ -104,7 +104,7 @@ class ArrowIndex:
             return self._open(number).value(self.image_column, place).as_py()
         except (ValueError, OSError, pyarrow().ArrowException) as error:
             path = Path(self.folder, self.files[number])
-            raise ValueError(f'HFImages: {path}: row {place} cannot be read ({error}); {DAMAGED}') from error
+            raise ValueError(f'HFImages: {path}: row {place} cannot be read ({in_a_line(error)}); {DAMAGED}') from error
 
     def _open(self, number: int) -> ArrowFile | ParquetFile:
         """A file. A few stay open; forked processes open their own."""
@@ -149,3 +149,11 @@ class ArrowIndex:
 
     def __reduce__(self) -> tuple:
         return type(self), self._options
+
+
+def read_classes(folder: str, split: str, label_column: str) -> list[str] | None:
+    """Names of the classes that the first file tells; None if it does not. Options and errors: :class:`ArrowIndex`."""
+    pyarrow()
+    path = Path(folder, find_files(folder, split)[0])
+    schema = open_file(path).schema
+    return class_names_of(schema, label_column_of(schema, label_column, path), path)

@@ -44,8 +44,8 @@ def _saved(root: Path, split: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'HFImages: {path} is missing, which names the files of the data set; copy it again')
     state = _read(path)
-    names = [str(file['filename']) for file in state.get('_data_files') or []]
-    if not names:
+    names = [file.get('filename') for file in state.get('_data_files') or []]
+    if not names or None in names:
         raise ValueError(f'HFImages: {path} names no file; copy the data set again')
     if any(Path(name).name != name for name in names):
         raise ValueError(f'HFImages: {path} names files in other folders ({first_few(names)})')
