@@ -33,7 +33,10 @@ def find_files(folder: str, split: str) -> list[str]:
         kind = 'is a file; name its folder' if root.is_file() else 'is no folder; download or save the data set first'
         raise FileNotFoundError(f'HFImages: {folder!r} {kind}')
     if (root / 'dataset_dict.json').is_file():
-        chosen = _choose(_read(root / 'dataset_dict.json').get('splits') or [], split, folder)
+        splits = _read(root / 'dataset_dict.json').get('splits')
+        if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits):
+            raise ValueError(f'HFImages: {root / "dataset_dict.json"} is damaged: it names no splits; copy it again')
+        chosen = _choose(splits, split, folder)
         return [f'{chosen}/{name}' for name in _saved(root / chosen, '')]
     return _saved(root, split) if (root / 'state.json').is_file() else _listed(folder, split)
 
@@ -44,16 +47,19 @@ def _saved(root: Path, split: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'HFImages: {path} is missing, which names the files of the data set; copy it again')
     state = _read(path)
-    names = [file.get('filename') for file in state.get('_data_files') or []]
-    if not names or None in names:
-        raise ValueError(f'HFImages: {path} names no file; copy the data set again')
-    if any(Path(name).name != name for name in names):
+    try:
+        names = [Path(file['filename']) for file in state['_data_files']]
+    except (KeyError, TypeError):
+        names = []
+    if not names:
+        raise ValueError(f'HFImages: {path} is damaged: it names no files; copy it again')
+    if any(name.name != str(name) for name in names):
         raise ValueError(f'HFImages: {path} names files in other folders ({first_few(names)})')
     if state.get('_indices_data_files'):
         raise ValueError(f'HFImages: {root} has its order in a file of indices; save it after `flatten_indices()`')
     if split not in ('', state.get('_split')):
         raise ValueError(f'HFImages: {str(root)!r} holds the split {state.get("_split")!r} alone, not {split!r}')
-    return names
+    return [str(name) for name in names]
 
 
 def _listed(folder: str, split: str) -> list[str]:
@@ -102,6 +108,8 @@ def _choose(splits: Collection[str], split: str, folder: str) -> str:
         raise ValueError(f'HFImages: {folder!r} has no split={split!r}; {advice}')
     if len(splits) == 1:
         return next(iter(splits))
+    if not splits:
+        raise ValueError(f'HFImages: {folder!r} has no split')
     raise ValueError(f'HFImages: {folder!r} has several splits; set `split` to one of {first_few(named)}')
 
 

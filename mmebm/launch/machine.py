@@ -1,6 +1,7 @@
 """Adapts a config to the machine."""
 
 import warnings
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -30,7 +31,7 @@ def adapt_to_cpu(cfg: Config) -> None:
         wrapper.type = 'OptimWrapper'
         leave_out_amp_options(cfg)
     if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=_timeout(cfg))
         for _, node in nested_dicts(cfg._cfg_dict):
             if node.get('type') == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
@@ -41,3 +42,13 @@ def adapt_to_cpu(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
         )
         cfg.setdefault('model_wrapper_cfg', ddp)
+
+
+def _timeout(cfg: Config) -> timedelta | None:
+    """How long processes wait for each other, where the config says so."""
+    seconds = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if seconds is None:
+        return None
+    if not (isinstance(seconds, (int, float)) and seconds > 0):
+        raise ValueError(f'env_cfg.dist_cfg.timeout={seconds!r} must be a number of seconds above 0')
+    return timedelta(seconds=seconds)

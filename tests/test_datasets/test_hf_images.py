@@ -344,7 +344,8 @@ ARROW = 'data-00001-of-00002.arrow'
         (lambda root: (root / ARROW).unlink(), f'{ARROW} is missing, which state.json'),
         (lambda root: write_stream(root / ARROW, table([0, 1]), compression='lz4'), f'{ARROW}: is compressed'),
         (_state('{'), 'state.json is damaged'), (_state('[]'), 'state.json is damaged'),
-        (_state('{}'), 'state.json names no file'), (_state('{"_data_files": [{}]}'), 'state.json names no file'),
+        (_state('{}'), 'names no files'), (_state('{"_data_files": [{}]}'), 'state.json is damaged: it names no files'),
+        (_state('{"_data_files": ["x", 1]}'), 'names no files'), (_state('{"_data_files": []}'), 'names no files'),
         (_state('{"_data_files": [{"filename": "../x.arrow"}]}'), 'names files in other folders'),
         (_state(json.dumps(dict(_data_files=[dict(filename=ARROW)], _indices_data_files=[1]))), 'flatten_indices'),
     ],
@@ -353,6 +354,17 @@ def test_what_is_damaged_is_named(tmp_path, damage, message):
     damage(_arrow(tmp_path))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         HFImages(str(tmp_path / 'arrow'))
+
+
+def test_splits_that_are_damaged_are_named(tmp_path):
+    folder = save_splits(tmp_path, train=table([0]), test=table([1]))
+    (folder / 'test/state.json').unlink()
+    with pytest.raises(FileNotFoundError, match='test/state.json is missing'):
+        HFImages(str(folder), split='test')
+    for text in ('{"splits": 3}', '{}', '{"splits": []}', '['):
+        (folder / 'dataset_dict.json').write_text(text)
+        with pytest.raises(ValueError, match='dataset_dict.json is damaged|has no split'):
+            HFImages(str(folder))
 
 
 def test_damaged_parquet_is_named(tmp_path):
