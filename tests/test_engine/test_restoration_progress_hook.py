@@ -228,6 +228,15 @@ def test_without_held_out_images_those_of_training_are_said_to_be_shown(tmp_path
     assert source.startswith('the training images (test_dataloader names ') and 'missing' in source
 
 
+def test_training_images_are_read_as_in_training(tmp_path):
+    cfg = config(tmp_path, train='here', test='missing')
+    cfg.train_dataloader.dataset.update(type='mmebm.HFImages', split='train', pipeline=['of training'])
+    cfg.test_dataloader.dataset.update(pipeline=['of a test'])
+    dataset, _ = images_of(cfg)
+    expected = dict(type='mmebm.HFImages', data_root=str(tmp_path / 'here'), split='train')
+    assert dataset == dict(expected, pipeline=['of a test'], test_mode=True)
+
+
 def test_without_any_images_the_hook_warns_and_measures_nothing(tmp_path):
     said = []
     cfg = config(tmp_path, train='here')

@@ -18,7 +18,7 @@ FILE = 'broken_images.txt'
 @HOOKS.register_module()
 @idle_in_dry_runs
 class BrokenImagesHook(Hook):
-    """After each epoch, write the broken files of an :class:`ImageFolder` or :class:`TarShards` to a list.
+    """After each epoch, write what :class:`ImageFolder`, :class:`TarShards` or :class:`HFImages` could not use to a list.
 
     It is ``broken_images.txt`` in the work dir.
 
