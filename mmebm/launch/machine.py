@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmebm.config_tree import nested_dicts
+from mmebm.engine.resuming.stop_signals import ending_at_once
 from mmebm.model_building import type_name
 
 # Of mmengine's AmpOptimWrapper; its OptimWrapper does not take them.
@@ -31,7 +32,8 @@ def adapt_to_cpu(cfg: Config) -> None:
         wrapper.type = 'OptimWrapper'
         leave_out_amp_options(cfg)
     if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
-        torch.distributed.init_process_group('gloo', timeout=_timeout(cfg))
+        with ending_at_once():
+            torch.distributed.init_process_group('gloo', timeout=_timeout(cfg))
         for _, node in nested_dicts(cfg._cfg_dict):
             if node.get('type') == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
