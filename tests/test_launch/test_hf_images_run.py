@@ -57,6 +57,11 @@ def test_wrong_options_end_before_a_start(root, options, message):
     assert not list(root.glob('out/*.pth'))
 
 
+def test_a_folder_of_such_files_names_the_data_set(root):
+    with pytest.raises(FileNotFoundError, match=r'left out: 3 .parquet. .* are read by type=mmebm.HFImages'):
+        train('data_root=hub')
+
+
 def test_plan_counts_it(root):
     dataset = dict(type='mmebm.HFImages', data_root=str(root / 'hub'), split='train')
     assert length_of(dataset) == (6, f'counted in {root}/hub')
