@@ -74,7 +74,7 @@ class ArrowIndex:
         number, place = self._place(row)
         value = self._value(number, place)
         path = value.get('path') if isinstance(value, dict) else None
-        return f'{self.files[number]}/{place}' + (f'/{PurePosixPath(path).name}' if path else '')
+        return f'{self.files[number]}/{place}' + (f'/{PurePosixPath(path).name}' if isinstance(path, str) else '')
 
     def content(self, row: int) -> bytes:
         """The bytes of an image's file.

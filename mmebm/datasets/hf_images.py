@@ -49,7 +49,7 @@ class HFImages(PackedImages):
     ) -> None:
         if label_column and not with_label:
             raise ValueError(f'HFImages: label_column={label_column!r} has no effect without with_label=True')
-        self.split, self.image_column, self.label_column = split, image_column, label_column
+        self.split, self.image_column, self.label_column = split or '', image_column or '', label_column or ''
         super().__init__(data_root=data_root, with_label=with_label, **kwargs)
 
     @property

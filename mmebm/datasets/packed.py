@@ -144,13 +144,15 @@ class PackedImages(SkipsBrokenImages, _FromMemory):
         return self.data_list
 
     def get_gt_labels(self) -> NDArray:
-        """The class of each image, (len,)."""
+        """The class of each image, (len,); raises ValueError without ``with_label``."""
         self.full_init()
+        if not self.with_label:
+            raise ValueError(f'{type(self).__name__}: labels of {self.data_root!r} were not read; set with_label=True')
         return self.data_list.labels()
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The class of image ``idx`` in a list."""
-        return [int(self.get_data_info(idx)['gt_label'])]
+        return self.data_list.take([idx]).labels().tolist()
 
     def extra_repr(self) -> list[str]:
         """The folder, for ``repr``."""

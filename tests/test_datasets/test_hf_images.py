@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hf_files import FEATURES, IMAGE, png, save_splits, save_to_disk, table, write_parquet, write_stream
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmpretrain.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -101,6 +102,19 @@ def test_the_provenance_tells_files_and_subsets_apart(layout, tmp_path):
     hashes = {about['files_sha256'], describe_data(HFImages(str(_arrow(tmp_path)), split=''))['files_sha256']}
     hashes |= {HFImages(str(layout), indices=indices).files_sha256 for indices in ([0, 1], [0, 2], 2)}
     assert len(hashes) == (3 if 'arrow' in Path(layout).name else 4)  # 2 is [0, 1]
+
+
+def test_parts_of_a_whole_are_not_read_for_the_provenance(tmp_path, monkeypatch):
+    parts = [HFImages(str(make(tmp_path))) for make in (_arrow, _parquet)]
+    monkeypatch.setattr(HFImages, 'get_data_info', lambda *args: pytest.fail('reads a name'))
+    both, other = (describe_data(ConcatDataset(some))['files_sha256'] for some in (parts, parts[:1] * 2))
+    assert both != other
+    assert describe_data(RepeatDataset(parts[0], 3))['files_sha256'] == parts[0].files_sha256
+
+
+def test_labels_that_were_not_read(layout):
+    with pytest.raises(ValueError, match='were not read; set with_label=True'):
+        HFImages(str(layout)).get_gt_labels()
 
 
 def test_a_pickle_carries_no_content_and_reads_the_same(layout):
