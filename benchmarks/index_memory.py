@@ -6,8 +6,8 @@ The index is simulated: 14 million members with names like ImageNet-22k's, in 1,
 processes open it and read rows and names all over it; private memory is what they alone hold (``smaps_rollup``), above
 what they held before. The list is that of mmengine, which ``ImageFolder`` keeps in each training process: measured in
 one process for fewer images, and multiplied. Images per second are those of one core, from JPEGs made for the purpose,
-for reading alone and for the pipeline of ``ebm_vit-b_in1k``, in time of the CPU, files and shards in the cache of the
-system. Writes ``results/index_memory.json``.
+for reading alone and for the pipeline of ``ebm-mask_vit-b_in1k``, in time of the CPU, files and shards in the cache of
+the system. Writes ``results/index_memory.json``.
 """
 
 import argparse

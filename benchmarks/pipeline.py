@@ -39,7 +39,7 @@ from mmebm.experiments.results import hardware, markdown_table, stamp, write_row
 REFERENCE = 'mmpretrain-cv2'
 MAE = 'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
 CONFIGS = {
-    'mask': 'ebm_vit-b_in1k',
+    'mask': 'ebm-mask_vit-b_in1k',
     'sort': 'ebm-sort_vit-b_in1k',
     'sr': 'ebm-sr_vit-b_in1k',
     'denoise': 'ebm-denoise_vit-b_in1k',

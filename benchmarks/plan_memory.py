@@ -32,13 +32,13 @@ from mmebm.planning.step_cost import build_model, step_cost
 # that what libraries hold for themselves counts little.
 QUARTERS = dict(patch_size=16, visible=0.25, corrupted=0.25)
 SETTINGS = {
-    'ViT-S': ('ebm_vit-s_in1k', 112, 16, {}),
-    'ViT-S, two steps': ('ebm_vit-s_in1k', 112, 16, {'model.num_steps': 2}),
-    'ViT-S, micro_batch': ('ebm_vit-s_in1k', 112, 32, {'model.training_step.micro_batch': 8}),
-    'ViT-S, low_memory': ('ebm_vit-s_in1k', 112, 32, {'model.training_step.low_memory': True}),
-    'ViT-S, token dropping': ('ebm_vit-s_in1k', 112, 32, {'model.token_dropping': QUARTERS}),
-    'ViT-S, recomputed attention': ('ebm_vit-s_in1k', 112, 16, {'model.training_step.attention': 'recomputed'}),
-    'ViT-S, accumulating': ('ebm_vit-s_in1k', 64, 16, {'optim_wrapper.accumulative_counts': 2}),
+    'ViT-S': ('ebm-mask_vit-s_in1k', 112, 16, {}),
+    'ViT-S, two steps': ('ebm-mask_vit-s_in1k', 112, 16, {'model.num_steps': 2}),
+    'ViT-S, micro_batch': ('ebm-mask_vit-s_in1k', 112, 32, {'model.training_step.micro_batch': 8}),
+    'ViT-S, low_memory': ('ebm-mask_vit-s_in1k', 112, 32, {'model.training_step.low_memory': True}),
+    'ViT-S, token dropping': ('ebm-mask_vit-s_in1k', 112, 32, {'model.token_dropping': QUARTERS}),
+    'ViT-S, recomputed attention': ('ebm-mask_vit-s_in1k', 112, 16, {'model.training_step.attention': 'recomputed'}),
+    'ViT-S, accumulating': ('ebm-mask_vit-s_in1k', 64, 16, {'optim_wrapper.accumulative_counts': 2}),
     'ViT-S, patches': ('ebm-patches_vit-s_in1k', 224, 32, {}),
     'Swin-B': ('ebm_swin-b_in1k', 224, 2, {}),
     'ConvNeXt-T': ('ebm_convnext-t_in1k', 112, 8, {}),

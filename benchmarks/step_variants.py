@@ -35,11 +35,11 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     'cpu': {
-        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=8, precision='fp32'),
+        'vit-base-p16-224': Setting('ebm-mask_vit-b_in1k', 'base', 768, 224, 16, batch=8, precision='fp32'),
         'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=64, precision='fp32'),
     },
     'cuda': {
-        'vit-base-p16-224': Setting('ebm_vit-b_in1k', 'base', 768, 224, 16, batch=256, precision='bf16'),
+        'vit-base-p16-224': Setting('ebm-mask_vit-b_in1k', 'base', 768, 224, 16, batch=256, precision='bf16'),
         'vit-tiny-p4-32': Setting('ebm_vit-t_cifar10', 'deit-tiny', 192, 32, 4, batch=1024, precision='bf16'),
     },
 }

@@ -13,7 +13,7 @@ Of the paper are 300 epochs, the kind of networks, tokens drawn from the generat
 generator and tokenizer, share of masked patches and window, is this project's choice.
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 model = dict(
     _delete_=True,

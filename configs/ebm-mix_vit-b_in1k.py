@@ -7,7 +7,7 @@ Time:     not run
 Expect:   not run
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 corruptions = [
     dict(type='mmebm.PatchMask', ratio=0.6, patch_size=16, fill=[103.53, 116.28, 123.675]),

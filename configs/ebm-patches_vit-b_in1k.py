@@ -8,7 +8,7 @@ Time:     not run
 Expect:   not run
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 model = dict(
     _delete_=True,

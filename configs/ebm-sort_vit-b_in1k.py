@@ -7,7 +7,7 @@ Time:     not run
 Expect:   not run
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 corruption = dict(type='mmebm.PatchShuffle', patch_size=16, share=0.5)
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption

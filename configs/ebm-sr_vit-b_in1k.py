@@ -7,7 +7,7 @@ Time:     not run
 Expect:   not run
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 corruption = dict(type='mmebm.Downsample', factor=4, interpolation='bicubic')
 _base_.train_dataloader.dataset.pipeline[-2].corruption = corruption

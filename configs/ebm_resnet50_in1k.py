@@ -12,7 +12,7 @@ linear energy does not depend on the network's biases. The running statistics ar
 since downstream tasks use clean images.
 """
 
-_base_ = './ebm_vit-b_in1k.py'
+_base_ = './ebm-mask_vit-b_in1k.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ResNet', depth=50),

@@ -20,17 +20,13 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=64,
         patch_size=patch_size,
-        init_cfg=[
-            dict(type='Xavier', layer=['Linear', 'Conv2d'], distribution='uniform'),
-            dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
-        ],
     ),
-    head=dict(in_channels=128, loss=dict(type='mmebm.RestorationLoss', kind='l2')),
-    step_size=10.0,
-    token_dropping=dict(patch_size=patch_size, visible=0.625, corrupted=0.25),
+    # Pixels of the whole image, so that what is right stays so.
+    head=dict(in_channels=128, loss=dict(_delete_=True, type='mmebm.RestorationLoss', kind='l2')),
+    token_dropping=dict(patch_size=patch_size, visible=0.625),
     token_nce_weight=2.0,
-    position_dropping=dict(ratio=0.125, weight=0.3),
-    content_dropping=dict(ratio=0.125, weight=1.0),
+    position_dropping=dict(ratio=0.125),
+    content_dropping=dict(ratio=0.125),
     restored_share=0.5,
     training_step=dict(compile=False),  # so that it starts at once
 )
@@ -46,7 +42,6 @@ _base_.test_pipeline[2].crop_size = 64
 _base_.test_pipeline[3].corruption = dict(**corruption, seed=0)
 train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(data_root=data_root, pipeline=_base_.train_pipeline))
 test_dataloader = dict(num_workers=2, dataset=dict(data_root=test_data_root, pipeline=_base_.test_pipeline))
-test_evaluator = [*_base_.test_evaluator, dict(type='mmebm.TokenEnergyMetric')]
 
 optim_wrapper = dict(accumulative_counts=1, optimizer=dict(lr=2e-3))
 auto_scale_lr = dict(base_batch_size=32)

@@ -32,6 +32,8 @@ def config(request):
 def test_the_list_of_configs():
     assert {path.stem for path in CONFIGS} >= {
         'ebm_vit-b_in1k',
+        'ebm-mask_vit-b_in1k',
+        'ebm-mask_vit-s_in1k',
         'ebm-patches_vit-b_in1k',
         'ebm-sort_vit-b_in1k',
         'ebm-sr_vit-b_in1k',
@@ -116,7 +118,8 @@ def test_test_set_repeats_its_corruptions(name, tmp_path):
         assert first[0].equal(again[0]) and not first[0].equal(first[1])
         assert [tuple(view.shape) for view in first] == [(3, *size)] * 2
         corruptions.append(dataset[i]['data_samples'].corruption)
-    kind = 'sort' if 'folder' in name else name.split('_')[0].removeprefix('ebm').removeprefix('-') or 'mask'
+    without_name = 'sort' if 'vit' in name else 'mask'
+    kind = name.split('_')[0].removeprefix('ebm').removeprefix('-') or without_name
     assert corruptions == (['mask', 'sort', 'sr', 'denoise', 'color'] if kind == 'mix' else [kind])
 
 

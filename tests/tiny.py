@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # Text of a config: a folder's own, with a ViT of one block at 32 pixels, in batches of two.
 FOLDER_CONFIG = f"""
-_base_ = '{ROOT}/configs/ebm_vit-s_in1k.py'
+_base_ = '{ROOT}/configs/ebm-mask_vit-s_in1k.py'
 model = dict(
     training_step=dict(compile=False),
     backbone=dict(

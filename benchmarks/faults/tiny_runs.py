@@ -15,7 +15,7 @@ param_scheduler = None
 """
 
 FOLDER = f"""
-_base_ = '{REPOSITORY}/configs/ebm_vit-s_in1k.py'
+_base_ = '{REPOSITORY}/configs/ebm-mask_vit-s_in1k.py'
 {MODEL}
 _base_.train_dataloader.dataset.pipeline[1].scale = 32
 train_dataloader = dict(batch_size=50, num_workers=0, drop_last=False)

@@ -11,7 +11,7 @@ The weights are DINOv2's as mmpretrain's model index lists them, for images of 5
 resized. tools/import_weights.py converts the original file, dinov2_vitb14_pretrain.pth, likewise.
 """
 
-_base_ = '../ebm_vit-b_in1k.py'
+_base_ = '../ebm-mask_vit-b_in1k.py'
 
 weights = 'https://mmassets.onedl.ai/mmpretrain/v1.0/dinov2/vit-base-p14_dinov2-pre_3rdparty_20230426-ba246503.pth'
 model = dict(

@@ -10,7 +10,7 @@ Expect:   not run
 transformers downloads the weights when the model is built.
 """
 
-_base_ = '../ebm_vit-b_in1k.py'
+_base_ = '../ebm-mask_vit-b_in1k.py'
 
 model = dict(
     backbone=dict(

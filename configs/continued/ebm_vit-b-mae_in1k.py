@@ -10,7 +10,7 @@ Expect:   not run
 The weights are mmpretrain's MAE of 1600 epochs, as its model index lists them; downloaded when training starts.
 """
 
-_base_ = '../ebm_vit-b_in1k.py'
+_base_ = '../ebm-mask_vit-b_in1k.py'
 
 weights = (
     'https://mmassets.onedl.ai/mmselfsup/1.x/mae/mae_vit-base-p16_8xb512-fp16-coslr-1600e_in1k/'

@@ -10,7 +10,7 @@ Expect:   not run
 timm downloads the weights when the model is built.
 """
 
-_base_ = '../ebm_vit-b_in1k.py'
+_base_ = '../ebm-mask_vit-b_in1k.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='TIMMBackbone', model_name='vit_base_patch16_224.augreg_in21k', pretrained=True),

@@ -7,7 +7,7 @@ Time:     not run
 Expect:   not run
 """
 
-_base_ = '../ebm_vit-b_in1k.py'
+_base_ = '../ebm-mask_vit-b_in1k.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='mmdet.PyramidVisionTransformerV2', embed_dims=32, num_layers=[2, 2, 2, 2]),

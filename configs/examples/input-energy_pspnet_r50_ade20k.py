@@ -15,8 +15,8 @@ default_hooks = dict(checkpoint=dict(type='mmebm.AtomicCheckpointHook'))
 custom_hooks = [
     dict(
         type='mmebm.InputEnergyHook',
-        config='configs/ebm_vit-b_in1k.py',
-        checkpoint='work_dirs/ebm_vit-b_in1k/epoch_100.pth',
+        config='configs/ebm-mix_vit-b_in1k.py',
+        checkpoint='work_dirs/ebm-mix_vit-b_in1k/epoch_100.pth',
     ),
     dict(type='mmebm.ProgressHook'),
 ]

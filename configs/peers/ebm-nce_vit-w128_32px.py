@@ -8,7 +8,7 @@ Time:     10 epochs of 10,000 images, schedule of that length: 30 minutes on one
 Expect:   after that, on CIFAR-10, AUROC of the energy: 0.997 (masks), 0.993 (sorting), 1.000 (noise); docs/results.md
 """
 
-_base_ = ['../ebm_vit-b_in1k.py', './_base_/shared_32px.py']
+_base_ = ['../ebm-mask_vit-b_in1k.py', './_base_/shared_32px.py']
 
 model = dict(
     backbone=dict(_delete_=True, type='mmebm.SinCosViT', **_base_.shared.vit, out_type='raw'),

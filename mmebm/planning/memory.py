@@ -21,6 +21,9 @@ USABLE_MEMORY = 0.9
 # What low_memory excludes, at the values that it goes with.
 PLAIN = dict(compile=False, attention='explicit')
 
+# What excludes low_memory, of the model.
+EXCLUDE_LOW_MEMORY = ('nce_weight', 'token_nce_weight', 'content_dropping')
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -118,7 +121,7 @@ def ways_to_fit(cfg: Config, memory: Memory, gpus: int, can_be_split: bool) -> l
     elif images:
         counts = math.ceil(accumulated(cfg) * batch_size / images)
         options.append(f'train_dataloader.batch_size={images} optim_wrapper.accumulative_counts={counts}')
-    if can_be_split and not (step.get('low_memory') or cfg.model.get('nce_weight')):
+    if can_be_split and not (step.get('low_memory') or any(cfg.model.get(key) for key in EXCLUDE_LOW_MEMORY)):
         changes = {key: value for key, value in PLAIN.items() if step.get(key, value) != value} | dict(low_memory=True)
         options.append(' '.join(f'model.training_step.{key}={value}' for key, value in changes.items()))
         options[-1] += ': the same gradients, slower'

@@ -35,6 +35,7 @@ from mmebm.planning.measured_speed import (
     variants_of,
 )
 from mmebm.planning.memory import Memory, available_memory, memory_of, ways_to_fit
+from mmebm.planning.purpose import purpose
 from mmebm.planning.step_cost import StepCost, step_cost
 
 # Where benchmarks/step_time.py leaves what it has measured.
@@ -100,6 +101,7 @@ def make_plan(name: str, cfg: Config, request: Request) -> tuple[dict, list[str]
 
     plan = dict(
         config=name,
+        purpose=purpose(cfg.model),
         device=request.gpu,
         devices=request.gpus,
         precision=precision,

@@ -23,9 +23,10 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
 
 
 def figures(plan: dict) -> dict[str, str]:
-    """Parameters, step and arithmetic, by the table's first column."""
+    """Purpose, parameters, step and arithmetic, by the table's first column."""
     height, width = plan['image_size']
     return {
+        'for': plan['purpose'],
         'parameters': f'{plan["parameters"] / 1e6:.2f} M, {plan["trained_parameters"] / 1e6:.2f} M of them trained',
         'step': f'{plan["variant"]}, {plan["precision"]}, {height} x {width} pixels',
         'arithmetic': f'{plan["gflops_per_image"]:.2f} GFLOP per image',

@@ -55,7 +55,7 @@ class StepCost(NamedTuple):
         optimizer_states: All of them, as if nothing were sharded.
         peak: All memory at the moment when there is most.
         can_be_split: Whether a batch may be computed in parts or recomputed: not where batch normalisation would see
-            other images.
+            other images, nor with a ``restored_share`` below 1.
     """
 
     parameters: int
@@ -98,8 +98,14 @@ def step_cost(cfg: Config, image_size: tuple[int, int], precision: torch.dtype, 
         gradients=dry_run.gradients,
         optimizer_states=dry_run.optimizer_states,
         peak=peak,
-        can_be_split=hasattr(model, 'training_step') and not any(isinstance(m, _BatchNorm) for m in model.modules()),
+        can_be_split=can_be_split(model),
     )
+
+
+def can_be_split(model: nn.Module) -> bool:
+    """Whether a batch may be computed in parts or recomputed; see ``StepCost``."""
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
+    return hasattr(model, 'training_step') and getattr(model, 'restored_share', 1) == 1 and not has_batch_norm
 
 
 class DryRun:

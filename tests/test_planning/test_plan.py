@@ -1,10 +1,12 @@
 import copy
 import json
+from ast import literal_eval
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from shrink import shrink
 from tiny import grouped
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,7 +22,15 @@ from mmebm.planning.config_facts import (
 )
 from mmebm.planning.measured_speed import compiled_memory_ratio, guessed_speed, measured_speed, variants_of
 from mmebm.planning.memory import GIB, Memory, memory_of, ways_to_fit
-from mmebm.planning.step_cost import ALLOCATION_UNIT, DryRun, GPUAutocast, OpCounter, build_model, step_cost
+from mmebm.planning.step_cost import (
+    ALLOCATION_UNIT,
+    DryRun,
+    GPUAutocast,
+    OpCounter,
+    build_model,
+    can_be_split,
+    step_cost,
+)
 
 WIDTH, LAYERS, HIDDEN, PATCH, SIDE = 32, 2, 64, 4, 16
 
@@ -333,6 +343,21 @@ def test_ways_to_fit(cfg):
     _, *ways = ways_to_fit(cfg, memory, gpus=1, can_be_split=False)
     assert 'train_dataloader.batch_size=16 optim_wrapper.accumulative_counts=4' in ways[0]
     assert not any('micro_batch' in way or 'low_memory' in way for way in ways)
+
+
+@pytest.mark.parametrize('name', ['ebm_vit-s_in1k', 'ebm-mask_vit-s_in1k', 'ebm_vit-t_folder', 'ebm_resnet50_in1k'])
+def test_the_model_takes_each_way_to_fit(name, tmp_path):
+    cfg = shrink(Config.fromfile(find_config(name)), str(tmp_path))
+    cfg.train_dataloader.batch_size = 64
+    can = can_be_split(build_model(cfg))
+    memory = Memory(GIB, GIB, 2 * GIB, GIB, 64 * GIB, available=30 * GIB)
+    _, *ways = ways_to_fit(cfg, memory, gpus=1, can_be_split=can)
+    assert ways
+    for way in ways:
+        changed = copy.deepcopy(cfg)
+        options = way.replace('--cfg-options', '').partition(':')[0].split()
+        changed.merge_from_dict({key: literal_eval(value) for key, value in (o.split('=') for o in options)})
+        build_model(changed)
 
 
 ROW = dict(device='NVIDIA H200', backbone='base', image_size=224, batch=256, variant='ebm-eager', precision='bf16')

@@ -45,7 +45,7 @@ def test_parts_of_names():
 
 def test_values_of_the_base_can_be_read():
     Path('mine.py').write_text(
-        "_base_ = 'mmebm::ebm_vit-s_in1k.py'\n"
+        "_base_ = 'mmebm::ebm-mask_vit-s_in1k.py'\n"
         "_base_.train_dataloader.dataset.pipeline[-2].corruption = dict(type='mmebm.Grayscale')\n"
         "model = dict(head=dict(kind='linear'))\n"
     )
