@@ -3,8 +3,8 @@
     python -m benchmarks.hf_reading
 
 The same JPEGs, made for the purpose, from tar shards, from an Arrow file, and from Parquet files with groups of 100
-rows and of one; in random order, reading alone and through the pipeline of ``ebm_vit-b_in1k``, in time of the CPU, all
-files in the cache of the system. Writes ``results/hf_reading.json``.
+rows and of one; in random order, reading alone and through the pipeline of ``ebm-mask_vit-b_in1k``, in time of the CPU,
+all files in the cache of the system. Writes ``results/hf_reading.json``.
 """
 
 import argparse
