@@ -31,8 +31,9 @@ from mmpretrain.datasets import BaseDataset
 from benchmarks.output import RESULTS
 from benchmarks.pipeline import CONFIGS, our_pipeline, write_jpegs
 from mmebm.datasets import ImageFolder, TarShards
+from mmebm.datasets.packed import Rows
 from mmebm.datasets.packing import pack
-from mmebm.datasets.shards import FORMAT, MEMBER, Rows, ShardIndex
+from mmebm.datasets.shards import FORMAT, MEMBER, ShardIndex
 from mmebm.experiments.results import hardware, stamp, write_rows
 
 MEMBERS, SHARDS, PROCESSES = 14_000_000, 1_400, 8

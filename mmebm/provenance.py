@@ -54,10 +54,9 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         ``files_sha256``, a hash of the paths within that folder, sorted, a line each, or None where there are no files.
         It says whether two trainings had the same list of files, not whether these had the same contents.
     """
-    digest = getattr(dataset, 'files_sha256', None) or digest_of(_paths(dataset))
     root = str(getattr(dataset, 'data_root', '') or '')
     name = Path(root).resolve().name if root and '://' not in root else root
-    return dict(dataset=type(dataset).__name__, data=name or None, images=len(dataset), files_sha256=digest)
+    return dict(dataset=type(dataset).__name__, data=name or None, images=len(dataset), files_sha256=_digest(dataset))
 
 
 def digest_of(paths: Iterable[str]) -> str | None:
@@ -66,13 +65,27 @@ def digest_of(paths: Iterable[str]) -> str | None:
     return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest() if lines else None
 
 
+def _digest(dataset: Dataset) -> str | None:
+    """A hash of the paths of a data set's files, or of the hashes that its parts know without reading names."""
+    parts = list(_parts(dataset))
+    if any(getattr(part, 'files_sha256', None) for part in parts):
+        digests = [getattr(part, 'files_sha256', None) or digest_of(_paths(part)) for part in parts]
+        return digests[0] if len(parts) == 1 else digest_of(digest or '' for digest in digests)
+    return digest_of(path for part in parts for path in _paths(part))
+
+
+def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    """The data sets in a wrapper, or the data set."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+        return
+    for part in inner:
+        yield from _parts(part)
+
+
 def _paths(dataset: Dataset) -> Iterator[str]:
     """Paths of a data set's files, relative to its folder."""
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if parts != [None]:
-        for part in parts:
-            yield from _paths(part)
-        return
     root = getattr(dataset, 'data_root', None)
     for i in range(len(dataset) if _has_files(dataset) else 0):
         path = dataset.get_data_info(i)['img_path']

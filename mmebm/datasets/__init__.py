@@ -2,6 +2,7 @@
 
 import mmebm.upstream.quiet_imports  # noqa: F401  (first)
 from mmebm.datasets.concat import ConcatDataset
+from mmebm.datasets.hf_images import HFImages
 from mmebm.datasets.image_folder import ImageFolder
 from mmebm.datasets.labelled_folder import LabelledFolder
 from mmebm.datasets.load_image import BrokenImageError, LoadImage
@@ -11,6 +12,7 @@ from mmebm.datasets.tar_shards import TarShards
 __all__ = [
     'BrokenImageError',
     'ConcatDataset',
+    'HFImages',
     'ImageFolder',
     'Instance',
     'LabelledFolder',

@@ -64,6 +64,8 @@ class ImageFolder(SkipsBrokenImages, CustomDataset):
         if not listing.images:
             where = 'the subfolders of (with_label=True) ' if self.with_label else ''
             skipped = f' Skipped: {listing.faults()}.' if listing.skipped else ''
+            if listing.left_out.keys() & {'.arrow', '.parquet'}:
+                skipped += ' Arrow and Parquet files are read by type=mmebm.HFImages.'
             raise FileNotFoundError(
                 f'{name}: no image in {where}{folder!r}, the folder that `data_root` names; files ending in '
                 f'{", ".join(sorted(self.extensions))} are taken (option `extensions`). Found: {listing}.{skipped}'

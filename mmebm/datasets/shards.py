@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Of an image: the number of its shard, where its bytes begin in it, how many they are, its class (-1: none), and where
 # its name ends among all names.
@@ -69,6 +70,7 @@ class ShardIndex:
         for path, (_, size) in zip(self.shards, self.about['shards'], strict=True):
             _check_size(path, size)
         self.classes: list[str] | None = self.about['classes']
+        self.files_sha256: str = self.about['files_sha256']
         index = Path(folder, 'index')
         _check_size(index / 'names.bin', self.about['name_bytes'])
         try:
@@ -111,6 +113,10 @@ class ShardIndex:
             )
         return found[HEADER:]
 
+    def labels(self, rows: Sequence[int] | NDArray) -> NDArray:
+        """Numbers of the classes of images; -1: none."""
+        return self.members['label'][rows]
+
     def _open(self, number: int) -> Any:
         """A shard's file. A few stay open; one that another thread still reads is closed after that."""
         file = self._files.pop(number, None)
@@ -123,44 +129,6 @@ class ShardIndex:
 
     def __reduce__(self) -> tuple:
         return type(self), (self.folder,)
-
-
-class Rows(Sequence):
-    """What a data set of mmengine knows of its images, made when asked for.
-
-    Args:
-        index: Of the shards.
-        has_labels: Whether to give the classes.
-        rows: Of the index that belong to the data set; all by default.
-    """
-
-    def __init__(self, index: ShardIndex, has_labels: bool, rows: Any = None) -> None:
-        self.index, self.has_labels = index, has_labels
-        self.rows = range(len(index)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return Rows(self.index, self.has_labels, self.rows[place])
-        row = int(self.rows[place])
-        info: dict[str, Any] = dict(img_path=str(Path(self.index.folder, self.index.name(row))))
-        return info | dict(gt_label=int(self.index.members['label'][row])) if self.has_labels else info
-
-    def take(self, places: Sequence[int]) -> 'Rows':
-        """The images at places among these."""
-        rows = self.rows
-        chosen = np.fromiter((rows[place] for place in places), np.int64, len(places))
-        return Rows(self.index, self.has_labels, chosen)
-
-    def labels(self) -> np.ndarray:
-        """The class of each image, (len,)."""
-        return np.asarray(self.index.members['label'][np.asarray(self.rows)], np.int64)
-
-    def content(self, place: int) -> bytes:
-        """The bytes of an image's file."""
-        return self.index.content(int(self.rows[place]))
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -1,5 +1,6 @@
 """Says of errors of other packages which part of a config they come from, and of full memory what to lower."""
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeE
 # Functions of which one is running once images or the network are.
 RUNNING = {'run_iter', 'run_epoch', 'prepare_data', '_next_data', '_call_impl'}
 
+# Errors of processes that do not reach each other.
+NOT_MET = (torch.distributed.DistNetworkError, torch.distributed.DistStoreError)
+
 # How PyTorch says that a CPU's memory is full.
 CPU_FULL = "can't allocate memory"
 
@@ -43,6 +47,7 @@ def explained(configs: list[Config]) -> Iterator[None]:
 
     Raises:
         MemoryError: The memory is full; the message lists what to lower.
+        RuntimeError: The processes of the training do not reach each other.
         ValueError: A part of the config cannot be built; names its key and type. Or, before the first batch, something
             else fails; names the config and the functions. Or an error of ``KEPT``.
     """
@@ -52,6 +57,8 @@ def explained(configs: list[Config]) -> Iterator[None]:
         config = configs[-1] if configs else None
         if config is not None and _is_out_of_memory(error):
             raise MemoryError(f'{_first_line(error)}\n{_what_to_lower(config)}') from error
+        if isinstance(error, NOT_MET):
+            raise RuntimeError(f'{_first_line(error)}\n{_who_is_missing()}') from error
         part = _built(error.__traceback__)
         if config is None or _is_ours(error) or part is None and not _is_at_start(error):
             raise
@@ -81,6 +88,16 @@ def _what_to_lower(config: Config) -> str:
             'Lower train_dataloader.batch_size and raise optim_wrapper.accumulative_counts by the same factor; '
             f'`python tools/plan.py {config.filename} --gpus N --gpu KIND` estimates what fits'
         )
+
+
+def _who_is_missing() -> str:
+    """What it means that processes do not reach each other, and what to do."""
+    rank, number, host, port = (os.environ.get(key) for key in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'))
+    return (
+        f'Rank {rank} of {number} does not reach the others by {host}:{port}: one has ended, whose output says why, or '
+        'was not started, or was given another address. Start all again, with --resume if the training had begun. At '
+        'the start they wait for each other for env_cfg.dist_cfg.timeout seconds, 1800 by default'
+    )
 
 
 def _is_ours(error: Exception) -> bool:

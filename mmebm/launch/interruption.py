@@ -33,6 +33,7 @@ def told_why(work_dirs: Sequence[Path]) -> Iterator[None]:
         OSError: A disk is full; with the same.
         SystemExit: With the code ``REQUEUE``, after a signal.
     """
+    STOP.before_end = lambda: _mark(work_dirs)
     try:
         yield
     except KeyboardInterrupt:

@@ -1,11 +1,13 @@
 """Adapts a config to the machine."""
 
 import warnings
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
 
 from mmebm.config_tree import nested_dicts
+from mmebm.engine.resuming.stop_signals import ending_at_once
 from mmebm.model_building import type_name
 
 # Of mmengine's AmpOptimWrapper; its OptimWrapper does not take them.
@@ -30,7 +32,8 @@ def adapt_to_cpu(cfg: Config) -> None:
         wrapper.type = 'OptimWrapper'
         leave_out_amp_options(cfg)
     if cfg.get('launcher') == 'pytorch':  # mmengine itself would ask for a CUDA device, twice
-        torch.distributed.init_process_group('gloo')
+        with ending_at_once():
+            torch.distributed.init_process_group('gloo', timeout=_timeout(cfg))
         for _, node in nested_dicts(cfg._cfg_dict):
             if node.get('type') == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
@@ -41,3 +44,13 @@ def adapt_to_cpu(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),  # as the runner's default one
         )
         cfg.setdefault('model_wrapper_cfg', ddp)
+
+
+def _timeout(cfg: Config) -> timedelta | None:
+    """How long processes wait for each other, where the config says so."""
+    seconds = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if seconds is None:
+        return None
+    if not (isinstance(seconds, (int, float)) and seconds > 0):
+        raise ValueError(f'env_cfg.dist_cfg.timeout={seconds!r} must be a number of seconds above 0')
+    return timedelta(seconds=seconds)

@@ -6,12 +6,18 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmebm.engine.resuming.stop_signals import ending_at_once
 from mmebm.launch.checks.categories import check_categories
 from mmebm.launch.schedule import mismatch, without_short
 
 
 class CheckedRunner(Runner):
     """Mmengine's runner, with checks of what is known once the data sets are built."""
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As mmengine's, which meets the other processes; a signal ends the wait for them."""
+        with ending_at_once():
+            super().setup_env(env_cfg)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build mmengine's loop.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmpretrain.datasets import CustomDataset
 
-from mmebm.datasets import TarShards
+from mmebm.datasets.packed import PackedImages
 from mmebm.model_building import class_of, type_name
 from mmebm.planning.config_facts import known_length
 from mmebm.registry import DATASETS
@@ -36,8 +36,10 @@ def length_of(dataset: Mapping[str, Any], scope: str | None = None) -> Length:
     if type_name(dataset) == 'ConcatDataset':
         numbers, sources = zip(*(length_of(part, scope) for part in dataset['datasets']), strict=True)
         return Length(None if None in numbers else sum(numbers), '; '.join(dict.fromkeys(sources)))
-    kind, files = class_of(dataset, DATASETS, scope), files_of(dataset)
-    if isinstance(kind, type) and issubclass(kind, (CustomDataset, TarShards)) and files.exists():
+    kind = class_of(dataset, DATASETS, scope)
+    is_packed = isinstance(kind, type) and issubclass(kind, PackedImages)
+    files = Path(dataset.get('data_root') or '') if is_packed else files_of(dataset)
+    if (is_packed or isinstance(kind, type) and issubclass(kind, CustomDataset)) and files.exists():
         try:
             images = len(DATASETS.build(dict(dataset, type=kind, pipeline=[], lazy_init=False)))
         except AssertionError as error:  # mmpretrain's way to say so

@@ -1,7 +1,8 @@
 """Measuring the index of shards."""
 
 from benchmarks.index_memory import name_of, simulate, speed_rows
-from mmebm.datasets.shards import Rows, ShardIndex
+from mmebm.datasets.packed import Rows
+from mmebm.datasets.shards import ShardIndex
 
 
 def test_the_simulated_index_is_read_as_a_real_one(tmp_path):

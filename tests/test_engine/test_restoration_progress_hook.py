@@ -234,6 +234,15 @@ def test_training_images_that_are_tested_on_are_not_called_held_out(tmp_path):
     assert images_of(cfg)[1] == 'the data set of test_dataloader'
 
 
+def test_training_images_are_read_as_in_training(tmp_path):
+    cfg = config(tmp_path, train='here', test='missing')
+    cfg.train_dataloader.dataset.update(type='mmebm.HFImages', split='train', pipeline=['of training'])
+    cfg.test_dataloader.dataset.update(pipeline=['of a test'])
+    dataset, _ = images_of(cfg)
+    expected = dict(type='mmebm.HFImages', data_root=str(tmp_path / 'here'), split='train')
+    assert dataset == dict(expected, pipeline=['of a test'], test_mode=True)
+
+
 def test_without_any_images_the_hook_warns_and_measures_nothing(tmp_path):
     said = []
     cfg = config(tmp_path, train='here')

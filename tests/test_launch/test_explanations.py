@@ -1,11 +1,14 @@
 """Errors of other packages name the part of the config that they come from."""
 
+import socket
+
 import pytest
 import torch
 from mmengine.config import Config
 from tiny import tiny_vit
 
 from mmebm.launch.explanations import explained
+from mmebm.launch.machine import adapt_to_cpu
 from mmebm.model_building import build
 
 CONFIG = dict(
@@ -72,3 +75,21 @@ def test_full_memory_says_what_to_lower(error):
         raise error
     first, *advice = str(caught.value).splitlines()
     assert first in str(error) and 'batch' in ''.join(advice)
+
+
+def test_a_process_that_meets_no_other_ends_in_time_and_says_so(monkeypatch):
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port = str(listener.getsockname()[1])
+    for name, value in dict(RANK='1', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port).items():
+        monkeypatch.setenv(name, value)
+    cfg = config(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=1)))
+    with (
+        pytest.raises(RuntimeError, match=f'(?s)Rank 1 of 2 does not reach the others by 127.0.0.1:{port}.*--resume'),
+        explained([cfg]),
+    ):
+        adapt_to_cpu(cfg)
+    for seconds in ('soon', 0):
+        cfg.env_cfg.dist_cfg.timeout = seconds
+        with pytest.raises(ValueError, match=f'env_cfg.dist_cfg.timeout={seconds!r} must be a number'):
+            adapt_to_cpu(cfg)

@@ -18,9 +18,9 @@ FILE = 'broken_images.txt'
 @HOOKS.register_module()
 @idle_in_dry_runs
 class BrokenImagesHook(Hook):
-    """After each epoch, write the broken files of an :class:`ImageFolder` or :class:`TarShards` to a list.
+    """After each epoch, list what :class:`ImageFolder`, :class:`TarShards` or :class:`HFImages` could not use.
 
-    It is ``broken_images.txt`` in the work dir.
+    The list is ``broken_images.txt`` in the work dir.
 
     A line has what is wrong and the path. Files that were skipped when the folder was listed (empty, not readable,
     broken links) are among them. At the end, a warning counts them. ``tools/train.py`` adds this hook.

@@ -63,7 +63,7 @@ class RestorationProgressHook(MeasuringHook):
     Args:
         dataset: Config of the images, whose pipeline makes what the model's ``predict`` takes. None: that of
             ``val_dataloader``; without one, that of ``test_dataloader``; if its folder is not here, it reads the
-            training folder, and log and record say so. Without any, it warns and measures nothing.
+            training images, as in training, and log and record say so. Without any, it warns and measures nothing.
         num_images: Number of images, spread evenly over the data set.
         num_pictures: Number of images per corruption that are drawn.
         interval: Epochs, or iterations, between two measurements; start and end are always measured.
@@ -145,15 +145,16 @@ def images_of(cfg: Mapping[str, Any]) -> tuple[dict, str] | None:
         if dataset is None:
             continue
         roots = [node['data_root'] for _, node in nested_dicts(dataset) if node.get('data_root')]
-        root = cfg['train_dataloader']['dataset'].get('data_root')
+        train = cfg['train_dataloader']['dataset']
+        root = train.get('data_root')
         if all(Path(place).is_dir() for place in roots):
             is_same = root and _is_all_of(dataset, root)
-            return (
-                dataset,
-                f'the training images, which {section} reads too' if is_same else f'the data set of {section}',
-            )
+            words = f'the training images, which {section} reads too' if is_same else f'the data set of {section}'
+            return dataset, words
         if root and len(roots) == 1 and 'data_root' in dataset:
-            return dict(dataset, data_root=root), f'the training images ({section} names {roots[0]}, which is not here)'
+            # Read as in training, whatever packs them; a test raises an error for a broken image.
+            held_out = dict(train, pipeline=dataset.get('pipeline', []), test_mode=True)
+            return held_out, f'the training images ({section} names {roots[0]}, which is not here)'
     return None
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Exit code of a run that stopped because of a signal and can be resumed: EX_TEMPFAIL of sysexits.h, "try again".
 REQUEUE = 75
 
+# Seconds that a process which waits for others has to obey by itself.
+GRACE = 1.0
+
 
 class StopSignals:
     """What this process was told.
@@ -24,7 +28,10 @@ class StopSignals:
         received: Name of the first signal, such as ``'SIGTERM'``; None if there was none.
         nothing_to_save: Whether the process ends at once on a signal, as before its first iteration is done, which may
             take minutes to compile.
+        before_end: Called before a process ends that cannot raise SystemExit.
     """
+
+    before_end: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self) -> None:
         self.reset()
@@ -43,8 +50,19 @@ class StopSignals:
             self.received = signal.Signals(number).name
         if self.nothing_to_save:
             self.nothing_to_save = False  # a second signal must not interrupt the end
-            print(f'{self.received} before the first iteration was done: there is nothing new to save', file=sys.stderr)
+            self._say()
             raise SystemExit(REQUEUE)
+
+    def end(self, number: int) -> None:
+        """End this process from another thread, since the main one does not get to ``handle``."""
+        self.received = signal.Signals(number).name
+        self._say()
+        self.before_end()
+        os._exit(REQUEUE)
+
+    def _say(self) -> None:
+        text = f'{self.received} before the first iteration was done: there is nothing new to save'
+        print(text, file=sys.stderr, flush=True)
 
 
 STOP = StopSignals()
@@ -64,6 +82,39 @@ def catching_signals() -> Iterator[StopSignals]:
         STOP.reset()  # a later training of this process is told anew
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Context of a call that waits for other processes: a signal ends this one.
+
+    Python calls handlers only when such a call returns, which it may do after half an hour. Without effect where
+    :func:`catching_signals` has none.
+    """
+    if signal.getsignal(SIGNALS[0]) != STOP.handle or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    watch = threading.Thread(target=_watch, args=(reader,), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watch.join()
+        os.close(reader)
+
+
+def _watch(reader: int) -> None:
+    """End the process if it does not obey a signal by itself; the numbers of signals come through a pipe."""
+    while found := os.read(reader, 1):
+        if found[0] in SIGNALS:
+            time.sleep(GRACE)
+            if STOP.received is None:
+                STOP.end(found[0])
 
 
 class IgnoresSignals:

@@ -10,7 +10,7 @@ from mmebm.datasets.classes import check_same_classes
 from mmebm.datasets.listing import class_names, is_hidden
 from mmebm.error_text import first_few
 from mmebm.launch.checks.class_counts import check_class_counts, class_counts
-from mmebm.launch.checks.labels import check_label_lists, data_sets, folder_of_classes, packed_classes
+from mmebm.launch.checks.labels import check_label_lists, data_sets, folder_of_classes, noted_classes, packed_classes
 from mmebm.model_building import class_of
 from mmebm.registry import DATASETS
 
@@ -63,6 +63,10 @@ def class_lists(cfg: Config, section: str) -> Iterator[tuple[Path | str, list[st
         packed = packed_classes(dataset, kind)
         if packed:
             yield Path(dataset['data_root']), packed
+            continue
+        noted = noted_classes(dataset, kind)
+        if noted:
+            yield f'{place}.data_root={dataset["data_root"]}', noted
             continue
         folder = folder_of_classes(dataset, kind)
         if folder is not None:

@@ -8,7 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 
-from mmebm.datasets import TarShards
+from mmebm.datasets import HFImages, TarShards
+from mmebm.datasets.arrow_index import read_classes
 from mmebm.datasets.shards import read_about
 from mmebm.launch.checks.class_counts import check_largest_label, class_counts
 from mmebm.model_building import class_of
@@ -62,6 +63,13 @@ def packed_classes(dataset: dict, kind: type | None) -> list[str] | None:
     if not (isinstance(kind, type) and issubclass(kind, TarShards) and dataset.get('with_label')):
         return None
     return read_about(dataset.get('data_root') or '')['classes']
+
+
+def noted_classes(dataset: dict, kind: type | None) -> list[str] | None:
+    """The classes of a HuggingFace data set, as its files name them; None if they do not, or if it is another."""
+    if not (isinstance(kind, type) and issubclass(kind, HFImages) and dataset.get('with_label')):
+        return None
+    return read_classes(*(dataset.get(option) or '' for option in ('data_root', 'split', 'label_column')))
 
 
 def check_label_lists(cfg: Config, sections: Sequence[str]) -> None:
