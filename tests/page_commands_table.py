@@ -22,7 +22,7 @@ WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='
 
 PRETRAIN = 'pretrain FOLDER --backbone vit-tiny --epochs 100 --out RUN'
 FOLDER = 'train ebm_vit-t_folder --work-dir RUN --cfg-options data_root=FOLDER train_cfg.max_epochs=100'
-TRAIN = 'train configs/ebm_vit-b_in1k.py'
+TRAIN, MASKS = 'train configs/ebm_vit-b_in1k.py', 'train configs/ebm-mask_vit-b_in1k.py'
 IMPORT = 'import_weights mae_pretrain_vit_base.pth --from mae --config ebm_vit-b_in1k --out checkpoints/mae.pth'
 START = 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=checkpoints/mae.pth'
 BANDS = 'train bands.py --work-dir RUN --cfg-options data_root=FOLDER train_cfg.max_epochs=100'
@@ -49,7 +49,7 @@ EXECUTED = {
     FOLDER: Here('run_folder/epoch_1.pth', f'{SHORT} {SMALL}', (), dict(RUN='run_folder')),
     TRAIN: Here('work_dirs/ebm_vit-b_in1k/epoch_1.pth', f'--cfg-options {SHORT}'),
     f'{TRAIN} --cfg-options data_root=FOLDER': Here('run_b/epoch_1.pth', f'{SHORT} --work-dir run_b'),
-    f'{TRAIN} --cfg-options {START} model.backbone.init_cfg.prefix=backbone.': Here(
+    f'{MASKS} --cfg-options {START} model.backbone.init_cfg.prefix=backbone.': Here(
         'run_c/epoch_1.pth', f'{SHORT} --work-dir run_c', (IMPORT,)),
     IMPORT: Here('checkpoints/mae.pth', '', (), {'ebm_vit-b_in1k': 'configs/ebm_vit-b_in1k.py'}),
     'test configs/ebm_vit-b_in1k.py CHECKPOINT --cfg-options test_data_root=FOLDER': Here(
@@ -84,12 +84,6 @@ EXECUTED = {
         'work_dirs/ebm_vit-b_in1k/epoch_1_timm/load.py', '', (TRAIN,)),
     'export CHECKPOINT --to hf --out FOLDER --image-size 384': Here(
         'exported_hf/preprocessor_config.json', '', (PRETRAIN,), {'FOLDER': 'exported_hf', '384': '96'}),
-    'evaluate CHECKPOINT --data FOLDER': Here('work_dirs/evaluate/results.md', '--tasks knn', (PRETRAIN,)),
-    'evaluate RUN/epoch_100.pth --data LABELLED': Here(
-        'evaluated/results.md', '--tasks knn --work-dir evaluated', (PRETRAIN,)),
-    'evaluate ours=A.pth mae=B.pth --tasks linear finetune': Here(
-        'evaluated_b/results.md', '--tasks knn --data images --work-dir evaluated_b', (PRETRAIN,),
-        {'A.pth': 'RUN/epoch_1.pth', 'B.pth': 'RUN/epoch_1.pth'}),
     'plan configs/ebm_vit-b_in1k.py --gpus 8 --gpu h200': Here('learning rate'),
     'plan configs/ebm_vit-b_in1k.py --gpus 1 --gpu h200': Here('learning rate'),
     'plan CONFIG --gpus N --gpu KIND': Here('learning rate'),
@@ -115,8 +109,17 @@ EXECUTED = {
                '--config small_demo.py', (), dict(demo1='demo')),
 }  # fmt: skip
 
+EVALUATE = 'test_experiments/test_evaluate.py::test_runs_what_is_missing_and_nothing_twice'
+
 # Executed by a test elsewhere, since they need more than a folder.
 ELSEWHERE = {
+    'evaluate CHECKPOINT --data FOLDER': EVALUATE,
+    'evaluate RUN/epoch_100.pth --data LABELLED': EVALUATE,
+    'evaluate ours=A.pth mae=B.pth --tasks linear finetune': EVALUATE,
+    'train configs/ebm_vit-b_in1k.py --cfg-options train_dataloader.dataset.type=mmebm.HFImages '
+    'train_dataloader.dataset.data_root=data/imagenet-1k train_dataloader.dataset.split=train': (
+        'test_launch/test_hf_images_run.py::test_a_training_by_options_alone'
+    ),
     'compare --data FOLDER --methods ebm-patches mae random --budget epochs=16': (
         'test_experiments/test_compare.py::test_from_end_to_end_and_again'
     ),
@@ -142,6 +145,8 @@ ELSEWHERE = {
 
 # Parsed alone, by test_documentation.py, with their configs and options: the beginnings of commands, and why.
 NOT_HERE = {
+    'python tools/plan.py configs/ebm_vit-b_in1k.py --gpus 8 --gpu h200 --images': 'that without --images is executed',
+    'python tools/plan.py configs/ebm_vit-b_in1k.py --gpus 64 ': 'likewise',
     'python tools/compare.py --data shapes ': 'ten minutes for each method, by the clock',
     'make ': 'fills .venv from the network; what the targets call is executed here',
     'pip install ': 'downloads',

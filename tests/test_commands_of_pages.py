@@ -73,8 +73,9 @@ def folder(tmp_path_factory):
         'arch = dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)\n'
         'model = dict(backbone=dict(arch=arch), head=dict(in_channels=16))\n'
     )
-    (folder / 'configs' / 'ebm_vit-b_in1k.py').unlink()
-    (folder / 'configs' / 'ebm_vit-b_in1k.py').write_text(f"_base_ = '{ROOT}/configs/ebm_vit-b_in1k.py'\n{small}")
+    for name in ('ebm_vit-b_in1k.py', 'ebm-mask_vit-b_in1k.py'):
+        (folder / 'configs' / name).unlink()
+        (folder / 'configs' / name).write_text(f"_base_ = '{ROOT}/configs/{name}'\n{small}")
     pages = {'corruptions': ('scratches', 'scratched'), 'backbones': ('my_backbone', 'mine'), 'channels': ('bands',)}
     for page, names in pages.items():
         for name, text in zip(names, code_blocks(f'docs/{page}.md'), strict=False):

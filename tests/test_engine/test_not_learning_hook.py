@@ -138,7 +138,8 @@ PIXELS = 'the loss of pixels (model.head.loss without norm_patch_size)'
 @pytest.mark.parametrize(
     ('config', 'expected'),
     [
-        ('ebm_vit-b_in1k', {PATTERNS, ENERGY, OVERLAPPING}),
+        ('ebm-mask_vit-b_in1k', {PATTERNS, ENERGY, OVERLAPPING}),
+        ('ebm_vit-b_in1k', {PIXELS, ENERGY, OVERLAPPING}),
         ('ebm_vit-t_shapes', {PATTERNS, ENERGY, POSITIONS}),
         ('ebm_resnet50_in1k', {PATTERNS, ENERGY}),
     ],

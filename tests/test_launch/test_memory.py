@@ -13,7 +13,7 @@ from mmebm.planning.memory import GIB, Memory, container_limits
 @pytest.fixture
 def cfg():
     """The folder config with a ViT of two blocks, 32 wide."""
-    cfg = Config.fromfile(find_config('ebm_vit-s_in1k'))
+    cfg = Config.fromfile(find_config('ebm-mask_vit-s_in1k'))
     arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
     cfg.model.backbone.update(arch=arch, img_size=64)
     cfg.model.head.in_channels = 32

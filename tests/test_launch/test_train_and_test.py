@@ -209,7 +209,7 @@ def test_a_variable_that_nothing_is_made_of_is_named(folder):
 
 def test_shipped_variables_are_refused_and_where_their_values_are_is_said():
     pretraining, finetuning = (
-        Config.fromfile(find_config(name)) for name in ('ebm_vit-b_in1k', 'finetune_ebm-vit-b_in1k')
+        Config.fromfile(find_config(name)) for name in ('ebm-mask_vit-b_in1k', 'finetune_ebm-vit-b_in1k')
     )
     with pytest.raises(ValueError, match=r'is at train_dataloader\.dataset\.pipeline\.3\.corruption\.ratio; set'):
         options.merge_options(pretraining, {'corruption.ratio': 0.9})

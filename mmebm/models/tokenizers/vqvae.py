@@ -53,8 +53,8 @@ class VQVAE(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         sizes = dict(num_embed=num_embed, width=width, embed_dims=embed_dims, kmeans_interval=kmeans_interval)
         check_whole_numbers('VQVAE', **sizes)
-        check_whole_numbers('VQVAE', 2, downsampling=downsampling)
-        if downsampling & (downsampling - 1):
+        check_whole_numbers('VQVAE', downsampling=downsampling)
+        if downsampling < 2 or downsampling & (downsampling - 1):
             raise ValueError(f'VQVAE: downsampling must be a power of two above 1, not {downsampling}')
         widths = [3] + [width] * int(math.log2(downsampling))
         down, up = [], []
