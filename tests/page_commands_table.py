@@ -113,6 +113,9 @@ EVALUATE = 'test_experiments/test_evaluate.py::test_runs_what_is_missing_and_not
 
 # Executed by a test elsewhere, since they need more than a folder.
 ELSEWHERE = {
+    'train configs/ebm-generator_vit-t_shapes.py': (
+        'test_cim_training.py::test_a_resumed_training_on_corrupted_images_ends_in_the_same_weights'
+    ),
     'evaluate CHECKPOINT --data FOLDER': EVALUATE,
     'evaluate RUN/epoch_100.pth --data LABELLED': EVALUATE,
     'evaluate ours=A.pth mae=B.pth --tasks linear finetune': EVALUATE,

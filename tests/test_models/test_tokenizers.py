@@ -126,7 +126,7 @@ def test_builds_from_a_config():
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(downsampling='4'), "downsampling must be a whole number of at least 2, not '4'"),
+        (dict(downsampling='4'), "downsampling must be a whole number of at least 1, not '4'"),
         (dict(num_embed=0), 'num_embed must be a whole number of at least 1, not 0'),
         (dict(kmeans_interval=0), 'kmeans_interval must be a whole number of at least 1, not 0'),
     ],
