@@ -29,6 +29,7 @@ from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.base import BaseRestorer
 from mmebm.models.selfsup.checks import has_token_energies
 from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.option_check import check_whole_numbers
 from mmebm.provenance import KEY
 
 T = TypeVar('T')
@@ -88,8 +89,7 @@ class Restorer:
         device: str | torch.device | None = None,
         batch_size: int = 32,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f'batch_size must be a whole number of at least 1, not {batch_size!r}')
+        check_whole_numbers('Restorer', batch_size=batch_size)
         is_model = isinstance(model, nn.Module)
         loaded = load_model(model, checkpoint)
         self.model, self.config = loaded.model, loaded.config
@@ -138,8 +138,8 @@ class Restorer:
             ValueError: It corrupts them itself, or ``num_steps`` is less than 1.
         """
         self._require('restore')
-        if num_steps is not None and (not isinstance(num_steps, int) or num_steps < 1):
-            raise ValueError(f'num_steps must be a whole number of at least 1, not {num_steps!r}')
+        if num_steps is not None:
+            check_whole_numbers('Restorer', num_steps=num_steps)
         if not isinstance(self.model, EBMAlgorithm):
             name = type(self.model).__name__
             if corruption is not None:

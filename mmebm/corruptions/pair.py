@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmebm.corruptions.base import Corruption
 from mmebm.corruptions.functional import as_type_of, contiguous
+from mmebm.option_check import check_whole_numbers
 from mmebm.pixels import to_pixel_units
 from mmebm.registry import TRANSFORMS
 
@@ -45,8 +46,7 @@ class CorruptedPair(BaseTransform):
         strength: float | tuple[float, float] = 1.0,
         num_views: int = 1,
     ):
-        if not (isinstance(num_views, int) and num_views >= 1):
-            raise ValueError(f'CorruptedPair: num_views must be a whole number, at least 1, not {num_views!r}')
+        check_whole_numbers('CorruptedPair', num_views=num_views)
         self.num_views = num_views
         self.strength = tuple(strength) if isinstance(strength, (list, tuple)) else (strength, strength)
         are_two = len(self.strength) == 2 and all(isinstance(limit, Real) for limit in self.strength)

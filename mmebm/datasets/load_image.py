@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmebm.datasets.decoding import ChannelsError, decode, find_damage, pixels_in_header, with_channels
 from mmebm.error_text import printable
+from mmebm.option_check import check_whole_numbers
 from mmebm.pixels import ValueRange, range_of_type, to_pixel_units
 from mmebm.registry import TRANSFORMS
 
@@ -96,8 +97,7 @@ class LoadImage(LoadImageFromFile):
         is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
         if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')
-        if not (isinstance(max_pixels, int) and max_pixels >= 1):
-            raise ValueError(f'LoadImage: max_pixels={max_pixels!r} must be a whole number, at least 1.')
+        check_whole_numbers('LoadImage', max_pixels=max_pixels)
         super().__init__(
             to_float32=to_float32,
             color_type=color_type,

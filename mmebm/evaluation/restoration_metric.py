@@ -1,4 +1,4 @@
-"""PSNR and SSIM before and after restoration."""
+"""PSNR, SSIM and squared error before and after restoration."""
 
 from abc import abstractmethod
 from collections import defaultdict
@@ -62,22 +62,25 @@ class CorruptionMetric(BaseMetric):
 
 @METRICS.register_module()
 class RestorationMetric(CorruptionMetric):
-    """PSNR and SSIM of the corrupted and of the restored image, each against the clean one.
+    """PSNR, SSIM and squared error of the corrupted and of the restored image, each against the clean one.
 
     PSNR is in dB at a peak of 255, over all pixels and channels of an image, and a group's value is the mean of its
     images' dB (not the dB of their mean error). PSNR is capped at 100 dB, since it is infinite for an image that equals
     its clean version. SSIM is the mean over windows of 11 px (Gaussian, sigma 1.5), as in Wang et al., 2004, so images
     need at least 6 px per side. Restored images are clipped to [0, 255] first.
 
-    Keys: ``psnr_corrupted_db``, ``psnr_restored_db``, ``ssim_corrupted``, ``ssim_restored``. Samples need
-    ``corrupted``, ``restored`` and ``clean``, each (C, H, W) in pixel units.
+    ``error_ratio`` is the sum of squared errors of a group's restored images over that of its corrupted ones; 1 if
+    these have none. The ``error_ratio`` in the log of a training is that of normalised pixels, not clipped.
+
+    Keys: ``psnr_corrupted_db``, ``psnr_restored_db``, ``ssim_corrupted``, ``ssim_restored``, ``error_ratio``. Samples
+    need ``corrupted``, ``restored`` and ``clean``, each (C, H, W) in pixel units.
     """
 
     default_prefix = 'restoration'
     fields = ('corrupted', 'restored', 'clean')
 
     def measure(self, sample: dict) -> dict[str, float]:
-        """PSNR and SSIM of one image."""
+        """PSNR, SSIM and squared errors of one image."""
         clean = sample['clean'].float()
         corrupted = sample['corrupted'].float()
         restored = sample['restored'].float().clamp(0, PEAK)
@@ -86,7 +89,14 @@ class RestorationMetric(CorruptionMetric):
             psnr_restored_db=_psnr_db(restored, clean),
             ssim_corrupted=_ssim(corrupted, clean),
             ssim_restored=_ssim(restored, clean),
+            error_corrupted=(corrupted - clean).square().sum().item(),
+            error_restored=(restored - clean).square().sum().item(),
         )
+
+    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
+        """Means over the images, and the ratio of the summed errors."""
+        before, after = (columns.pop(f'error_{which}').sum() for which in ('corrupted', 'restored'))
+        return super().summarize(columns) | dict(error_ratio=float(after / before) if before > 0 else 1.0)
 
 
 def _psnr_db(image: Tensor, clean: Tensor) -> float:

@@ -16,6 +16,7 @@ from mmebm.energy import EnergyFn, descend, energy_gradient
 from mmebm.ops.attention import explicit_attention, recomputed_attention
 from mmebm.ops.checkpointing import block_checkpointing, residual_blocks
 from mmebm.ops.double_backward import SecondOrderOperators
+from mmebm.option_check import check_whole_numbers
 from mmebm.training_step.compiled import Compiled
 from mmebm.training_step.gradient_check import check_gradients
 from mmebm.training_step.low_memory import LowMemoryGradient
@@ -58,8 +59,8 @@ class TrainingStep:
     ) -> None:
         if attention not in ATTENTIONS:
             raise ValueError(f'training_step: attention must be one of {list(ATTENTIONS)}, not {attention!r}')
-        if micro_batch is not None and not (isinstance(micro_batch, int) and micro_batch >= 1):
-            raise ValueError(f'training_step: micro_batch must be a whole number, at least 1, not {micro_batch!r}')
+        if micro_batch is not None:
+            check_whole_numbers('training_step', micro_batch=micro_batch)
         if attention != 'explicit' and (compile or low_memory):
             other = 'compile' if compile else 'low_memory'
             raise ValueError(f'training_step: {other}=True excludes attention={attention!r}, which it does not need')

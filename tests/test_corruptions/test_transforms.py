@@ -345,7 +345,7 @@ def test_without_a_seed_the_corruption_follows_numpy():
         (lambda: PatchMask(fill=[0, float('nan'), 0]), "fill must be 'mean', 'noise' or a colour, not .*nan"),
         (lambda: GaussianNoise(float('inf')), 'sigma must be at least 0, .*, not inf'),
         (lambda: CorruptedPair([], strength='0.5'), r"strength must be in \[0, 1\], or a range within, not '0.5'"),
-        (lambda: CorruptedPair([], num_views=0), 'num_views must be a whole number, at least 1, not 0'),
+        (lambda: CorruptedPair([], num_views=0), 'num_views must be a whole number of at least 1, not 0'),
         (lambda: CorruptedPair([], strength=None), 'strength must be in .*, not None'),
         (lambda: CorruptedPair([], strength=(0.5, 1.5)), r'CorruptedPair: strength must be in \[0, 1\], or a range'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, None))),

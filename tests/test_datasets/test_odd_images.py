@@ -128,7 +128,7 @@ def test_the_limit_is_an_option(tmp_path):
     assert read('a.png', content('PNG'), tmp_path, max_pixels=256).shape == (16, 16, 3)
     with pytest.raises(BrokenImageError, match='16 x 16 pixels, more than max_pixels=255'):
         read('a.png', content('PNG'), tmp_path, max_pixels=255)
-    with pytest.raises(ValueError, match='max_pixels=0 must be a whole number, at least 1'):
+    with pytest.raises(ValueError, match='max_pixels must be a whole number of at least 1, not 0'):
         LoadImage(max_pixels=0)
 
 

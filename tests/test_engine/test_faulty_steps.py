@@ -249,7 +249,7 @@ def test_spikes_are_skipped(monkeypatch):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(max_in_a_row=0), 'max_in_a_row must be a whole number, at least 1, not 0'),
+        (dict(max_in_a_row=0), 'max_in_a_row must be a whole number of at least 1, not 0'),
         (dict(then='retry'), "then must be 'stop' or 'roll_back', not 'retry'"),
         (dict(lr_factor=0), 'lr_factor must be above 0 and at most 1, not 0'),
         (dict(spike_sigmas=-1), 'spike_sigmas must be a positive number or None, not -1'),

@@ -32,7 +32,13 @@ def test_psnr_is_the_mean_of_each_corruptions_db():
     mean_db = 20 * math.log10(255) - 10 * (math.log10(10) + math.log10(20))
     assert metrics['restoration/mask/psnr_corrupted_db'] == pytest.approx(mean_db, abs=1e-4)
     assert metrics['restoration/sr/psnr_corrupted_db'] == pytest.approx(20 * math.log10(255 / 40), abs=1e-4)
-    assert len(metrics) == 8
+    assert len(metrics) == 10
+
+
+def test_error_ratio_is_that_of_the_summed_errors():
+    metrics = evaluate([prediction(10, 5, 'mask'), prediction(20, 10, 'mask'), prediction(4, 8, 'mask')])
+    assert metrics['restoration/mask/error_ratio'] == pytest.approx((25 + 100 + 64) / (100 + 400 + 16), rel=1e-5)
+    assert evaluate([prediction(0, 3)])['restoration/all/error_ratio'] == 1.0
 
 
 def test_an_equal_image_counts_as_100_db_and_ssim_1():

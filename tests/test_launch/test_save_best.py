@@ -3,7 +3,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
-from mmebm.evaluation import EnergyMetric, RestorationMetric
+from mmebm.evaluation import EnergyMetric, RestorationMetric, TokenEnergyMetric
 from mmebm.launch.checks.save_best import FIGURES, check_save_best
 
 
@@ -39,6 +39,12 @@ def test_mmengine_takes_the_figures_that_are_named(key):
     cfg = config(key, 'mmebm.RestorationMetric', 'mmebm.EnergyMetric')
     check_save_best(cfg)
     assert CheckpointHook(**{k: v for k, v in cfg.default_hooks.checkpoint.items() if k != 'type'}).rules == ['greater']
+
+
+def test_an_error_is_better_if_it_is_less():
+    cfg = config('restoration/mask/error_ratio', 'mmebm.RestorationMetric', 'mmebm.TokenEnergyMetric')
+    check_save_best(cfg)
+    assert CheckpointHook(**{k: v for k, v in cfg.default_hooks.checkpoint.items() if k != 'type'}).rules == ['less']
 
 
 @pytest.mark.parametrize(
@@ -81,11 +87,11 @@ def test_other_metrics_are_mmengines_to_check():
 def test_the_figures_are_those_of_the_metrics():
     image = torch.rand(3, 16, 16)
     sample = dict(corrupted=image, restored=image, clean=image, energies=torch.zeros(2), clean_energy=torch.zeros(()))
-    for metric in (RestorationMetric(), EnergyMetric()):
+    sample['token_energies'], sample['replaced_pixels'] = torch.zeros(2, 2), torch.eye(16) > 0
+    for metric in (RestorationMetric(), EnergyMetric(), TokenEnergyMetric()):
         metric.process(None, [sample])
         found = {
             f'{metric.prefix}/{key}'.replace('/all/', '/CORRUPTION/') for key in metric.compute_metrics(metric.results)
         }
-        assert {key for key in found if 'psnr_corrupted' not in key and 'ssim_corrupted' not in key} == {
-            *FIGURES[type(metric).__name__]
-        }
+        of_data = ('psnr_corrupted_db', 'ssim_corrupted', 'corrupted_share')  # which no training changes
+        assert {key for key in found if not key.endswith(of_data)} == {*FIGURES[type(metric).__name__]}

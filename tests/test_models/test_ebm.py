@@ -205,8 +205,8 @@ class Wrapped(nn.Sequential):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(num_steps=0), 'num_steps must be a whole number, at least 1, not 0'),
-        (dict(num_steps=1.5), 'num_steps must be a whole number, at least 1, not 1.5'),
+        (dict(num_steps=0), 'num_steps must be a whole number of at least 1, not 0'),
+        (dict(num_steps=1.5), 'num_steps must be a whole number of at least 1, not 1.5'),
         (dict(step_size=float('inf')), "step_size must be a positive number or 'auto', not inf"),
         (dict(frozen='ln9.bias'), "frozen names 'ln9.bias'"),
         (dict(step_size=-1.0), "step_size must be a positive number or 'auto', not -1.0"),

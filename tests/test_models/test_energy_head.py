@@ -130,5 +130,5 @@ def test_features_that_are_none_are_refused(feats, error, message):
 
 @pytest.mark.parametrize('width', [0, -4, 8.0])
 def test_a_hidden_layer_without_width_is_refused(width):
-    with pytest.raises(ValueError, match=f'hidden_channels must be a whole number, at least 1, not {width}'):
+    with pytest.raises(ValueError, match=f'hidden_channels must be a whole number of at least 1, not {width}'):
         EnergyHead(16, hidden_channels=width)

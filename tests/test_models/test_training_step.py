@@ -44,8 +44,8 @@ def pair(num_images=4):
     ('options', 'message'),
     [
         (dict(attention='flash'), "attention must be one of .*'explicit'"),
-        (dict(micro_batch=0), 'micro_batch must be a whole number, at least 1, not 0'),
-        (dict(micro_batch=2.5), 'micro_batch must be a whole number, at least 1, not 2.5'),
+        (dict(micro_batch=0), 'micro_batch must be a whole number of at least 1, not 0'),
+        (dict(micro_batch=2.5), 'micro_batch must be a whole number of at least 1, not 2.5'),
         (dict(nce_weight=float('nan')), 'nce_weight must be a number of at least 0, not nan'),
         (dict(compile=True, low_memory=True), 'compile=True excludes low_memory'),
         (dict(nce_weight=-0.1), 'nce_weight must be a number of at least 0, not -0.1'),

@@ -16,6 +16,7 @@ from mmebm.engine.faulty_steps.rollback import last_checkpoint, roll_back
 from mmebm.engine.faulty_steps.spikes import Spikes
 from mmebm.error_text import counted, first_few
 from mmebm.model_building import unwrapped
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import HOOKS
 
 # How often a training goes back before it stops.
@@ -63,10 +64,7 @@ class NonFiniteLossHook(Hook):
         spike_sigmas: float | None = None,
         max_captures: int = 3,
     ) -> None:
-        if not (isinstance(max_in_a_row, int) and max_in_a_row >= 1):
-            raise ValueError(
-                f'NonFiniteLossHook: max_in_a_row must be a whole number, at least 1, not {max_in_a_row!r}'
-            )
+        check_whole_numbers('NonFiniteLossHook', max_in_a_row=max_in_a_row)
         if then not in ('stop', 'roll_back'):
             raise ValueError(f"NonFiniteLossHook: then must be 'stop' or 'roll_back', not {then!r}")
         if not 0 < lr_factor <= 1:

@@ -14,15 +14,18 @@ KEY = 'default_hooks.checkpoint.save_best'
 
 # Figures per corruption, by metric, without those of the corrupted images, which no training changes.
 FIGURES = {
-    'RestorationMetric': ('restoration/CORRUPTION/psnr_restored_db', 'restoration/CORRUPTION/ssim_restored'),
+    'RestorationMetric': tuple(
+        f'restoration/CORRUPTION/{name}' for name in ('psnr_restored_db', 'ssim_restored', 'error_ratio')
+    ),
     'EnergyMetric': tuple(
         f'energy/CORRUPTION/{name}'
         for name in ('auroc', 'pair_accuracy', 'energy_clean', 'energy_corrupted', 'energy_restored')
     ),
+    'TokenEnergyMetric': ('token_energy/CORRUPTION/auroc',),
 }
 
-# What is better if greater, besides what mmengine knows.
-GREATER = ('psnr', 'ssim', 'auroc')
+# What is better if greater, and what if less, besides what mmengine knows.
+GREATER, LESS = ('psnr', 'ssim', 'auroc'), ('error_ratio',)
 
 # Figures that are neither better if greater nor if less, unless the config says which (``rule``).
 NEITHER = 'energy_'
@@ -51,6 +54,7 @@ def check_save_best(cfg: Config) -> None:
         )
     if not hook.get('rule'):
         hook.setdefault('greater_keys', [*CheckpointHook._default_greater_keys, *GREATER])
+        hook.setdefault('less_keys', [*CheckpointHook._default_less_keys, *LESS])
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, (list, tuple)) else [cfg.val_evaluator]
     is_ours = all(type_name(evaluator) in FIGURES for evaluator in evaluators)
     figures = [figure for evaluator in evaluators for figure in _figures(evaluator)]

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmebm.models.losses.restoration_loss import RestorationLoss
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 
 
@@ -83,8 +84,8 @@ class EnergyHead(BaseModule):
             raise ValueError(f'EnergyHead: kind must be one of {list(ENERGIES)}, not {kind!r}')
         if over not in ('pooled', 'tokens'):
             raise ValueError(f"EnergyHead: over must be 'pooled' or 'tokens', not {over!r}")
-        if hidden_channels is not None and not (isinstance(hidden_channels, int) and hidden_channels >= 1):
-            raise ValueError(f'EnergyHead: hidden_channels must be a whole number, at least 1, not {hidden_channels!r}')
+        if hidden_channels is not None:
+            check_whole_numbers('EnergyHead', hidden_channels=hidden_channels)
         self.in_channels = [in_channels] if isinstance(in_channels, int) else list(in_channels)
         self.over = over
         self.is_nonnegative = kind == 'quadratic'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmebm.models.option_check import check_whole_numbers
+from mmebm.option_check import check_whole_numbers
 
 
 class GridProjection(nn.Sequential):

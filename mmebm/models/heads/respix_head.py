@@ -8,8 +8,8 @@ from torch import Tensor
 from mmebm.models.heads.grid_projection import GridProjection, check_size, check_width, last_map
 from mmebm.models.losses.restoration_loss import PIXEL_LOSSES
 from mmebm.models.losses.window_normalization import window_normalized, window_statistics
-from mmebm.models.option_check import check_positive, check_whole_numbers
 from mmebm.models.selfsup.corrupted_view import CorruptedView
+from mmebm.option_check import check_positive, check_whole_numbers
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 

@@ -31,6 +31,7 @@ from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.models.selfsup.training_pair import TrainingPair, as_pair
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 from mmebm.training_step import TrainingStep
 
@@ -115,8 +116,7 @@ class EBMAlgorithm(BaseRestorer):
         init_cfg: dict | None = None,
     ):
         super().__init__(backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if not isinstance(num_steps, int) or num_steps < 1:
-            raise ValueError(f'EBMAlgorithm: num_steps must be a whole number, at least 1, not {num_steps!r}')
+        check_whole_numbers('EBMAlgorithm', num_steps=num_steps)
         if step_size != 'auto' and not (isinstance(step_size, (int, float)) and 0 < step_size < math.inf):
             raise ValueError(f"EBMAlgorithm: step_size must be a positive number or 'auto', not {step_size!r}")
         for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():

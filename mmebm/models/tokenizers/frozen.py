@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmebm.models.option_check import check_positive
+from mmebm.option_check import check_positive
 from mmebm.pixels import PEAK
 from mmebm.registry import MODELS
 

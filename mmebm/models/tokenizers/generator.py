@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmebm.models.option_check import check_positive, check_whole_numbers
 from mmebm.models.patches import gather_patches
+from mmebm.option_check import check_positive, check_whole_numbers
 from mmebm.registry import MODELS
 
 Choice = Literal['drawn', 'most_probable', 'uniform']

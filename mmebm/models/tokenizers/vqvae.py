@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmpretrain.models.utils import NormEMAVectorQuantizer
 from torch import Tensor, nn
 
-from mmebm.models.option_check import check_whole_numbers
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 
 
