@@ -9,9 +9,7 @@ all files in the cache of the system. Writes ``results/hf_reading.json``.
 
 import argparse
 import logging
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
@@ -24,6 +22,7 @@ from mmengine.registry import init_default_scope
 
 from benchmarks.output import RESULTS
 from benchmarks.pipeline import CONFIGS, our_pipeline, write_jpegs
+from benchmarks.reading_speed import speed_rows
 from mmebm.datasets import HFImages, TarShards
 from mmebm.datasets.packed import PackedImages
 from mmebm.datasets.packing import pack
@@ -55,25 +54,15 @@ def data_sets(folder: Path, images: int) -> dict[str, PackedImages]:
 
 
 def rows_of(folder: Path, images: int, rounds: int) -> list[dict]:
-    """Images per second of each, in turn, the median of some rounds after one that does not count."""
-    made = data_sets(folder, images)
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for round_ in range(rounds + 1):
-        order = np.random.default_rng(round_).permutation(images).tolist()
-        for name, dataset in made.items():
-            for what, call in (('reading', dataset.data_list.content), ('pipeline', dataset.__getitem__)):
-                np.random.seed(round_)
-                start = time.process_time()
-                for i in order:
-                    call(i)
-                if round_:
-                    seconds.setdefault((name, what), []).append(time.process_time() - start)
-    size = statistics.mean(path.stat().st_size for path in (folder / 'jpegs').iterdir()) / 1024
-    return [
-        dict(what=name, measured=what, images=images, rounds=rounds, mean_file_kib=round(size, 1),
-             images_per_second_per_core=round(images / statistics.median(values), 1))
-        for (name, what), values in seconds.items()
-    ]  # fmt: skip
+    """Images per second of one core from each kind of file, in random order."""
+
+    def shuffled(round_: int) -> list[int]:
+        return np.random.default_rng(round_).permutation(images).tolist()
+
+    calls = {}
+    for name, dataset in data_sets(folder, images).items():
+        calls |= {(name, 'reading'): dataset.data_list.content, (name, 'pipeline'): dataset.__getitem__}
+    return speed_rows(calls, folder / 'jpegs', rounds, shuffled)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from mmpretrain.datasets import BaseDataset
 
 from benchmarks.output import RESULTS
 from benchmarks.pipeline import CONFIGS, our_pipeline, write_jpegs
+from benchmarks.reading_speed import speed_rows
 from mmebm.datasets import ImageFolder, TarShards
 from mmebm.datasets.packed import Rows
 from mmebm.datasets.packing import pack
@@ -150,34 +151,22 @@ def memory_rows(folder: Path, members: int) -> list[dict]:
     return [index, rows]
 
 
-def speed_rows(folder: Path, images: int, rounds: int) -> list[dict]:
+def rows_of_speed(folder: Path, images: int, rounds: int) -> list[dict]:
     """Images per second of one core, from files and from shards in turn."""
     source = folder / 'jpegs'
     source.mkdir()
     write_jpegs(source, images)
     pack(source, folder / 'packed', images)
     pipeline = our_pipeline(CONFIGS['mask'])
-    datasets = {kind.__name__: kind(str(root), pipeline=pipeline)
-                for kind, root in ((ImageFolder, source), (TarShards, folder / 'packed'))}  # fmt: skip
-    shards = datasets['TarShards'].data_list
-    paths = [datasets['ImageFolder'].get_data_info(i)['img_path'] for i in range(images)]
-    reading = {'ImageFolder': lambda i: Path(paths[i]).read_bytes(), 'TarShards': shards.content}
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for round_ in range(rounds + 1):
-        for name, dataset in datasets.items():
-            for what, call in (('reading', reading[name]), ('pipeline', dataset.__getitem__)):
-                np.random.seed(round_)
-                start = time.process_time()
-                for i in range(images):
-                    call(i)
-                if round_:  # the first brings the files into memory
-                    seconds.setdefault((name, what), []).append(time.process_time() - start)
-    size = statistics.mean(Path(path).stat().st_size for path in paths) / 1024
-    return [
-        dict(what=name, measured=what, images=images, rounds=rounds, mean_file_kib=round(size, 1),
-             images_per_second_per_core=round(images / statistics.median(values), 1))
-        for (name, what), values in seconds.items()
-    ]  # fmt: skip
+    files, shards = ImageFolder(str(source), pipeline=pipeline), TarShards(str(folder / 'packed'), pipeline=pipeline)
+    paths = [files.get_data_info(i)['img_path'] for i in range(images)]
+    calls = {
+        ('ImageFolder', 'reading'): lambda i: Path(paths[i]).read_bytes(),
+        ('ImageFolder', 'pipeline'): files.__getitem__,
+        ('TarShards', 'reading'): shards.data_list.content,
+        ('TarShards', 'pipeline'): shards.__getitem__,
+    }
+    return speed_rows(calls, source, rounds, order=lambda round_: range(images))
 
 
 def main() -> None:
@@ -193,7 +182,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        rows = [*memory_rows(Path(place), args.members), *speed_rows(Path(place), args.images, args.rounds)]
+        rows = [*memory_rows(Path(place), args.members), *rows_of_speed(Path(place), args.images, args.rounds)]
     about = dict(device=hardware(), **stamp())
     write_rows(args.output, [row | about for row in rows])
     for row in rows:

@@ -1,6 +1,6 @@
 """Measuring the index of shards."""
 
-from benchmarks.index_memory import name_of, simulate, speed_rows
+from benchmarks.index_memory import name_of, rows_of_speed, simulate
 from mmebm.datasets.packed import Rows
 from mmebm.datasets.shards import ShardIndex
 
@@ -14,7 +14,7 @@ def test_the_simulated_index_is_read_as_a_real_one(tmp_path):
 
 
 def test_speed_is_measured_of_both(tmp_path):
-    rows = speed_rows(tmp_path, images=2, rounds=1)
+    rows = rows_of_speed(tmp_path, images=2, rounds=1)
     assert [(row['what'], row['measured']) for row in rows] == [
         ('ImageFolder', 'reading'), ('ImageFolder', 'pipeline'), ('TarShards', 'reading'), ('TarShards', 'pipeline'),
     ]  # fmt: skip
