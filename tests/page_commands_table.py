@@ -84,6 +84,12 @@ EXECUTED = {
         'work_dirs/ebm_vit-b_in1k/epoch_1_timm/load.py', '', (TRAIN,)),
     'export CHECKPOINT --to hf --out FOLDER --image-size 384': Here(
         'exported_hf/preprocessor_config.json', '', (PRETRAIN,), {'FOLDER': 'exported_hf', '384': '96'}),
+    'evaluate CHECKPOINT --data FOLDER': Here('work_dirs/evaluate/results.md', '--tasks knn', (PRETRAIN,)),
+    'evaluate RUN/epoch_100.pth --data LABELLED': Here(
+        'evaluated/results.md', '--tasks knn --work-dir evaluated', (PRETRAIN,)),
+    'evaluate ours=A.pth mae=B.pth --tasks linear finetune': Here(
+        'evaluated_b/results.md', '--tasks knn --data images --work-dir evaluated_b', (PRETRAIN,),
+        {'A.pth': 'RUN/epoch_1.pth', 'B.pth': 'RUN/epoch_1.pth'}),
     'plan configs/ebm_vit-b_in1k.py --gpus 8 --gpu h200': Here('learning rate'),
     'plan configs/ebm_vit-b_in1k.py --gpus 1 --gpu h200': Here('learning rate'),
     'plan CONFIG --gpus N --gpu KIND': Here('learning rate'),
@@ -109,16 +115,11 @@ EXECUTED = {
                '--config small_demo.py', (), dict(demo1='demo')),
 }  # fmt: skip
 
-EVALUATE = 'test_experiments/test_evaluate.py::test_runs_what_is_missing_and_nothing_twice'
-
 # Executed by a test elsewhere, since they need more than a folder.
 ELSEWHERE = {
     'train configs/ebm-generator_vit-t_shapes.py': (
         'test_cim_training.py::test_a_resumed_training_on_corrupted_images_ends_in_the_same_weights'
     ),
-    'evaluate CHECKPOINT --data FOLDER': EVALUATE,
-    'evaluate RUN/epoch_100.pth --data LABELLED': EVALUATE,
-    'evaluate ours=A.pth mae=B.pth --tasks linear finetune': EVALUATE,
     'train configs/ebm_vit-b_in1k.py --cfg-options train_dataloader.dataset.type=mmebm.HFImages '
     'train_dataloader.dataset.data_root=data/imagenet-1k train_dataloader.dataset.split=train': (
         'test_launch/test_hf_images_run.py::test_a_training_by_options_alone'

@@ -115,8 +115,10 @@ def here(folder, monkeypatch):
     """In that folder: trainings of other commands are done in this process, the page of the app is closed at once."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    gradio = pytest.importorskip('gradio')
+    gradio, uvicorn = pytest.importorskip('gradio'), pytest.importorskip('uvicorn')
     monkeypatch.setattr(gradio.Blocks, 'block_thread', lambda page: page.close())
+    # It would close the log files of the other commands' trainings, which otherwise are processes of their own.
+    monkeypatch.setattr(uvicorn.Config, 'configure_logging', lambda config: None)
     run = subprocess.run
 
     def run_here(command, **options):
