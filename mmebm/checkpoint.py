@@ -94,7 +94,11 @@ def check_hash(path: str | Path, expected: str | None) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'No file "{path}"')
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    found = digest.hexdigest()
     if expected and found != expected.lower():
         raise ValueError(f'{path} has the SHA-256 {found}, not {expected}: download it again, or ask whose file it is')
     return found
