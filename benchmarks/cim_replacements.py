@@ -14,8 +14,8 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 
 from benchmarks.output import RESULTS
-from mmebm.experiments.cim_demo import CONFIGS, train
-from mmebm.experiments.demo_runner import frozen_accuracies
+from mmebm.experiments.demos.cim_demo import CONFIGS, train
+from mmebm.experiments.demos.demo_runner import frozen_accuracies
 from mmebm.experiments.results import hardware, markdown_table, read_rows, stamp, write_rows
 
 # The first two need no generator; it is trained all the same, and so the times are equal.

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks.output import RESULTS
+from mmebm.experiments.comparison.tables import AXES, RANDOM, plot
 from mmebm.experiments.results import read_rows
-from mmebm.experiments.tables import AXES, RANDOM, plot
 
 # Their other seeds ran on another machine, so that their seconds are not comparable.
 ONE_SEED_OF_SECONDS = ('simmim', 'beit', 'maskfeat')

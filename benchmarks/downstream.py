@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from benchmarks.output import REPOSITORY, RESULTS, replace_between_marks
-from mmebm.datasets.shapes_files import write_shapes_once
-from mmebm.experiments.evaluation import Evaluation, print_table, table
+from mmebm.datasets.embedded.shapes_files import write_shapes_once
+from mmebm.experiments.downstream.evaluation import Evaluation, print_table, table
+from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
-from mmebm.experiments.tasks import TASKS
 
 NAME = 'ebm-patches'
 CONFIG = REPOSITORY / 'configs' / f'{NAME}_vit-t_shapes-64px.py'

@@ -24,8 +24,8 @@ from benchmarks.output import RESULTS
 from benchmarks.pipeline import CONFIGS, our_pipeline, write_jpegs
 from benchmarks.reading_speed import speed_rows
 from mmebm.datasets import HFImages, TarShards
-from mmebm.datasets.packed import PackedImages
-from mmebm.datasets.packing import pack
+from mmebm.datasets.packed.base import PackedImages
+from mmebm.datasets.packed.packing import pack
 from mmebm.experiments.results import hardware, stamp, write_rows
 
 GROUPS = (100, 1)  # rows

@@ -32,9 +32,9 @@ from benchmarks.output import RESULTS
 from benchmarks.pipeline import CONFIGS, our_pipeline, write_jpegs
 from benchmarks.reading_speed import speed_rows
 from mmebm.datasets import ImageFolder, TarShards
-from mmebm.datasets.packed import Rows
-from mmebm.datasets.packing import pack
-from mmebm.datasets.shards import FORMAT, MEMBER, ShardIndex
+from mmebm.datasets.packed.base import Rows
+from mmebm.datasets.packed.packing import pack
+from mmebm.datasets.packed.shards import FORMAT, MEMBER, ShardIndex
 from mmebm.experiments.results import hardware, stamp, write_rows
 
 MEMBERS, SHARDS, PROCESSES = 14_000_000, 1_400, 8

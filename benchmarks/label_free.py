@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from benchmarks.output import RESULTS
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import samples_of
-from mmebm.experiments.frozen import score
+from mmebm.experiments.downstream.frozen import score
 from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 from mmebm.model_building import build_initialized
 

@@ -5,8 +5,8 @@ Command:  python tools/train.py configs/tokenizers/vqvae_shapes.py
           python tools/train.py configs/cim-respix_vit-t_shapes.py
           or make cim, for this, its tokenizer and RevDet
 Hardware: 2 CPU cores
-Time:     6 minutes of one core for make cim
-Expect:   PSNR of held-out images 17.2 dB corrupted, 18.9 dB restored; linear probe 51.2% (random initialisation 33.8%);
+Time:     6 minutes for make cim
+Expect:   PSNR of held-out images 17.1 dB corrupted, 18.8 dB restored; linear probe 50.0% (random initialisation 33.8%);
           one seed, benchmarks/results/cim.json
 
 All sizes and options are this project's choice, not the paper's: docs/cim.md.

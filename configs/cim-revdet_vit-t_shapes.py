@@ -5,9 +5,9 @@ Command:  python tools/train.py configs/tokenizers/vqvae_shapes.py
           python tools/train.py configs/cim-revdet_vit-t_shapes.py
           or make cim, for this, its tokenizer and ResPix
 Hardware: 2 CPU cores
-Time:     6 minutes of one core for make cim
-Expect:   AUROC of replaced tokens 0.861 on held-out images; generator's accuracy 7.7% (most frequent token 0.8%);
-          linear probe 42.2% (random initialisation 34.2%); one seed, benchmarks/results/cim.json
+Time:     6 minutes for make cim
+Expect:   AUROC of replaced tokens 0.861 on held-out images; generator's accuracy 9.0% (most frequent token 0.9%);
+          linear probe 43.2% (random initialisation 34.2%); one seed, benchmarks/results/cim.json
 
 All sizes and options are this project's choice, not the paper's: docs/cim.md.
 """

@@ -40,11 +40,13 @@ _base_.train_pipeline[3].corruption = corruption
 _base_.test_pipeline[1].scale = 73
 _base_.test_pipeline[2].crop_size = 64
 _base_.test_pipeline[3].corruption = dict(**corruption, seed=0)
-train_dataloader = dict(batch_size=16, num_workers=2, dataset=dict(data_root=data_root, pipeline=_base_.train_pipeline))
-test_dataloader = dict(num_workers=2, dataset=dict(data_root=test_data_root, pipeline=_base_.test_pipeline))
+# On two cores, workers compete with the training; beside a GPU set 4 or more.
+train_dataloader = dict(batch_size=16, num_workers=0, dataset=dict(data_root=data_root, pipeline=_base_.train_pipeline))
+test_dataloader = dict(num_workers=0, dataset=dict(data_root=test_data_root, pipeline=_base_.test_pipeline))
 
 optim_wrapper = dict(accumulative_counts=1, optimizer=dict(lr=1.5e-3))
 auto_scale_lr = dict(base_batch_size=16)
 _base_.param_scheduler[0].end = _base_.param_scheduler[1].begin = 15
 _base_.param_scheduler[1].update(T_max=135, end=150)
 train_cfg = dict(max_epochs=150)
+default_hooks = dict(checkpoint=dict(interval=10))

@@ -24,10 +24,10 @@ from collections.abc import Sequence
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmebm.experiments.comparison import Bench
-from mmebm.experiments.estimate import estimates, print_estimate
-from mmebm.experiments.quick import DEFAULTS, MAX_IMAGES
-from mmebm.experiments.settings import METHODS, RANDOM, Comparison, known_methods
+from mmebm.experiments.comparison.comparison import Bench
+from mmebm.experiments.comparison.estimate import estimates, print_estimate
+from mmebm.experiments.comparison.quick import DEFAULTS, MAX_IMAGES
+from mmebm.experiments.comparison.settings import METHODS, RANDOM, Comparison, known_methods
 from mmebm.launch.command_line import OptionAction, expanded, path
 
 

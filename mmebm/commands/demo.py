@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmebm.experiments.cim_demo import run_cim_demo
-from mmebm.experiments.demo import run_demo
+from mmebm.experiments.demos.cim_demo import run_cim_demo
+from mmebm.experiments.demos.demo import run_demo
 from mmebm.launch.command_line import path
 
 WORK_DIRS = dict(ebm='work_dirs/demo', cim='work_dirs/demo_cim')

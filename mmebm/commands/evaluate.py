@@ -8,8 +8,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmebm.experiments.evaluation import Evaluation, print_table
-from mmebm.experiments.tasks import TASKS
+from mmebm.experiments.downstream.evaluation import Evaluation, print_table
+from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.launch.command_line import OptionAction, expanded, path
 
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmebm.datasets.shapes_files import CLASSES, LAYOUTS, write_shapes
+from mmebm.datasets.embedded.shapes_files import CLASSES, LAYOUTS, write_shapes
 from mmebm.launch.command_line import path
 
 

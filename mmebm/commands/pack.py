@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Pack, and say what is there and what was left out."""
-    from mmebm.datasets.packing import BROKEN, pack
+    from mmebm.datasets.packed.packing import BROKEN, pack
 
     packed = pack(args.folder, args.out, args.images_per_shard)
     classes = '' if packed.classes is None else f', of {counted(packed.classes, "class")}'

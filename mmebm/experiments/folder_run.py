@@ -90,9 +90,7 @@ class FolderRun:
         listing = self.check()
         cfg = self.make_config(listing)
         self.out.mkdir(parents=True, exist_ok=True)
-        probed = add_probe(
-            cfg, listing.images, self.train_folder, self.test_folder, self.out, max(1, self.epochs // 10)
-        )
+        probed = add_probe(cfg, listing.images, self.train_folder, self.test_folder, self.out, self.interval)
         cfg.dump(self.config_file)
         height, width = image_size(cfg)
         print(
@@ -145,6 +143,11 @@ class FolderRun:
         parts = [self.folder / name for name in ('val', 'test')]
         return next((part for part in parts if (self.folder / 'train').is_dir() and part.is_dir()), None)
 
+    @property
+    def interval(self) -> int:
+        """Epochs between checkpoints, and between probes: ten of a run; an epoch of few images takes seconds."""
+        return max(1, self.epochs // 10)
+
     def make_config(self, listing: Listing) -> Config:
         """The config for these images and this machine."""
         cfg = Config.fromfile(find_config(BACKBONES[self.backbone]))
@@ -154,10 +157,11 @@ class FolderRun:
         if self.image_size is not None:
             resize(cfg, self.image_size)
         cfg.model.training_step.compile = compiles
-        cfg.train_dataloader.num_workers = min(8, max(1, (os.cpu_count() or 2) - 1))
+        cfg.train_dataloader.num_workers = workers(on_gpu)
         largest = min(LARGEST, cfg.train_dataloader.batch_size)
         cfg.train_dataloader.batch_size = min(largest, max(SMALLEST, power_of_two(images / STEPS)))
         cfg.optim_wrapper.accumulative_counts = 1
+        cfg.default_hooks.checkpoint.interval = self.interval
         cfg.randomness = dict(seed=self.seed)
         folders = dict(data_root=str(self.train_folder), test_data_root=str(self.test_folder or self.folder))
         merge_options(cfg, {**folders, 'train_cfg.max_epochs': self.epochs, **self.options})
@@ -181,6 +185,12 @@ class FolderRun:
                 continue
             print(f'Backbone for {target}: {out} (features differ by {result.difference:.1e} at most)')
             return
+
+
+def workers(on_gpu: bool) -> int:
+    """Processes that load images. Without a GPU they compete with the training, and each epoch starts them again."""
+    cores = os.cpu_count() or 1
+    return min(8, max(1, cores - 1) if on_gpu else cores // 4)
 
 
 def resize(cfg: Config, size: int) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import ConfigDict
 
-from mmebm.datasets.shapes_files import write_shapes_once
+from mmebm.datasets.embedded.shapes_files import write_shapes_once
 
 
 def find_data(data: str, images: int | None, work_dir: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmpretrain.datasets import CustomDataset
 
-from mmebm.datasets.packed import PackedImages
+from mmebm.datasets.packed.base import PackedImages
 from mmebm.model_building import class_of, type_name
 from mmebm.planning.config_facts import known_length
 from mmebm.registry import DATASETS

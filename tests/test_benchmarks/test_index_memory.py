@@ -1,8 +1,8 @@
 """Measuring the index of shards."""
 
 from benchmarks.index_memory import name_of, rows_of_speed, simulate
-from mmebm.datasets.packed import Rows
-from mmebm.datasets.shards import ShardIndex
+from mmebm.datasets.packed.base import Rows
+from mmebm.datasets.packed.shards import ShardIndex
 
 
 def test_the_simulated_index_is_read_as_a_real_one(tmp_path):

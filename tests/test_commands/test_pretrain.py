@@ -75,7 +75,8 @@ def test_train_and_val(folder, tmp_path):
     cfg = run.prepare()
     hook = cfg.custom_hooks[-1]
     assert cfg.train_dataloader.dataset.data_root == str(tmp_path / 'data' / 'train')
-    assert hook.queries.dataset.data_root == str(tmp_path / 'data' / 'val') and hook.interval == 3
+    assert hook.queries.dataset.data_root == str(tmp_path / 'data' / 'val')
+    assert hook.interval == cfg.default_hooks.checkpoint.interval == 3
     assert [len((run.out / f'probe_{name}.txt').read_text().splitlines()) for name in ('bank', 'queries')] == [40, 40]
 
 

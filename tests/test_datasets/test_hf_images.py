@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmebm.datasets import BrokenImageError, HFImages, ImageFolder
-from mmebm.datasets.arrow_layout import split_of
+from mmebm.datasets.packed.arrow_layout import split_of
 from mmebm.provenance import describe_data
 
 PIPELINE = [dict(type='mmebm.LoadImage')]
@@ -153,7 +153,7 @@ def test_a_forked_process_opens_files_of_its_own(tmp_path, monkeypatch):
 
 
 def test_few_files_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmebm.datasets.arrow_index.OPEN_FILES', 2)
+    monkeypatch.setattr('mmebm.datasets.packed.arrow_index.OPEN_FILES', 2)
     save_to_disk(tmp_path, [table([i]) for i in range(5)])
     dataset = HFImages(str(tmp_path), pipeline=PIPELINE)
     for i in range(5):

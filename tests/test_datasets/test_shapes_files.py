@@ -7,7 +7,7 @@ from mmcv.transforms import LoadImageFromFile
 
 from mmebm.commands.make_shapes import main
 from mmebm.datasets import ImageFolder, Shapes
-from mmebm.datasets.shapes_files import run_lengths
+from mmebm.datasets.embedded.shapes_files import run_lengths
 
 CLASSES = Shapes.METAINFO['classes']
 SIZE = 48

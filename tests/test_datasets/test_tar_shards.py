@@ -13,10 +13,10 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
-import mmebm.datasets.packing as packing
+import mmebm.datasets.packed.packing as packing
 from mmebm.commands.pack import main as pack_command
 from mmebm.datasets import BrokenImageError, ImageFolder, TarShards
-from mmebm.datasets.packing import pack
+from mmebm.datasets.packed.packing import pack
 from mmebm.provenance import describe_data
 
 PIPELINE = [dict(type='mmebm.LoadImage')]
@@ -131,7 +131,7 @@ def test_workers_that_are_spawned_read_the_same_images(shards):
 
 
 def test_few_files_stay_open(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmebm.datasets.shards.OPEN_FILES', 2)
+    monkeypatch.setattr('mmebm.datasets.packed.shards.OPEN_FILES', 2)
     pack(folder, tmp_path / 'out', 1)
     dataset = TarShards(str(tmp_path / 'out'), pipeline=PIPELINE)
     for i in range(8):

@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from torch.utils.data import DataLoader
 
 from mmebm.engine.hooks.cpu_time_hook import CPUTimeHook, cpu_time
-from mmebm.experiments.pretraining import cpu_seconds, step_seconds
+from mmebm.experiments.comparison.pretraining import cpu_seconds, step_seconds
 
 BUSY = 'import time\nwhile time.process_time() < 0.3: pass'
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import ROOT
 
 from mmebm.commands.demo import main
-from mmebm.experiments import cim_demo
+from mmebm.experiments.demos import cim_demo
 from mmebm.visualization.figures import plot_restorations
 
 SMALL_TOKENIZER = f"""

@@ -11,12 +11,12 @@ from mmpretrain.registry import MODELS
 
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import compare, make_shapes
-from mmebm.experiments.budget import parse_budget, set_epochs, spread_points
-from mmebm.experiments.comparison import Bench, Comparison
+from mmebm.experiments.comparison.budget import parse_budget, set_epochs, spread_points
+from mmebm.experiments.comparison.comparison import Bench, Comparison
+from mmebm.experiments.comparison.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds
+from mmebm.experiments.comparison.settings import METHODS
+from mmebm.experiments.comparison.tables import AXES, curve, plot, progress, table
 from mmebm.experiments.image_folders import evenly_spaced
-from mmebm.experiments.pretraining import ONLY_DOWNSTREAM, Training, save_backbone, step_seconds
-from mmebm.experiments.settings import METHODS
-from mmebm.experiments.tables import AXES, curve, plot, progress, table
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_speed
 from mmebm.launch.options import replace_data_root
 
@@ -319,7 +319,7 @@ def test_from_end_to_end_and_again(shapes, tmp_path, trained, capsys):
 def test_configs_of_cim_read_the_tokenizer_of_their_epochs(shapes, tmp_path, monkeypatch):
     """One for each number of epochs that a budget of seconds allows; and its cost is measured without it."""
     trained = []
-    monkeypatch.setattr('mmebm.experiments.comparison.train', trained.append)
+    monkeypatch.setattr('mmebm.experiments.comparison.comparison.train', trained.append)
     monkeypatch.setattr(Bench, 'evaluate', lambda *_: None)
     monkeypatch.setattr(Bench, 'epochs', lambda self, method: dict(beit=2).get(method, 3))
     small = batches_of_8('beit', 'cim-revdet', 'tokenizer', 'finetune')

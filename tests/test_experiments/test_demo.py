@@ -6,7 +6,7 @@ from mmengine.logging import MMLogger
 
 from mmebm.commands.demo import main
 from mmebm.config_files import find_config
-from mmebm.experiments import demo, demo_runner
+from mmebm.experiments.demos import demo, demo_runner
 
 
 @pytest.fixture

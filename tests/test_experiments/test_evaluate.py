@@ -13,9 +13,10 @@ from mmpretrain.registry import MODELS
 
 from mmebm.checkpoint import Checkpoint
 from mmebm.commands import evaluate, make_shapes
-from mmebm.experiments import downstream, evaluation
+from mmebm.experiments.downstream import evaluation
+from mmebm.experiments.downstream import trainings as downstream
+from mmebm.experiments.downstream.tasks import find_backbone
 from mmebm.experiments.results import markdown_table
-from mmebm.experiments.tasks import find_backbone
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 

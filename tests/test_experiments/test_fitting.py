@@ -12,8 +12,8 @@ from shrink import TINY_BACKBONES, TINY_WIDTHS
 from mmebm.checkpoint import Checkpoint, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.engine.evaluating import evaluating
-from mmebm.experiments.evaluation import Evaluation
-from mmebm.experiments.fitting import describe
+from mmebm.experiments.downstream.evaluation import Evaluation
+from mmebm.experiments.downstream.fitting import describe
 from mmebm.launch.checks.pretrained import check_architecture
 from mmebm.model_building import build_initialized
 

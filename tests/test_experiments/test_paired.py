@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmebm.experiments.paired import Discordant, discordant, paired_rows, paired_table
+from mmebm.experiments.comparison.paired import Discordant, discordant, paired_rows, paired_table
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 from mmengine.config import Config
 
 from mmebm.commands import compare, make_shapes
-from mmebm.experiments import estimate, reporting
-from mmebm.experiments.comparison import Bench, Comparison
-from mmebm.experiments.estimate import Estimate, duration, estimates, print_estimate
+from mmebm.experiments import reporting
+from mmebm.experiments.comparison import estimate
+from mmebm.experiments.comparison.comparison import Bench, Comparison
+from mmebm.experiments.comparison.estimate import Estimate, duration, estimates, print_estimate
 
 
 @pytest.fixture(scope='module')

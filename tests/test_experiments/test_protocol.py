@@ -9,11 +9,18 @@ import torch
 
 from mmebm.commands import compare, make_shapes
 from mmebm.config_tree import nested_dicts
-from mmebm.experiments import held_out
-from mmebm.experiments.comparison import Bench
-from mmebm.experiments.paired import discordant
-from mmebm.experiments.selection import choose, cross_validated, folds, read_selection, selection_table, write_selection
-from mmebm.experiments.settings import Comparison
+from mmebm.experiments.comparison import held_out
+from mmebm.experiments.comparison.comparison import Bench
+from mmebm.experiments.comparison.paired import discordant
+from mmebm.experiments.comparison.selection import (
+    choose,
+    cross_validated,
+    folds,
+    read_selection,
+    selection_table,
+    write_selection,
+)
+from mmebm.experiments.comparison.settings import Comparison
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from mmebm.commands import compare, evaluate, export, plan, test, train
-from mmebm.experiments.evaluation import named_checkpoints
+from mmebm.experiments.downstream.evaluation import named_checkpoints
 from mmebm.launch import scripts
 from mmebm.launch.command_line import OptionAction, option
 from mmebm.launch.options import check_data_roots

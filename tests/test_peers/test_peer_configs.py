@@ -13,7 +13,7 @@ from mmpretrain.structures import DataSample
 
 import mmebm.models.peers  # noqa: F401
 from mmebm.commands import make_shapes
-from mmebm.experiments.tokenizer_config import use_untrained
+from mmebm.experiments.comparison.tokenizer_config import use_untrained
 from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import replace_data_root
 

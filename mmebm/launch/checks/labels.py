@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset
 
 from mmebm.datasets import HFImages, TarShards
-from mmebm.datasets.arrow_index import read_classes
-from mmebm.datasets.shards import read_about
+from mmebm.datasets.packed.arrow_index import read_classes
+from mmebm.datasets.packed.shards import read_about
 from mmebm.launch.checks.class_counts import check_largest_label, class_counts
 from mmebm.model_building import class_of
 from mmebm.registry import DATASETS

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from scipy.stats import binomtest
 
+from mmebm.experiments.comparison.tables import QUALITIES
 from mmebm.experiments.results import markdown_table, mean_and_std_text
-from mmebm.experiments.tables import QUALITIES
 
 
 class Discordant(NamedTuple):

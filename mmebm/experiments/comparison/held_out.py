@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mmebm.datasets import ImageFolder
 from mmebm.evaluation.frozen_accuracy import KNNAccuracy, knn_classes, linear_classes
-from mmebm.experiments.downstream import Run
-from mmebm.experiments.frozen import extract
+from mmebm.experiments.comparison.scoring import Scoring, as_row, evaluated, finetuned_top1
+from mmebm.experiments.downstream.frozen import extract
+from mmebm.experiments.downstream.trainings import Run
 from mmebm.experiments.results import stamp
-from mmebm.experiments.scoring import Scoring, as_row, evaluated, finetuned_top1
 
 
 class HeldOut(Scoring):

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmebm.experiments.paired import paired_rows, paired_table
+from mmebm.experiments.comparison.paired import paired_rows, paired_table
+from mmebm.experiments.comparison.settings import Comparison
+from mmebm.experiments.comparison.tables import AXES, plot, progress, table
 from mmebm.experiments.results import write_rows
-from mmebm.experiments.settings import Comparison
-from mmebm.experiments.tables import AXES, plot, progress, table
 
 NOTE = (
     'Exact McNemar tests against `{}`, image by image. "Right alone" counts, over all seeds, the images that the '

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from mmebm.experiments.budget import set_epochs
+from mmebm.experiments.comparison.budget import set_epochs
 from mmebm.planning.config_facts import step_options
 
 # In place of the defaults of a comparison.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmebm.config_files import config_folder
-from mmebm.experiments.tables import RANDOM
-from mmebm.experiments.tasks import check_names
+from mmebm.experiments.comparison.tables import RANDOM
+from mmebm.experiments.downstream.tasks import check_names
 
 DOWNSTREAM = 'finetune'
 TOKENIZER = 'tokenizer'

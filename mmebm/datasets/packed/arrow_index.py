@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmebm.datasets.arrow_columns import class_names_of, image_column_of, label_column_of
-from mmebm.datasets.arrow_files import DAMAGED, ArrowFile, ParquetFile, in_a_line, open_file, pyarrow
-from mmebm.datasets.arrow_layout import find_files
 from mmebm.datasets.load_image import BrokenImageError
+from mmebm.datasets.packed.arrow_columns import class_names_of, image_column_of, label_column_of
+from mmebm.datasets.packed.arrow_files import DAMAGED, ArrowFile, ParquetFile, in_a_line, open_file, pyarrow
+from mmebm.datasets.packed.arrow_layout import find_files
 from mmebm.error_text import first_few, printable
 from mmebm.provenance import digest_of
 

@@ -1,7 +1,7 @@
 """Images in tar shards, for data sets whose files are too many."""
 
-from mmebm.datasets.packed import PackedImages, Rows
-from mmebm.datasets.shards import ShardIndex
+from mmebm.datasets.packed.base import PackedImages, Rows
+from mmebm.datasets.packed.shards import ShardIndex
 from mmebm.registry import DATASETS
 
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from mmengine.config import Config, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.experiments.processes import run_config
 from mmebm.experiments.reporting import reporting, say
-from mmebm.experiments.tasks import TASKS
 from mmebm.planning.config_facts import accumulated, base_batch_size
 
 
@@ -124,7 +124,7 @@ def _train(run: Run, jobs: int, gpus: int) -> None:
     is_scaled = base_batch_size(run.cfg) and accumulated(run.cfg) == 1
     flags = ['--resume', *(['--auto-scale-lr'] if is_scaled else [])]
     if run.task == 'knn':
-        run_config(['mmebm.experiments.frozen'], run.cfg, run.folder, **threads)
+        run_config(['mmebm.experiments.downstream.frozen'], run.cfg, run.folder, **threads)
     elif gpus == 1:
         run_config(['mmebm.commands.train'], run.cfg, run.folder, flags, **threads)
     else:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmebm.checkpoint import Checkpoint, model_config
 from mmebm.config_files import config_folder, find_config
-from mmebm.experiments.fitting import NAME_IT, describe, fit_network, use_folders
+from mmebm.experiments.downstream.fitting import NAME_IT, describe, fit_network, use_folders
 from mmebm.interchange.specs import kind_of
 from mmebm.launch.checks.pretrained import architecture
 from mmebm.launch.options import merge_options, replace_data_root

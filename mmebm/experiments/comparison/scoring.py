@@ -6,8 +6,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmebm.datasets import ImageFolder
-from mmebm.experiments.downstream import Run, perform, result_rows
-from mmebm.experiments.frozen import frozen_metrics
+from mmebm.experiments.downstream.frozen import frozen_metrics
+from mmebm.experiments.downstream.trainings import Run, perform, result_rows
 from mmebm.experiments.image_folders import datasets_of
 
 FROZEN_METRICS = ('mmebm.KNNAccuracy', 'mmebm.LinearProbeAccuracy')

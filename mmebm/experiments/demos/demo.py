@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.config_files import find_config
-from mmebm.experiments.demo_runner import frozen_accuracies, make_runner
+from mmebm.experiments.demos.demo_runner import frozen_accuracies, make_runner
 from mmebm.launch.preparation import add_hook
 from mmebm.model_building import type_name
 from mmebm.report import write_report

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmebm.datasets.arrow_files import pyarrow
+from mmebm.datasets.packed.arrow_files import pyarrow
 from mmebm.error_text import first_few
 
 

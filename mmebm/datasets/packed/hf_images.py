@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from mmengine.logging import MMLogger
 
-from mmebm.datasets.arrow_index import ArrowIndex
-from mmebm.datasets.packed import PackedImages, Rows
+from mmebm.datasets.packed.arrow_index import ArrowIndex
+from mmebm.datasets.packed.base import PackedImages, Rows
 from mmebm.error_text import counted
 from mmebm.registry import DATASETS
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from mmebm.datasets.drawing import Drawing, draw
+from mmebm.datasets.embedded.drawing import Drawing, draw
 from mmebm.registry import DATASETS
 
 SPLITS = ('train', 'val')

@@ -1,4 +1,4 @@
-"""Writes a folder of images as tar shards with an index (:mod:`mmebm.datasets.shards`)."""
+"""Writes a folder of images as tar shards with an index (:mod:`mmebm.datasets.packed.shards`)."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from rich.progress import track
 from mmebm.datasets.classes import number_classes
 from mmebm.datasets.listing import class_and_name, list_images
 from mmebm.datasets.load_image import BrokenImageError, LoadImage
-from mmebm.datasets.shards import FORMAT, HEADER, MEMBER, read_about
+from mmebm.datasets.packed.shards import FORMAT, HEADER, MEMBER, read_about
 from mmebm.engine.atomic_backend import partial_file, write_atomically
 from mmebm.error_text import printable
 from mmebm.provenance import digest_of

@@ -7,10 +7,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from mmebm.experiments.budget import CLOCKS, spread_points
-from mmebm.experiments.comparison import Bench
-from mmebm.experiments.settings import DOWNSTREAM, TOKENIZED, TOKENIZER
-from mmebm.experiments.tables import RANDOM
+from mmebm.experiments.comparison.budget import CLOCKS, spread_points
+from mmebm.experiments.comparison.comparison import Bench
+from mmebm.experiments.comparison.settings import DOWNSTREAM, TOKENIZED, TOKENIZER
+from mmebm.experiments.comparison.tables import RANDOM
 from mmebm.experiments.training_cost import Speed, measure_speed
 from mmebm.planning.config_facts import step_options
 

@@ -18,11 +18,9 @@ from mmengine.config import Config
 
 from mmebm.config_files import find_config
 from mmebm.datasets import ImageFolder
-from mmebm.experiments.budget import CLOCKS, parse_budget, set_epochs, spread_points
-from mmebm.experiments.downstream import Run, with_weights
-from mmebm.experiments.held_out import HeldOut, check_committed
-from mmebm.experiments.image_folders import evenly_spaced, find_data, find_test_folder, find_train_folder
-from mmebm.experiments.pretraining import (
+from mmebm.experiments.comparison.budget import CLOCKS, parse_budget, set_epochs, spread_points
+from mmebm.experiments.comparison.held_out import HeldOut, check_committed
+from mmebm.experiments.comparison.pretraining import (
     ONLY_DOWNSTREAM,
     Training,
     cpu_seconds,
@@ -31,17 +29,27 @@ from mmebm.experiments.pretraining import (
     train,
     training_name,
 )
+from mmebm.experiments.comparison.quick import MAX_IMAGES, shorten
+from mmebm.experiments.comparison.reports import check_kind, kind_of, read_points, write_report
+from mmebm.experiments.comparison.scoring import Scoring
+from mmebm.experiments.comparison.selection import CrossValidation, choose, read_selection, write_selection
+from mmebm.experiments.comparison.settings import (
+    DOWNSTREAM,
+    RATE,
+    SIZE,
+    TOKENIZED,
+    TOKENIZER,
+    Comparison,
+    check_settings,
+)
+from mmebm.experiments.comparison.tables import RANDOM
+from mmebm.experiments.comparison.tokenizer_config import tokenizer_of, use_untrained
+from mmebm.experiments.downstream.tasks import options_of
+from mmebm.experiments.downstream.trainings import Run, with_weights
+from mmebm.experiments.image_folders import evenly_spaced, find_data, find_test_folder, find_train_folder
 from mmebm.experiments.processes import check_same, write_config_once
-from mmebm.experiments.quick import MAX_IMAGES, shorten
 from mmebm.experiments.reporting import say
-from mmebm.experiments.reports import check_kind, kind_of, read_points, write_report
 from mmebm.experiments.results import stamp
-from mmebm.experiments.scoring import Scoring
-from mmebm.experiments.selection import CrossValidation, choose, read_selection, write_selection
-from mmebm.experiments.settings import DOWNSTREAM, RATE, SIZE, TOKENIZED, TOKENIZER, Comparison, check_settings
-from mmebm.experiments.tables import RANDOM
-from mmebm.experiments.tasks import options_of
-from mmebm.experiments.tokenizer_config import tokenizer_of, use_untrained
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_cpu_speed, measure_speed
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.options import merge_options, replace_data_root

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from mmebm.datasets.shapes import Picture, Shapes
+from mmebm.datasets.embedded.shapes import Picture, Shapes
 
 CLASSES = Shapes.METAINFO['classes']
 

@@ -10,10 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, read_checkpoint
-from mmebm.experiments.downstream import Run, perform, result_rows, thaw, with_weights
-from mmebm.experiments.processes import check_same
-from mmebm.experiments.results import markdown_table, mean_and_std_text, write_rows
-from mmebm.experiments.tasks import (
+from mmebm.experiments.downstream.tasks import (
     CLASSIFICATION,
     FROZEN,
     TASKS,
@@ -23,6 +20,9 @@ from mmebm.experiments.tasks import (
     fitted_config,
     shipped_config,
 )
+from mmebm.experiments.downstream.trainings import Run, perform, result_rows, thaw, with_weights
+from mmebm.experiments.processes import check_same
+from mmebm.experiments.results import markdown_table, mean_and_std_text, write_rows
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.checks.pretrained import check_architecture
 from mmebm.launch.command_line import expanded

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.config_files import find_config
-from mmebm.experiments.demo_runner import frozen_accuracies, make_runner
+from mmebm.experiments.demos.demo_runner import frozen_accuracies, make_runner
 from mmebm.experiments.results import hardware, stamp
 from mmebm.model_building import build_initialized
 from mmebm.visualization import plot_restorations

@@ -10,12 +10,12 @@ from mmengine.config import Config
 from sklearn.model_selection import StratifiedKFold
 
 from mmebm.datasets import ImageFolder
-from mmebm.experiments.downstream import Run
-from mmebm.experiments.frozen import extract, frozen_metrics, score
+from mmebm.experiments.comparison.scoring import FROZEN_METRICS, Scoring, as_row, evaluated, finetuned_top1
+from mmebm.experiments.comparison.settings import DOWNSTREAM
+from mmebm.experiments.comparison.tables import QUALITIES
+from mmebm.experiments.downstream.frozen import extract, frozen_metrics, score
+from mmebm.experiments.downstream.trainings import Run
 from mmebm.experiments.results import markdown_table, mean_and_std_text
-from mmebm.experiments.scoring import FROZEN_METRICS, Scoring, as_row, evaluated, finetuned_top1
-from mmebm.experiments.settings import DOWNSTREAM
-from mmebm.experiments.tables import QUALITIES
 
 FOLDS = 5
 LABELLED = 'supervised'  # the method that learns from labels before it is scored

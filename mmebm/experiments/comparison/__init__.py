@@ -1,0 +1,1 @@
+"""Pretraining methods side by side, on equal terms."""
