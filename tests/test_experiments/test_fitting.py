@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from PIL import Image
 from shrink import TINY_BACKBONES, TINY_WIDTHS
 
 from mmebm.checkpoint import Checkpoint, read_checkpoint
@@ -78,6 +80,35 @@ def test_folders_of_classes(data, tmp_path):
     assert cfg.train_dataloader.batch_size == 8
     read = [cfg[f'{name}_dataloader'].dataset.data_prefix for name in ('train', 'val', 'test')]
     assert read == ['train', 'test', 'test']
+
+
+def test_learning_rates_of_few_images(data, tmp_path):
+    """In proportion to a batch of 8, they would be 6.4 / 2048 by LARS and 2e-3 / 128, by which nothing is learned."""
+    configs = plan(pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth'), data, tmp_path)
+    assert dict(configs['linear'].optim_wrapper.optimizer) == dict(type='AdamW', lr=1e-2, weight_decay=0.0)
+    assert configs['finetune'].optim_wrapper.optimizer.lr == pytest.approx(2e-3 * (8 / 1024) ** 0.5)
+    assert not any('auto_scale_lr' in configs[task] for task in ('linear', 'finetune'))
+
+
+@pytest.mark.slow
+def test_a_linear_probe_learns_classes_that_can_be_separated(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, number in dict(train=20, test=10).items():
+        for channel, name in ((0, 'red'), (2, 'blue')):
+            (tmp_path / 'data' / part / name).mkdir(parents=True)
+            for i in range(number):
+                image = rng.integers(0, 256, (64, 64, 3), np.uint8)
+                image[..., channel] = 255
+                Image.fromarray(image).save(tmp_path / 'data' / part / name / f'{i}.png')
+    work_dir = tmp_path / 'runs'
+    path = pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth')
+    options = ['linear.train_cfg.max_epochs=20']
+    evaluate.main(
+        [str(path), '--data', str(tmp_path / 'data'), '--tasks', 'linear', '--work-dir', str(work_dir), '--cfg-options',
+         *options]
+    )  # fmt: skip
+    rows = json.loads((work_dir / 'results.json').read_text())
+    assert [row['value'] for row in rows] == [100.0, 100.0]
 
 
 def test_without_folders_the_data_are_imagenet(tmp_path):

@@ -1,5 +1,6 @@
 """Fits the shipped configs of classification to a checkpoint's network and to any folders of classes."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ OF_THE_TASK = (
 
 # Data sets of mmpretrain whose images are RGB as loaded; those of files are BGR.
 LOADED_AS_RGB = ('CIFAR10', 'CIFAR100')
+
+# Optimizer of a linear probe of few images, as in linear_ebm-vit-t_shapes.py.
+LINEAR_OF_FEW = dict(type='AdamW', lr=1e-2, weight_decay=0.0)
 
 NAME_IT = '--backbone names the configs that fit'
 
@@ -111,10 +115,26 @@ def resize(cfg: Config, size: int) -> None:
                 step.crop_size = size
 
 
+def use_small_batches(cfg: Config, batch: int) -> None:
+    """Let a classifier learn in the few small batches of a small folder, in place.
+
+    A learning rate in proportion to the batch would be some hundredth of the config's, for some hundreds of steps: a
+    linear probe of separable classes stays at chance. So a linear probe is trained by AdamW, as that of Shapes, and the
+    rate of a fine-tuning falls with the root of the batch, as Adam's noise does (arXiv 2205.10287).
+    """
+    optimizer = cfg.optim_wrapper.optimizer
+    if optimizer.type == 'LARS':
+        cfg.optim_wrapper.optimizer = ConfigDict(LINEAR_OF_FEW)
+    else:
+        optimizer.lr *= math.sqrt(batch / cfg.auto_scale_lr.base_batch_size)
+    cfg.pop('auto_scale_lr')  # it is scaled
+    cfg.train_dataloader.batch_size = batch
+
+
 def use_folders(cfg: Config, data: Path) -> None:
     """Let a classifier's config read folders of classes, in place.
 
-    Batches of a small folder are a tenth of it, and the last, smaller one is dropped.
+    Batches of a small folder are a tenth of it (``use_small_batches``), and the last, smaller one is dropped.
 
     Args:
         cfg: The config.
@@ -136,7 +156,9 @@ def use_folders(cfg: Config, data: Path) -> None:
         raise ValueError(
             f'--data {data}: train/ has {classes} classes, and a classifier needs two: one folder per class'
         )
-    cfg.train_dataloader.batch_size = min(cfg.train_dataloader.batch_size, max(total // 10, 8), total)
+    batch = min(max(total // 10, 8), total)
+    if batch < cfg.train_dataloader.batch_size:
+        use_small_batches(cfg, batch)
     cfg.train_dataloader.drop_last = True
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=1)
