@@ -80,6 +80,7 @@ EXECUTED = {
     'embed FOLDER --checkpoint CHECKPOINT --out features.npy': Here('features.npy features.txt', '', (PRETRAIN,)),
     'export CHECKPOINT --to timm': Here('RUN/epoch_1_timm/model.safetensors', '', (PRETRAIN,)),
     'export RUN/epoch_100.pth --to timm': Here('exported/load.py', '--out exported', (PRETRAIN,)),
+    'export RUN/epoch_100.pth --to mmpretrain': Here('exported_mm/backbone.py', '--out exported_mm', (PRETRAIN,)),
     'export work_dirs/ebm_vit-b_in1k/epoch_100.pth --to timm': Here(
         'work_dirs/ebm_vit-b_in1k/epoch_1_timm/load.py', '', (TRAIN,)),
     'export CHECKPOINT --to hf --out FOLDER --image-size 384': Here(

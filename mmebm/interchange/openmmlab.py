@@ -36,10 +36,12 @@ class OpenMMLab:
         state = source.resized.state_dict() | source.left_out
         state = {f'{PREFIX}{key}': value for key, value in state.items()}
         torch.save(dict(state_dict=state), folder / CHECKPOINT)
-        backbone = source.cfg | (dense_outputs(source) if self.is_dense else {})
+        backbone = source.cfg | (dense_outputs(source) if self.is_dense else last_map(source))
         checkpoint = str(folder / CHECKPOINT)
         init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix=PREFIX)
         model = dict(backbone=dict(_delete_=True) | backbone | dict(init_cfg=init_cfg))
+        if not self.is_dense and source.kind in FULL_OUTPUT:
+            model |= classifier_parts(source)
         title = f'A pretrained backbone, to replace the one in a config of {self.package}.'
         text = docstring(title, source.note)
         (folder / FRAGMENT).write_text(f'{text}\n\nmodel = {pformat(model, width=110, sort_dicts=False)}\n')
@@ -56,6 +58,22 @@ class OpenMMLab:
             backbone.init_weights()
         backbone.eval()
         return as_tokens(backbone(images)[-1])
+
+
+def last_map(source: Source) -> dict[str, Any]:
+    """Options for a backbone to return the map of its last features alone, as ``classifier_parts`` read it."""
+    outputs = FULL_OUTPUT.get(source.kind, {})
+    return outputs | dict(out_type='featmap') if source.kind == 'VisionTransformer' else outputs
+
+
+@torch.no_grad()
+def classifier_parts(source: Source) -> dict[str, Any]:
+    """Neck and width of the head of a classifier by the mean of the last map, as in ``configs/finetune``."""
+    features = source.features(torch.zeros(1, source.in_channels, *source.image_size))
+    return dict(
+        neck=dict(_delete_=True, type='GlobalAveragePooling'),
+        head=dict(in_channels=features.shape[-1]),  # of a LinearClsHead or a VisionTransformerClsHead
+    )
 
 
 def dense_outputs(source: Source) -> dict[str, Any]:

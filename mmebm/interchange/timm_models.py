@@ -101,7 +101,7 @@ def vit_constructor(spec: ViTSpec) -> tuple[str, dict[str, Any]]:
         class_token=spec.class_token,
         pre_norm=spec.pre_norm,
         final_norm=spec.final_norm,
-        global_pool='token' if spec.class_token else 'avg',
+        global_pool='avg',  # of the patches, as features are pooled here
         fc_norm=False,
     )
     return f'vit_{VIT_SIZES.get(spec.width, "base")}_patch16_224', arguments

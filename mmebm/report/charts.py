@@ -24,13 +24,16 @@ class Kind:
 
 
 KINDS = (
-    Kind('progress', 'Restoration of held-out images',
+    Kind('progress', 'Restoration',
          r'(?:held_out|restoration)/(.+)/(psnr_restored_db|psnr_corrupted_db)', unit='dB',
          note='Restored images, solid, should rise above the corrupted ones, dashed.'),
     Kind('progress', 'Linear probe and kNN on frozen features', r'frozen/(.*top1.*)', unit='%',
          note='The value at 0 is that of random weights; what stays below it was not learned.'),
     Kind('progress', 'Energy: AUROC of corrupted against clean images', r'(?:held_out|energy)/(.+)/auroc',
          note='1: every corrupted image has more energy than every clean one. 0.5: chance.'),
+    Kind('progress', 'Energies of patches: AUROC of corrupted against other ones',
+         r'(?:held_out(?=.*token_)|token_energy)/(.+)/(?:token_)?auroc',
+         note='1: the corrupted patches of all images have more energy than the others. 0.5: chance.'),
     Kind('progress', 'Replaced tokens', r'(?:held_out|tokens)/(.+)/(detection_auroc|generator_accuracy)'),
     Kind('progress', 'Effective dimensions of features, without labels', r'frozen/(rankme|lidar)',
          note='Compare runs of one method only; it is no substitute for a probe.'),

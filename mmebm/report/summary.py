@@ -22,15 +22,17 @@ def row(run: Run) -> dict[str, str]:
     unit, last = run.position
     length = (cfg.get('train_cfg') or {}).get(f'max_{unit}s'.replace('iterations', 'iters'))
     values = run.curves['evaluation']
-    gains = [f'{name} {gain:+.2f} dB' for name, gain in _gains(run).items()]
-    aurocs = [f'{name} {value:.3f}' for name, value in _last(run, '(?:held_out|energy)', 'auroc').items()]
+    gains = ', '.join(f'{name} {gain:+.2f} dB' for name, gain in _gains(run).items())
+    if gains and _shows_training_images(run):
+        gains += ' (training images)'
     return {
         'method': type_name(model) or '-',
         'backbone': _words(model.get('backbone') or {}, ('model_name', 'arch')),
         'data': _words((cfg.get('train_dataloader') or {}).get('dataset') or {}, ('data_root',)),
         'length': f'{last} of {length} {unit}s' if length else f'{last} {unit}s',
-        'restoration gains, held out': ', '.join(gains) or '-',
-        'AUROC of the energy': ', '.join(aurocs) or '-',
+        'restoration gains': gains or '-',
+        'AUROC of the energy': _aurocs(run, '(?:held_out|energy)', 'auroc'),
+        'AUROC of the energies of patches': _aurocs(run, '(?:held_out(?=.*token_)|token_energy)', '(?:token_)?auroc'),
         'linear probe': _from_to(values.get('frozen/linear_top1')),
         'kNN': _from_to(values.get('frozen/knn_top1')),
         'RankMe': _from_to(values.get('frozen/rankme'), unit=''),
@@ -62,7 +64,7 @@ def verdict(run: Run) -> str:
             f'RankMe {rank[0][1]:.1f} at the start, {rank[-1][1]:.1f} at the end: that many dimensions the features '
             'span, which is no substitute for a probe of labelled images.'
         )
-    return ' '.join(parts) or 'Nothing was measured on held-out images: the log does not tell whether it learns.'
+    return ' '.join(parts) or 'Nothing was measured on images: the log does not tell whether it learns.'
 
 
 def lacks(run: Run) -> Iterator[str]:
@@ -75,7 +77,7 @@ def lacks(run: Run) -> Iterator[str]:
         yield "No pictures and energies: dict(type='mmebm.RestorationProgressHook') in custom_hooks makes them."
     elif not any(entry['folder'].is_dir() for entry in run.restorations):
         yield "No pictures: they are written by dict(type='LocalVisBackend') in vis_backends."
-    elif any('training images' in entry.get('source', '') for entry in run.restorations):
+    elif _shows_training_images(run):
         yield (
             'The images shown are from training, not held out: val/ beside train/ for mmebm-pretrain, or '
             'test_data_root, names others.'
@@ -86,6 +88,14 @@ def lacks(run: Run) -> Iterator[str]:
         yield 'No memory: mmengine logs it on GPUs only.'
     if not any(True for _ in run.tables):
         yield 'No downstream tables: tools/evaluate.py --work-dir FOLDER with a folder in this work dir adds them.'
+
+
+def _shows_training_images(run: Run) -> bool:
+    return any('training images' in entry.get('source', '') for entry in run.restorations)
+
+
+def _aurocs(run: Run, metric: str, number: str) -> str:
+    return ', '.join(f'{name} {value:.3f}' for name, value in _last(run, metric, number).items()) or '-'
 
 
 def _gains(run: Run) -> dict[str, float]:

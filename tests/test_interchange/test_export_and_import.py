@@ -146,6 +146,39 @@ def test_resized_for_mmseg_loads_into_its_config(tmp_path):
     assert read_checkpoint(cfg.init_cfg.checkpoint).state['backbone.pos_embed'].shape == (1, 65, 32)
 
 
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('head', ['LinearClsHead', 'VisionTransformerClsHead'])
+def test_the_lines_for_mmpretrain_make_a_classifier(tmp_path, name, head):
+    run(tmp_path, BACKBONES[name], 'mmpretrain')
+    (tmp_path / 'base.py').write_text(
+        f"model = dict(type='ImageClassifier', backbone=dict(type='VisionTransformer', arch='b'), neck=None,\n"
+        f"             head=dict(type='{head}', num_classes=5, in_channels=768))\n"
+    )
+    lines = (tmp_path / 'mmpretrain' / 'backbone.py').read_text()
+    (tmp_path / 'mine.py').write_text(f"_base_ = './base.py'\n{lines}")
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    model = build(cfg.model, 'mmpretrain')
+    model.init_weights()
+    model.eval()
+    source = read_source(tmp_path / 'epoch_1.pth')
+    images = torch.randn(2, 3, *source.image_size)
+    assert model(images).shape == (2, 5)
+    features = source.features(images)[:, 1 if name == 'VisionTransformer' else 0 :]  # without the class token
+    pooled = model.extract_feat(images, stage='neck')[-1]
+    torch.testing.assert_close(pooled, features.mean(dim=1), atol=1e-5, rtol=0)
+
+
+def test_timm_pools_the_patches(tmp_path):
+    import timm
+
+    run(tmp_path, VIT, 'timm')
+    source = read_source(tmp_path / 'epoch_1.pth')
+    images = torch.randn(2, 3, *source.image_size)
+    model = timm.create_model(f'local-dir:{tmp_path / "timm"}', pretrained=True, num_classes=0).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), source.features(images)[:, 1:].mean(dim=1), atol=1e-4, rtol=0)
+
+
 def test_normalization_travels(tmp_path):
     from transformers import AutoImageProcessor
 

@@ -155,7 +155,7 @@ def test_the_summary_has_the_last_values(run):
     found = row(run)
     assert found['method'] == 'EBMAlgorithm' and found['data'] == 'Shapes'
     assert found['length'] == '2 of 7 epochs'
-    assert found['restoration gains, held out'] == 'mask +2.00 dB'
+    assert found['restoration gains'] == 'mask +2.00 dB'
     assert found['AUROC of the energy'] == 'mask 0.700'
     assert found['linear probe'] == '10.0% → 30.0%' and found['kNN'] == '-'
     assert found['images per second'] == '128.0 (median)'  # 32 on each of two devices in half a second
@@ -205,7 +205,9 @@ def test_what_a_method_lacks_is_said(tmp_path, config, words):
 def test_pictures_of_training_images_are_said_to_be_such(folder):
     file = folder / '20260101_000000' / 'vis_data' / 'restorations.json'
     write_lines(file, [restorations(0, source='the training images (test_dataloader names x, which is not here)')])
-    assert 'from training, not held out' in ' '.join(lacks(find_run(folder, 'run')))
+    run = find_run(folder, 'run')
+    assert 'from training, not held out' in ' '.join(lacks(run))
+    assert row(run)['restoration gains'] == 'mask +2.00 dB (training images)'
 
 
 def test_pictures_over_time_keep_what_never_changes_once(run):
@@ -243,7 +245,7 @@ def test_as_many_pictures_as_a_report_takes_fit_in_ten_megabytes():
 
 def test_a_chart_of_one_run_has_a_line_a_corruption(run):
     drawn = {spec['title']: spec for spec in charts([run])}
-    (restored,) = (spec for spec in drawn.values() if spec['title'] == 'Restoration of held-out images')
+    (restored,) = (spec for spec in drawn.values() if spec['title'] == 'Restoration')
     assert [(line['label'], line['dashed']) for line in restored['series']] == [('mask', True), ('mask', False)]
     assert restored['series'][1]['points'] == [(1, 17.0), (2, 18.0)] and restored['axis'] == 'epoch'
     assert drawn['Training loss']['axis'] == 'iteration' and drawn['Training loss']['log']
@@ -251,7 +253,7 @@ def test_a_chart_of_one_run_has_a_line_a_corruption(run):
 
 def test_charts_of_several_runs_have_a_line_a_run(tmp_path):
     runs = [find_run(make_run(tmp_path / name, epochs=n), name) for name, n in (('a', 1), ('b', 2))]
-    (restored,) = (spec for spec in charts(runs) if spec['title'] == 'Restoration of held-out images: mask')
+    (restored,) = (spec for spec in charts(runs) if spec['title'] == 'Restoration: mask')
     assert [(line['label'], line['color']) for line in restored['series']] == [
         ('a', 'a'),
         ('a', 'a'),
@@ -281,7 +283,7 @@ def test_runs_are_compared_on_the_same_measurements(tmp_path):
         runs.append(find_run(folder, name))
     make_comparable(runs)
     assert 'held_out/mask/psnr_restored_db' not in runs[0].curves['evaluation']
-    assert row(runs[0])['restoration gains, held out'] == row(runs[1])['restoration gains, held out']
+    assert row(runs[0])['restoration gains'] == row(runs[1])['restoration gains']
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from mmebm.engine.evaluating import evaluating
 from mmebm.engine.hooks.measuring_hook import MeasuringHook
 from mmebm.evaluation.energy_metric import EnergyMetric
 from mmebm.evaluation.restoration_metric import RestorationMetric
+from mmebm.evaluation.token_energy_metric import TokenEnergyMetric
 from mmebm.evaluation.token_metric import TokenMetric
 from mmebm.model_building import type_name, unwrapped
 from mmebm.registry import HOOKS
@@ -38,7 +39,7 @@ NO_IMAGES = (
     'RestorationProgressHook measures nothing: neither val_dataloader nor test_dataloader has images that are here. '
     'Give it a data set, as dataset=dict(...)'
 )
-METRICS = (RestorationMetric, EnergyMetric, TokenMetric)
+METRICS = {RestorationMetric: '', EnergyMetric: '', TokenMetric: '', TokenEnergyMetric: 'token_'}  # and a prefix
 
 Group = list[tuple[DataSample, list[Tensor]]]  # predictions, each with the images between corrupted and restored
 
@@ -55,8 +56,8 @@ class RestorationProgressHook(MeasuringHook):
     - ``restorations_NAME``, a picture: a row per image, clean, corrupted, up to four steps, restored, and the error
       (black: none; brightest: half the range of values);
     - ``energies``, histograms of clean and corrupted images, of models that have an energy;
-    - scalars ``held_out/NAME/...``, those of ``RestorationMetric``, ``EnergyMetric`` and ``TokenMetric`` as far as the
-      model predicts what they need; also in the message hub.
+    - scalars ``held_out/NAME/...``, those of ``RestorationMetric``, ``EnergyMetric``, ``TokenMetric`` and, with the
+      prefix ``token_``, ``TokenEnergyMetric`` as far as the model predicts what they need; also in the message hub.
 
     ``restorations.json`` beside ``scalars.json`` has each image's energies, for ``tools/report.py``.
 
@@ -204,11 +205,13 @@ def measured(groups: Mapping[str, Group]) -> dict[str, float]:
     """The metrics whose needs the predictions meet, by ``corruption/name``."""
     samples = [sample.to_dict() for group in groups.values() for sample, _ in group]
     values = {}
-    for kind in METRICS:
+    for kind, prefix in METRICS.items():
         if all(field in sample for sample in samples for field in kind.fields):
             metric = kind()
             metric.process(None, samples)
-            values |= metric.compute_metrics(metric.results)
+            for name, value in metric.compute_metrics(metric.results).items():
+                group, _, name = name.rpartition('/')
+                values[f'{group}/{prefix}{name}'] = value
     return values
 
 
@@ -250,6 +253,8 @@ def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
             parts.append(f'{corruption} {value - metrics[key.replace("restored", "corrupted")]:+.2f} dB')
         elif name == 'detection_auroc':
             parts.append(f'AUROC of replaced tokens {value:.3f}')
+        elif name == 'token_auroc':
+            parts.append(f'{corruption} AUROC of patches {value:.3f}')
     probes = dict(linear_top1=('linear probe', '%'), knn_top1=('kNN', '%'), rankme=('RankMe', ''))
     for name, (title, unit) in probes.items():
         history = runner.message_hub.log_scalars.get(f'frozen/{name}')
