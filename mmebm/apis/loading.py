@@ -22,7 +22,7 @@ from mmebm.registry import MODELS, TRANSFORMS
 
 # What is read of the config that is stored in a checkpoint.
 PARTS = ('model', 'data_preprocessor', 'default_scope', 'test_dataloader', 'val_dataloader')
-ADVICE = 'give the config that it was trained with, and the checkpoint behind it'
+ADVICE = 'give the config that it was trained with, and the checkpoint behind it (--config FILE --checkpoint FILE)'
 
 # Options by which a part would load other weights.
 WEIGHTS = ('init_cfg', 'checkpoint_path', 'pretrained')
