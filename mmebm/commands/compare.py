@@ -6,7 +6,7 @@
 
 FOLDER holds ``train/`` and ``test/`` or ``val/``, in each one folder per class. Leaves ``compare.json``, ``compare.md``
 and three plots in ``--work-dir``; called again, it resumes. Before the first training, it estimates the time of all of
-them. ``mmebm/experiments/comparison.py`` says what is measured.
+them. ``mmebm/experiments/comparison/comparison.py`` says what is measured.
 
 For figures that nothing was chosen by, choose on ``train/`` alone, then score on images that are scored only here:
 

@@ -71,7 +71,7 @@ def classifier_parts(source: Source) -> dict[str, Any]:
     """Neck and width of the head of a classifier by the mean of the last map, as in ``configs/finetune``."""
     features = source.features(torch.zeros(1, source.in_channels, *source.image_size))
     return dict(
-        neck=dict(_delete_=True, type='GlobalAveragePooling'),
+        neck=[dict(type='GlobalAveragePooling')],  # a list replaces any neck of a config, and none
         head=dict(in_channels=features.shape[-1]),  # of a LinearClsHead or a VisionTransformerClsHead
     )
 

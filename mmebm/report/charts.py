@@ -23,6 +23,9 @@ class Kind:
     note: str = ''
 
 
+# What stands before the name of a corruption, of an AUROC of the energies of patches.
+OF_PATCHES = r'(?:held_out(?=/[^/]+/token_auroc)|token_energy(?=/[^/]+/auroc))'
+
 KINDS = (
     Kind('progress', 'Restoration',
          r'(?:held_out|restoration)/(.+)/(psnr_restored_db|psnr_corrupted_db)', unit='dB',
@@ -32,7 +35,7 @@ KINDS = (
     Kind('progress', 'Energy: AUROC of corrupted against clean images', r'(?:held_out|energy)/(.+)/auroc',
          note='1: every corrupted image has more energy than every clean one. 0.5: chance.'),
     Kind('progress', 'Energies of patches: AUROC of corrupted against other ones',
-         r'(?:held_out(?=.*token_)|token_energy)/(.+)/(?:token_)?auroc',
+         rf'{OF_PATCHES}/(.+)/(?:token_)?auroc',
          note='1: the corrupted patches of all images have more energy than the others. 0.5: chance.'),
     Kind('progress', 'Replaced tokens', r'(?:held_out|tokens)/(.+)/(detection_auroc|generator_accuracy)'),
     Kind('progress', 'Effective dimensions of features, without labels', r'frozen/(rankme|lidar)',
@@ -51,7 +54,7 @@ KINDS = (
     Kind('speed', 'Time of an iteration, and of its data', r'(time|data_time)', 'iteration', unit='s'),
     Kind('speed', 'Memory', r'(memory)', 'iteration', unit='MiB'),
 )  # fmt: skip
-SILENT = r'base_lr|.*time|.*/(ssim_|energy_|pair_).*'  # left out
+SILENT = r'base_lr|.*time|.*/(ssim_|energy_|pair_).*|.*/(token_)?corrupted_share'  # left out
 
 
 def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:

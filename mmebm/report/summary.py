@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmebm.model_building import type_name
+from mmebm.report.charts import OF_PATCHES
 from mmebm.report.run import Run
 
 NO_ENERGY = {
@@ -22,17 +23,15 @@ def row(run: Run) -> dict[str, str]:
     unit, last = run.position
     length = (cfg.get('train_cfg') or {}).get(f'max_{unit}s'.replace('iterations', 'iters'))
     values = run.curves['evaluation']
-    gains = ', '.join(f'{name} {gain:+.2f} dB' for name, gain in _gains(run).items())
-    if gains and _shows_training_images(run):
-        gains += ' (training images)'
+    gains = [f'{name} {gain:+.2f} dB' for name, gain in _gains(run).items()]
     return {
         'method': type_name(model) or '-',
         'backbone': _words(model.get('backbone') or {}, ('model_name', 'arch')),
         'data': _words((cfg.get('train_dataloader') or {}).get('dataset') or {}, ('data_root',)),
         'length': f'{last} of {length} {unit}s' if length else f'{last} {unit}s',
-        'restoration gains': gains or '-',
-        'AUROC of the energy': _aurocs(run, '(?:held_out|energy)', 'auroc'),
-        'AUROC of the energies of patches': _aurocs(run, '(?:held_out(?=.*token_)|token_energy)', '(?:token_)?auroc'),
+        'restoration gains': _listed(run, gains),
+        'AUROC of the energy': _listed(run, _aurocs(run, '(?:held_out|energy)', 'auroc')),
+        'AUROC of the energies of patches': _listed(run, _aurocs(run, OF_PATCHES, '(?:token_)?auroc')),
         'linear probe': _from_to(values.get('frozen/linear_top1')),
         'kNN': _from_to(values.get('frozen/knn_top1')),
         'RankMe': _from_to(values.get('frozen/rankme'), unit=''),
@@ -94,8 +93,15 @@ def _shows_training_images(run: Run) -> bool:
     return any('training images' in entry.get('source', '') for entry in run.restorations)
 
 
-def _aurocs(run: Run, metric: str, number: str) -> str:
-    return ', '.join(f'{name} {value:.3f}' for name, value in _last(run, metric, number).items()) or '-'
+def _aurocs(run: Run, metric: str, number: str) -> list[str]:
+    return [f'{name} {value:.3f}' for name, value in _last(run, metric, number).items()]
+
+
+def _listed(run: Run, values: list[str]) -> str:
+    """What was measured of the corruptions, and on which images if they were trained on."""
+    if not values:
+        return '-'
+    return ', '.join(values) + (' (training images)' if _shows_training_images(run) else '')
 
 
 def _gains(run: Run) -> dict[str, float]:

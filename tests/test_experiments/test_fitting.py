@@ -15,9 +15,9 @@ from mmebm.checkpoint import Checkpoint, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
 from mmebm.engine.evaluating import evaluating
 from mmebm.experiments.downstream.evaluation import Evaluation
-from mmebm.experiments.downstream.fitting import describe
+from mmebm.experiments.downstream.fitting import describe, leave_out_slow_average
 from mmebm.launch.checks.pretrained import check_architecture
-from mmebm.model_building import build_initialized
+from mmebm.model_building import build_initialized, type_name
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 EVERY_KIND = (
@@ -87,11 +87,24 @@ def test_learning_rates_of_few_images(data, tmp_path):
     configs = plan(pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth'), data, tmp_path)
     assert dict(configs['linear'].optim_wrapper.optimizer) == dict(type='AdamW', lr=1e-2, weight_decay=0.0)
     assert configs['finetune'].optim_wrapper.optimizer.lr == pytest.approx(2e-3 * (8 / 1024) ** 0.5)
-    assert not any('auto_scale_lr' in configs[task] for task in ('linear', 'finetune'))
+    assert [configs[task].auto_scale_lr.base_batch_size for task in ('linear', 'finetune')] == [8, 8]
+
+
+def test_the_average_of_weights_is_left_out_where_it_would_be_the_initial_ones(data, tmp_path):
+    """300 epochs of 5 steps are 0.15 of the 10,000 steps of a momentum of 1e-4."""
+    kinds = {
+        type_name(hook) for hook in Config.fromfile(CONFIGS / 'finetune/finetune_ebm-convnext-t_in1k.py').custom_hooks
+    }
+    cfg = plan(pretrain('ebm_convnext-t_in1k', tmp_path / 'a.pth'), data, tmp_path)['finetune']
+    assert 'EMAHook' in kinds and {type_name(hook) for hook in cfg.custom_hooks} == kinds - {'EMAHook'}
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=1e-4)]
+    leave_out_slow_average(cfg, total=100_000)
+    assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook']
 
 
 @pytest.mark.slow
-def test_a_linear_probe_learns_classes_that_can_be_separated(tmp_path):
+@pytest.mark.parametrize(('config', 'task'), [('ebm_vit-s_in1k', 'linear'), ('ebm_convnext-t_in1k', 'finetune')])
+def test_classes_that_can_be_separated_are_learned(tmp_path, config, task):
     rng = np.random.default_rng(0)
     for part, number in dict(train=20, test=10).items():
         for channel, name in ((0, 'red'), (2, 'blue')):
@@ -101,12 +114,8 @@ def test_a_linear_probe_learns_classes_that_can_be_separated(tmp_path):
                 image[..., channel] = 255
                 Image.fromarray(image).save(tmp_path / 'data' / part / name / f'{i}.png')
     work_dir = tmp_path / 'runs'
-    path = pretrain('ebm_vit-s_in1k', tmp_path / 'a.pth')
-    options = ['linear.train_cfg.max_epochs=20']
-    evaluate.main(
-        [str(path), '--data', str(tmp_path / 'data'), '--tasks', 'linear', '--work-dir', str(work_dir), '--cfg-options',
-         *options]
-    )  # fmt: skip
+    arguments = [str(pretrain(config, tmp_path / 'a.pth')), '--data', str(tmp_path / 'data'), '--tasks', task]
+    evaluate.main([*arguments, '--work-dir', str(work_dir), '--cfg-options', f'{task}.train_cfg.max_epochs=20'])
     rows = json.loads((work_dir / 'results.json').read_text())
     assert [row['value'] for row in rows] == [100.0, 100.0]
 

@@ -147,11 +147,18 @@ def test_resized_for_mmseg_loads_into_its_config(tmp_path):
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-@pytest.mark.parametrize('head', ['LinearClsHead', 'VisionTransformerClsHead'])
-def test_the_lines_for_mmpretrain_make_a_classifier(tmp_path, name, head):
+@pytest.mark.parametrize(
+    ('head', 'neck'),
+    [
+        ('LinearClsHead', ''),
+        ('LinearClsHead', "neck=dict(type='LinearNeck'),"),
+        ('VisionTransformerClsHead', 'neck=None,'),
+    ],
+)
+def test_the_lines_for_mmpretrain_make_a_classifier(tmp_path, name, head, neck):
     run(tmp_path, BACKBONES[name], 'mmpretrain')
     (tmp_path / 'base.py').write_text(
-        f"model = dict(type='ImageClassifier', backbone=dict(type='VisionTransformer', arch='b'), neck=None,\n"
+        f"model = dict(type='ImageClassifier', backbone=dict(type='VisionTransformer', arch='b'), {neck}\n"
         f"             head=dict(type='{head}', num_classes=5, in_channels=768))\n"
     )
     lines = (tmp_path / 'mmpretrain' / 'backbone.py').read_text()

@@ -23,6 +23,9 @@ OF_THE_TASK = (
 # Data sets of mmpretrain whose images are RGB as loaded; those of files are BGR.
 LOADED_AS_RGB = ('CIFAR10', 'CIFAR100')
 
+# Of mmengine's EMAHook by default; and of how many of its time constants a training is at least: exp(-10) is left then.
+EMA_MOMENTUM, EMA_STEPS = 2e-4, 10
+
 # Optimizer of a linear probe of few images, as in linear_ebm-vit-t_shapes.py.
 LINEAR_OF_FEW = dict(type='AdamW', lr=1e-2, weight_decay=0.0)
 
@@ -127,8 +130,17 @@ def use_small_batches(cfg: Config, batch: int) -> None:
         cfg.optim_wrapper.optimizer = ConfigDict(LINEAR_OF_FEW)
     else:
         optimizer.lr *= math.sqrt(batch / cfg.auto_scale_lr.base_batch_size)
-    cfg.pop('auto_scale_lr')  # it is scaled
+    cfg.auto_scale_lr.base_batch_size = batch  # for which the rate is now
     cfg.train_dataloader.batch_size = batch
+
+
+def leave_out_slow_average(cfg: Config, total: int) -> None:
+    """Take ``EMAHook`` out of a training that ends before its average has left the initial weights, in place."""
+    steps = cfg.train_cfg.max_epochs * (total // cfg.train_dataloader.batch_size)
+    hooks = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [
+        hook for hook in hooks if type_name(hook) != 'EMAHook' or hook.get('momentum', EMA_MOMENTUM) * steps > EMA_STEPS
+    ]
 
 
 def use_folders(cfg: Config, data: Path) -> None:
@@ -159,6 +171,7 @@ def use_folders(cfg: Config, data: Path) -> None:
     batch = min(max(total // 10, 8), total)
     if batch < cfg.train_dataloader.batch_size:
         use_small_batches(cfg, batch)
+    leave_out_slow_average(cfg, total)
     cfg.train_dataloader.drop_last = True
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=1)
