@@ -24,7 +24,7 @@ from benchmarks.faults.trial import BATCH, Trial, bitwise_equal, exit_code
 # Moments of writing a file: half of it is on the disk; all, but under its other name; renamed; the old one is going.
 MOMENTS = ('half-written', 'written', 'renamed', 'removing')
 
-TIMEOUT = 20  # in seconds; for a process that listens no longer, torch waits up to twice as long
+TIMEOUT = 20  # in seconds; for a process that listens no longer, torch waits about twice as long
 
 
 def die_while_writing(moment: str, count: int) -> Callable[[int], None]:
