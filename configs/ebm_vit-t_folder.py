@@ -3,7 +3,7 @@
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/ebm_vit-t_folder.py --cfg-options data_root=FOLDER
 Hardware: 2 CPU cores
-Time:     320 photographs: 22 minutes, 1 thread and 1 worker of a busy Intel Xeon
+Time:     320 photographs: 22 minutes, 1 thread and 1 worker of a busy Intel Xeon; without workers, as now, not timed
 Expect:   on 80 others after that: PSNR of images with shuffled patches 16.4 -> 18.0 dB, AUROC of tokens' energies as a
           score of a patch being out of place 0.84 (one seed; docs/ablations.md)
 
