@@ -13,7 +13,7 @@ from mmebm.commands import pretrain
 from mmebm.config_files import find_config
 from mmebm.evaluation.label_free import rankme
 from mmebm.experiments import folder_probe
-from mmebm.experiments.folder_run import BACKBONES, FolderRun, power_of_two
+from mmebm.experiments.folder_run import BACKBONES, FolderRun, power_of_two, workers
 from mmebm.launch.command_line import option
 from mmebm.report.charts import charts
 from mmebm.report.run import find_run
@@ -96,6 +96,12 @@ def test_rankme_is_of_held_out_images_if_there_are_any(folder, tmp_path):
         (tmp_path / 'data' / part).symlink_to(folder / name)
     queries = FolderRun(tmp_path / 'data', tmp_path / 'run', image_size=32, options=OPTIONS).prepare().custom_hooks[-1]
     assert queries.queries.dataset.data_root == str(tmp_path / 'data' / 'val')
+
+
+@pytest.mark.parametrize(('cores', 'on_cpu', 'on_gpu'), [(None, 0, 1), (1, 0, 1), (2, 0, 1), (8, 2, 7), (64, 8, 8)])
+def test_loaders_leave_the_cores_of_a_cpu_to_the_training(monkeypatch, cores, on_cpu, on_gpu):
+    monkeypatch.setattr('os.cpu_count', lambda: cores)
+    assert (workers(on_gpu=False), workers(on_gpu=True)) == (on_cpu, on_gpu)
 
 
 def test_at_most_so_many_images_are_measured(folder, tmp_path, monkeypatch):

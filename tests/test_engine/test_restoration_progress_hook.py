@@ -179,6 +179,17 @@ def test_a_model_without_energy_or_restored_images_shows_what_it_has():
     ]
 
 
+def test_energies_of_patches_have_keys_of_their_own():
+    """Two of four patches are corrupted; of the four pairs with the others, three have them in order."""
+    clean = torch.zeros(3, 8, 8)
+    corrupted = clean.clone()
+    corrupted[:, :4] = 9.0
+    sample = DataSample(
+        token_energies=torch.tensor([[3.0, 1.0], [2.0, 0.0]]), corrupted=corrupted, clean=clean, corruption='sort'
+    )
+    assert measured({'sort': [(sample, [])]}) == {'sort/token_corrupted_share': 0.5, 'sort/token_auroc': 0.75}
+
+
 def test_of_many_steps_four_are_shown():
     model = build_ebm(num_steps=9, data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3)).eval()
     groups = restored_groups(model, DATASETS.build(shapes(1, GREY, image_size=8)), range(1))

@@ -202,6 +202,14 @@ def test_what_a_method_lacks_is_said(tmp_path, config, words):
     assert words in ' '.join(lacks(run))
 
 
+def test_the_energies_of_patches_are_told_from_those_of_images(run):
+    curves = run.curves['evaluation']
+    curves |= {'held_out/token_mask/auroc': [(1, 0.6)], 'held_out/sort/token_auroc': [(1, 0.8)]}
+    found = row(run)
+    assert found['AUROC of the energies of patches'] == 'sort 0.800'
+    assert 'token_mask 0.600' in found['AUROC of the energy'] and 'sort' not in found['AUROC of the energy']
+
+
 def test_pictures_of_training_images_are_said_to_be_such(folder):
     file = folder / '20260101_000000' / 'vis_data' / 'restorations.json'
     write_lines(file, [restorations(0, source='the training images (test_dataloader names x, which is not here)')])
