@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmebm.config_data import running_options
 from mmebm.error_text import first_few
 from mmebm.misfit import Misfit
 from mmebm.model_building import complete_model_config
@@ -171,16 +172,19 @@ def stored_values(checkpoint: Checkpoint, names: Sequence[str], advice: str) -> 
     """Top-level values of the config that mmengine stored in a checkpoint, those that it has; read as data.
 
     Raises:
-        ValueError: There is no config, or a value does not consist of literals only.
+        ValueError: There is no config, a value does not consist of literals only, or one would run code.
     """
     text = checkpoint.meta.get('cfg')
     if not isinstance(text, str):
         raise ValueError(f'{checkpoint.path} does not say with which config it was trained; {advice}')
     try:
         nodes = _assignments(text)
-        return {name: _literal(nodes[name]) for name in names if name in nodes}
+        values = {name: _literal(nodes[name]) for name in names if name in nodes}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'The config in {checkpoint.path} cannot be read as data ({error}); {advice}') from error
+    if faults := [*running_options(values)]:
+        raise ValueError(f'The config in {checkpoint.path} is refused: {first_few(faults)}. If you trust it, {advice}')
+    return values
 
 
 def settings(text: str) -> dict[str, Any]:

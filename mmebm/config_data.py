@@ -76,7 +76,18 @@ def check_data(config: dict, path: str) -> None:
         )
 
 
+def running_options(config: dict) -> Iterator[str]:
+    """Options by which registered types run code, by their place, with what is wrong."""
+    for place, value in nested(config):
+        key = place.rpartition('.')[2]
+        if key == 'trust_remote_code' and value:
+            yield f'{place}={value!r} downloads and runs code'
+        elif key == 'dtype' and isinstance(value, str) and not re.fullmatch(r'(torch\.)?\w+', value):
+            yield f'{place}={value!r} would be evaluated'
+
+
 def _faults(config: dict) -> Iterator[str]:
+    yield from running_options(config)
     for place, value in nested(config):
         key = place.rpartition('.')[2]
         if key in TYPES and isinstance(value, str) and (fault := _fault_of_type(value)):
@@ -85,10 +96,6 @@ def _faults(config: dict) -> Iterator[str]:
             yield f'{place}={value!r} is a package that would be imported'
         elif key == 'custom_imports' and (names := [*_foreign_imports(value)]):
             yield f'{place} imports {first_few(names)}'
-        elif key == 'trust_remote_code' and value:
-            yield f'{place}={value!r} downloads and runs code'
-        elif key == 'dtype' and isinstance(value, str) and not re.fullmatch(r'\w+', value):
-            yield f'{place}={value!r} would be evaluated'
         elif key in ('ann_file', 'proposal_file') and str(value).endswith(('.pkl', '.pickle')):
             yield f'{place}={value!r} would be unpickled (use JSON)'
 

@@ -122,14 +122,14 @@ def restore(energy_fn: EnergyFn, x: Tensor, step_size: float | Tensor, num_steps
     """Restore corrupted images by ``num_steps`` steps of gradient descent on their energy.
 
     Args:
-        energy_fn: Maps images (N, C, H, W) to energies (N,).
+        energy_fn: Maps images (N, C, H, W) to energies (N,), or to parts (N, M) of these.
         x: Corrupted images x_0 (N, C, H, W), normalised as the network expects them.
         step_size: a > 0, a number or a tensor of one element.
         num_steps: K >= 1.
 
     Raises:
         ValueError: ``num_steps`` is less than 1, ``step_size`` has several elements, the images are integers, or the
-            energy is not of shape (N,).
+            energies are not of shape (N,) or (N, M).
     """
     if num_steps < 1:
         raise ValueError(f'num_steps must be at least 1, not {num_steps}')

@@ -55,6 +55,22 @@ def test_command(page, command, monkeypatch):
             check_tool(Path(words[0]).stem, words[1:], monkeypatch)
 
 
+def anchors_of(page):
+    """Those of a page's headings, as GitHub makes them."""
+    titles = re.findall(r'^#+ (.+)$', re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S), flags=re.M)
+    return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    broken = []
+    for target, anchor in re.findall(r'\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)', page.read_text()):
+        other = (page.parent / target) if target else page
+        if not other.exists() or (anchor and anchor not in anchors_of(other)):
+            broken.append(f'{target}#{anchor}')
+    assert not broken
+
+
 def check_extras(words):
     extras = {extra for word in words for group in re.findall(r'\[(.*)\]', word) for extra in group.split(',')}
     names = set(re.findall(r"^    '(\w+)': \[", (ROOT / 'setup.py').read_text(), flags=re.MULTILINE))

@@ -33,6 +33,8 @@ from benchmarks.faults.results import write_row
 from benchmarks.faults.tiny_runs import SHAPES
 from benchmarks.faults.trial import without_reports
 from benchmarks.output import REPOSITORY
+from mmebm.commands.energy import main as energy
+from mmebm.commands.evaluate import main as evaluate
 from mmebm.commands.export import main as export
 from mmebm.commands.import_weights import main as import_weights
 from mmebm.commands.replay import main as replay
@@ -82,7 +84,7 @@ class Built:
 
 
 def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
-    """Twenty files, hostile or damaged; hostile ones make the file ``mark``."""
+    """Files, hostile or damaged; hostile ones make the file ``mark``."""
     command = f'touch {mark}'
     touch = Call(os.system, command)
     contents: dict[str, Any] = {
@@ -101,6 +103,16 @@ def checkpoints(folder: Path, mark: Path, state: dict) -> Iterator[Path]:
             meta=dict(epoch=0, iter=0, config=f'open({str(mark)!r}, "w")', cfg=f'open({str(mark)!r}, "w")'),
         ),
         'type': dict(state_dict=state, meta=dict(cfg=f"model = dict(backbone=dict(type='os.system', a={command!r}))")),
+        'activation': dict(state_dict=state, meta=dict(cfg=(
+            "model = dict(type='mmebm.EBMAlgorithm', backbone=dict(type='ConvNeXt', arch='tiny', "
+            f"act_cfg=dict(type='subprocess.run', args={command!r}, shell=True)))"
+        ))),
+        'dtype': dict(state_dict=state, meta=dict(cfg=(
+            "model = dict(type='mmebm.EBMAlgorithm', backbone=dict(type='ResNet', depth=18), "
+            "head=dict(type='mmebm.EnergyHead', in_channels=512))\n"
+            "test_dataloader = dict(dataset=dict(type='mmebm.ImageFolder', pipeline=[dict("
+            f"type='torchvision/ConvertImageDtype', dtype='float32 if open({str(mark)!r}, \\'w\\') else 0')]))"
+        ))),
         'arguments': dict(model=state, args=Namespace(x=touch)),
         'nothing': None,
         'list': [1, 2],
@@ -128,6 +140,8 @@ def readers(path: Path, config: Path, out: Path) -> dict[str, Callable[[], Any]]
             [str(path), '--from', 'timm', '--config', str(config), '--out', str(out / 'a.pth')]
         ),
         'replay': lambda: replay([str(path)]),
+        'energy': lambda: energy([str(out), '--checkpoint', str(path), '--out', str(out / 'a.csv')]),
+        'evaluate': lambda: evaluate([str(path), '--data', str(out), '--work-dir', str(out / 'evaluate')]),
         'test': lambda: test([*start[:1], str(path), *start[1:], *options]),
         'load_from': lambda: train([*start, *options, f'load_from={path}']),
         'init_cfg': lambda: train([*start, *options, f'{weights}.type=Pretrained', f'{weights}.checkpoint={path}']),

@@ -38,7 +38,8 @@ def expand(images: Any) -> tuple[Iterable[Item], int | None]:
     Args:
         images: A path of a file or a folder, of any depth; an array (H, W), (H, W, C) or (N, H, W, C), BGR as from
             OpenCV; a PIL image; a tensor (C, H, W) or (N, C, H, W), RGB; or an iterable of these. Values are in pixel
-            units, 0 to 255, or those of their integer type.
+            units, 0 to 255, or those of uint16. Of four channels of a tensor, the last is alpha, unless the model reads
+            images ``unchanged``.
 
     Raises:
         FileNotFoundError: There is no such file, or the folder holds no image.
@@ -133,7 +134,10 @@ class Preparation:
             BrokenImageError: The file is missing or damaged.
             ValueError: The values or channels are not those of an image.
         """
-        source = dict(img_path=item.image) if isinstance(item.image, str) else dict(img=as_array(item))
+        if isinstance(item.image, str):
+            source = dict(img_path=item.image)
+        else:
+            source = dict(img=as_array(item, has_alpha=self.loader.color_type != 'unchanged'))
         results = self.loader.transform(source)
         for step in self.steps:
             results = step(results)
@@ -141,28 +145,54 @@ class Preparation:
         return image[..., None] if image.ndim == 2 else image
 
 
-def as_array(item: Item) -> NDArray:
-    """An image as an array (H, W[, C]), BGR.
+def as_array(item: Item, has_alpha: bool) -> NDArray:
+    """An image as an array (H, W[, C]), BGR, of uint8, uint16 or floating point.
+
+    Args:
+        item: The image.
+        has_alpha: Whether the last of four channels of a tensor is alpha, behind red, green and blue.
 
     Raises:
-        ValueError: Its values seem to be in 0 to 1.
+        ValueError: Its values seem to be in 0 to 1, or are signed integers out of 0 to 255.
     """
     image = item.image
     if isinstance(image, Image.Image):
         image = ImageOps.exif_transpose(image)
-        if image.mode not in ('L', 'I', 'I;16', 'F', 'RGB'):
+        if image.mode.startswith('I;16'):  # of either byte order
+            image = np.asarray(image).astype(np.uint16)
+        elif image.mode not in ('L', 'I', 'F', 'RGB'):
             image = image.convert('RGB')
         image = np.asarray(image)
         image = image[..., ::-1] if image.ndim == 3 else image
     elif isinstance(image, Tensor):
-        image = image.detach().cpu().numpy().transpose(1, 2, 0)
-        image = image[..., ::-1] if image.shape[-1] == 3 else image
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy().transpose(1, 2, 0)
+        if image.shape[-1] == 3 or (image.shape[-1] == 4 and has_alpha):
+            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+    image = _of_known_type(image, item.name)
     if np.issubdtype(image.dtype, np.floating) and 0 < image.max(initial=0) <= 1:
         raise ValueError(
             f'{item.name}: floating-point values of at most {image.max():g}; images are in pixel units, 0 to 255: '
             'multiply by 255'
         )
     return np.ascontiguousarray(image)
+
+
+def _of_known_type(image: NDArray, name: str) -> NDArray:
+    """An image in a type that OpenCV takes, and whose range of values is known."""
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * 255
+    if image.dtype == np.float16:
+        return image.astype(np.float32)
+    if np.issubdtype(image.dtype, np.integer) and image.dtype not in (np.uint8, np.uint16):
+        low, high = image.min(initial=0), image.max(initial=0)
+        if low < 0 or high > 255:
+            raise ValueError(
+                f'{name}: values of {low} to {high} of type {image.dtype}, whose black and white are not known; give '
+                'uint8, uint16, or 0 to 255'
+            )
+        return image.astype(np.uint8)
+    return image
 
 
 class Prepared(NamedTuple):

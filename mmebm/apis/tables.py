@@ -11,6 +11,7 @@ import numpy as np
 
 from mmebm.apis.restorer import Restorer
 from mmebm.apis.results import POLARITY, ImageEnergy, ImageFeatures
+from mmebm.error_text import printable
 
 TABLES = ('.csv', '.parquet')
 FEATURES = ('.npy', '.parquet')
@@ -54,7 +55,9 @@ def energy_table(energies: Iterable[ImageEnergy]) -> Any:
     Columns: ``path``; ``energy``; ``percentile``, the share in percent of the images that have at most this energy;
     and ``z``, the distance from the mean in standard deviations.
     """
-    frame = pandas().DataFrame([(one.source, one.energy) for one in energies], columns=['path', 'energy'])
+    rows = [(one.source, one.energy) for one in energies]
+    paths = pandas().Series([path for path, _ in rows], dtype=object)  # not Arrow's text, which is UTF-8
+    frame = pandas().DataFrame(dict(path=paths, energy=[energy for _, energy in rows]))
     spread = frame.energy.std(ddof=0)
     frame['percentile'] = 100 * frame.energy.rank(method='max', pct=True)
     frame['z'] = (frame.energy - frame.energy.mean()) / spread if spread else 0.0
@@ -62,11 +65,12 @@ def energy_table(energies: Iterable[ImageEnergy]) -> Any:
 
 
 def write_table(frame: Any, path: Path) -> None:
-    """Write a data frame as CSV or Parquet, by the ending."""
+    """Write a data frame with a column ``path`` as CSV or Parquet, by the ending."""
     if path.suffix == '.parquet':
-        frame.to_parquet(path, index=False)
+        # Parquet's text is UTF-8, which a path need not be.
+        frame.assign(path=frame.path.map(printable)).to_parquet(path, index=False)
     else:
-        frame.to_csv(path, index=False)
+        frame.to_csv(path, index=False, errors='surrogateescape')
 
 
 def write_about(path: Path, restorer: Restorer, **more: Any) -> Path:
@@ -122,6 +126,6 @@ def _write_parquet(features: Iterable[ImageFeatures], path: Path) -> Written:
     with pq.ParquetWriter(path, schema) as writer:
         while chunk := list(islice(rows, ROWS)):
             number, width = number + len(chunk), len(chunk[0].features)
-            columns = [[one.source for one in chunk], [one.features.float().numpy() for one in chunk]]
+            columns = [[printable(one.source) for one in chunk], [one.features.float().numpy() for one in chunk]]
             writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema))
     return Written(number, width, [path])

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.commands.model_arguments import add_model_arguments, make_restorer, run_or_exit
-from mmebm.error_text import counted
+from mmebm.error_text import counted, printable
 from mmebm.launch.command_line import expanded, path
 
 
@@ -34,13 +34,13 @@ def rank(args: argparse.Namespace) -> None:
     print(f'{counted(len(frame), "image")}; {POLARITY}')
     if restorer.skipped:
         print(f'Skipped {counted(len(restorer.skipped), "broken file")}, named in {about}')
-    console = Console()
+    console = Console(markup=False)  # a path may hold brackets
     for title, part in (('highest', frame.head(args.show)), ('lowest', frame.tail(args.show)[::-1])):
         table = Table(title=f'The {title} energies')
         for column in frame.columns:
             table.add_column(column, justify='left' if column == 'path' else 'right', overflow='fold')
         for row in part.itertuples(index=False):
-            table.add_row(row.path, f'{row.energy:.4g}', f'{row.percentile:.1f}', f'{row.z:.2f}')
+            table.add_row(printable(row.path), f'{row.energy:.4g}', f'{row.percentile:.1f}', f'{row.z:.2f}')
         console.print(table)
     print(f'Wrote {args.out}')
 

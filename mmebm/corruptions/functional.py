@@ -41,7 +41,8 @@ def visible_mean(img: NDArray, mask: NDArray[np.bool_]) -> NDArray:
     """Mean colour (C,) of the visible patches of an image (H, W[, C]), or of the whole image if all are masked."""
     patches = patchify(img, img.shape[0] // mask.shape[0], img.shape[1] // mask.shape[1])
     visible = patches if mask.all() else patches[~mask.reshape(-1)]
-    return visible.sum(axis=0).sum(axis=(0, 1)) / math.prod(visible.shape[:3])  # mean() takes six times as long
+    total = visible.sum(axis=0, dtype=np.float32 if img.dtype == np.float16 else None)
+    return total.sum(axis=(0, 1)) / math.prod(visible.shape[:3])  # mean() takes six times as long
 
 
 def shuffle_patches(img: NDArray, order: NDArray[np.integer], patch_size: int) -> NDArray:
@@ -87,8 +88,10 @@ def to_gray(img: NDArray, weights: NDArray) -> NDArray:
 
 
 def as_type_of(img: NDArray, values: NDArray) -> NDArray:
-    """Values in the image's dtype; rounded and clipped to its range if it is an integer type."""
+    """Values in the image's dtype; rounded and clipped to its range if it is an integer type, or of 0 and 1."""
     values = np.asarray(values)
+    if img.dtype == np.bool_ and values.dtype != img.dtype:
+        return values >= 0.5
     if np.issubdtype(img.dtype, np.integer) and values.dtype != img.dtype:
         limits = np.iinfo(img.dtype)
         # For uint8, rint returns float16, whose maximum is 65504.

@@ -225,6 +225,8 @@ class Grayscale(Corruption):
 
     def __init__(self, weights: Sequence[float] | None = None, seed: int | None = None):
         super().__init__(seed)
+        if weights is not None:
+            self._check(hasattr(weights, '__len__'), 'weights must be a list, one number per channel', weights)
         self.weights = weights
 
     def sample(self, shape: tuple[int, ...], rng: Generator) -> Params:

@@ -1,7 +1,10 @@
 """Decodes image files at their own depth, and finds damage that decoders pass over."""
 
 import io
+import re
 import struct
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -18,6 +21,29 @@ _CODED_MODES = ('CMYK', 'P', 'PA')
 
 # Tags of TIFF.
 IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL = 256, 257, 277
+
+# Of EXIF, and how an array (H, W[, C]) is turned by each of its values.
+ORIENTATION = 0x0112
+_TURNS: dict[int, Callable[[NDArray], NDArray]] = {
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+# Formats that OpenCV decodes and Pillow may not know: PAM, PFM and Radiance HDR.
+_OTHER_HEADERS = [
+    re.compile(rb'P7\n(?s:.*?)WIDTH (?P<width>\d+)\s(?s:.*?)HEIGHT (?P<height>\d+)\s'),
+    re.compile(rb'P7\n(?s:.*?)HEIGHT (?P<height>\d+)\s(?s:.*?)WIDTH (?P<width>\d+)\s'),
+    re.compile(rb'P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s'),
+    re.compile(rb'#\?(?s:.*?)\n[-+]Y\s+(?P<height>\d+)\s+[-+]X\s+(?P<width>\d+)'),
+    re.compile(rb'#\?(?s:.*?)\n[-+]X\s+(?P<width>\d+)\s+[-+]Y\s+(?P<height>\d+)'),
+]
+
+_limit_of_pillow = threading.Lock()
 
 
 def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
@@ -44,6 +70,9 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
             # OpenCV does not convert the channels of 32-bit TIFFs, whose mode Pillow knows only if there is one.
             is_tiff_of_32_bits = content.startswith((b'II', b'MM')) and _pillow_mode(content) in ('F', 'I', '')
             flag = 'unchanged' if is_tiff_of_32_bits else flag | cv2.IMREAD_ANYDEPTH
+        if _is_turned_here(content, color_type):
+            image = mmcv.imfrombytes(content, flag=flag | cv2.IMREAD_IGNORE_ORIENTATION, backend=backend)
+            return None if image is None else turned(with_channels(image, color_type), _orientation(content))
     elif backend == 'pillow':
         mode = _pillow_mode(content)
         if color_type == 'unchanged' and mode in _CODED_MODES:
@@ -56,6 +85,19 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
         flag = color_type
     image = mmcv.imfrombytes(content, flag=flag, backend=backend)
     return None if image is None else with_channels(image, color_type)
+
+
+def _is_turned_here(content: bytes, color_type: str) -> bool:
+    """Whether a file is of a format whose EXIF tag OpenCV does not follow, and is to be turned."""
+    is_webp = content[:4] == b'RIFF' and content[8:12] == b'WEBP'
+    is_avif = content[4:8] == b'ftyp' and content[8:12] in (b'avif', b'avis')
+    return (is_webp or is_avif) and color_type != 'unchanged' and not color_type.endswith('ignore_orientation')
+
+
+def turned(image: NDArray, orientation: int) -> NDArray:
+    """An image (H, W[, C]) as it is meant to be seen, by its EXIF tag: 1 to 8, others as 1."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else np.ascontiguousarray(turn(image))
 
 
 class ChannelsError(ValueError):
@@ -131,28 +173,39 @@ def tiff_tags(content: bytes) -> dict[int, Any]:
 
 
 def pixels_in_header(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels by a file's header; (0, 0) if Pillow does not know the format."""
+    """Width and height in pixels by a file's header; (0, 0) if neither Pillow nor OpenCV knows the format."""
     if is_tiff(content):  # also of channels that Pillow does not know
         tags = tiff_tags(content)
         return tags.get(IMAGE_WIDTH, 0), tags.get(IMAGE_LENGTH, 0)
-    return _from_header(content, 'size') or (0, 0)
+    for header in _OTHER_HEADERS:
+        if found := header.match(content[:4096]):
+            sides = {name: int(value) for name, value in found.groupdict().items()}
+            return sides['width'], sides['height']
+    return _from_header(content, lambda image: image.size) or (0, 0)
 
 
 def _pillow_mode(content: bytes) -> str:
     """The mode that Pillow reads from a file's header; empty if it knows none."""
-    return _from_header(content, 'mode') or ''
+    return _from_header(content, lambda image: image.mode) or ''
 
 
-def _from_header(content: bytes, attribute: str) -> Any:
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # Pillow would warn of large images, though nothing is decoded
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return getattr(image, attribute)
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
-        return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+def _orientation(content: bytes) -> int:
+    """The EXIF tag of a file's orientation, 1 to 8."""
+    return _from_header(content, lambda image: image.getexif().get(ORIENTATION)) or 1
+
+
+def _from_header(content: bytes, read: Callable[[Image.Image], Any]) -> Any:
+    """What ``read`` finds in an image whose header alone is read; None if Pillow does not know the format."""
+    with _limit_of_pillow:  # threads read files, too
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # Pillow would warn of large images, though nothing is decoded
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return read(image)
+        except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+            return None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def find_damage(content: bytes) -> str:

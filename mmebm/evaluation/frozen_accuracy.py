@@ -58,7 +58,8 @@ def knn_classes(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int = 20,
     for chunk in queries.float().split(1024):
         similarity, neighbours = (normalize(chunk, dim=1) @ bank.T).topk(k, dim=1)
         votes = similarity.new_zeros(len(chunk), num_classes)
-        votes.scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()  # of the nearest 1, so that none is infinite
+        votes.scatter_add_(1, bank_labels[neighbours], weights)
         classes.append(votes.argmax(dim=1))
     return torch.cat(classes)
 

@@ -251,11 +251,14 @@ def write_pretrained(model: nn.Module, source: Source, folder: Path) -> None:
     """Write a model, and the normalisation of its images if it is known."""
     from transformers import ViTImageProcessor
 
+    def per_channel(values: list[float]) -> list[float]:  # of one for all channels, too
+        return [x / 255 for x in (values * source.in_channels if len(values) == 1 else values)]
+
     model.save_pretrained(folder)
     if source.mean and source.std:
         height, width = source.image_size
         ViTImageProcessor(
             size=dict(height=height, width=width),
-            image_mean=[x / 255 for x in source.mean],
-            image_std=[x / 255 for x in source.std],
+            image_mean=per_channel(source.mean),
+            image_std=per_channel(source.std),
         ).save_pretrained(folder)

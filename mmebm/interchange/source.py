@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmebm.checkpoint import Checkpoint, check_fit, model_config, part, read_checkpoint
 from mmebm.interchange.specs import READERS, UnsupportedError, kind_of
 from mmebm.model_building import build, complete_model_config
+from mmebm.models.channels import given_channels
 from mmebm.provenance import KEY
 
 # The scopes of the backbones that are built from the config stored in a checkpoint.
@@ -87,7 +88,8 @@ class Source:
     @property
     def in_channels(self) -> int:
         """Channels C of the images."""
-        return self.cfg.get('in_channels', 3)
+        given = given_channels(self.cfg)
+        return 3 if given is None else given[1]
 
     @property
     def note(self) -> str:

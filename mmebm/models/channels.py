@@ -15,8 +15,8 @@ def given_channels(backbone: Any) -> tuple[str, int] | None:
         return None
     if isinstance(backbone.get('config'), Mapping) and 'num_channels' in backbone['config']:
         return 'model.backbone.config.num_channels', backbone['config']['num_channels']  # HuggingFaceBackbone
-    keys = [key for key in ('in_channels', 'in_chans') if isinstance(backbone.get(key), int)]  # the second is timm's
-    return (f'model.backbone.{keys[0]}', backbone[keys[0]]) if keys else None
+    channels = backbone.get('in_channels')
+    return ('model.backbone.in_channels', channels) if isinstance(channels, int) else None
 
 
 def check_channels(model: Mapping[str, Any], preprocessor: Mapping[str, Any], place: str, swaps: bool) -> None:

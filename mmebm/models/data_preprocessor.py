@@ -18,15 +18,15 @@ class SelfSupDataPreprocessor(TheirPreprocessor):
         **kwargs: As mmpretrain's.
 
     Raises:
-        ValueError: There is one of ``mean`` and ``std`` without the other, or they have different lengths.
+        ValueError: There is one of ``mean`` and ``std`` without the other, or they are not lists of one length.
     """
 
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs) -> None:
-        if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
-            lengths = [None if values is None else len(values) for values in (mean, std)]
+        are_given = [hasattr(values, '__len__') for values in (mean, std)]
+        if not (mean is None and std is None) and not (all(are_given) and len(mean) == len(std)):
             raise ValueError(
-                'data_preprocessor: mean and std must have the same number of values, one for all channels or one for '
-                f'each; they have {lengths[0]} and {lengths[1]}'
+                'data_preprocessor: mean and std must be lists of the same number of values, one for all channels or '
+                f'one for each, not {mean} and {std}'
             )
         if mean is None:
             super().__init__(**kwargs)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_EXTRA_TOKENS = 8  # class, distillation and register tokens; a wrong patch size leaves more
+STRIDES = (2, 4, 8, 16, 32, 64)  # of CNNs, in total
 
 
 def patchify(images: Tensor, size: int) -> Tensor:
@@ -20,13 +21,23 @@ def patch_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] 
     None if there is no such grid. Class, distillation and register tokens are extra ones.
     """
     height, width = image_size
-    if height == width and math.isqrt(num_tokens) ** 2 == num_tokens and height % math.isqrt(num_tokens):
-        return None  # a square map without extra tokens, whose cells are no whole number of pixels
-    for num_patches in range(num_tokens, max(num_tokens - MOST_EXTRA_TOKENS, 1) - 1, -1):
+    fewest = max(num_tokens - MOST_EXTRA_TOKENS, 1)
+    if _is_map_of_rounded_size(num_tokens, height, width):
+        fewest = num_tokens  # its last positions are no patches behind extra tokens
+    for num_patches in range(num_tokens, fewest - 1, -1):
         size = math.isqrt(height * width // num_patches)
         if size and size**2 * num_patches == height * width and height % size == width % size == 0:
             return height // size, width // size
     return None
+
+
+def _is_map_of_rounded_size(num_tokens: int, height: int, width: int) -> bool:
+    """Whether a CNN whose total stride does not divide the image size may return a map of so many positions."""
+    if height == width:
+        side = math.isqrt(num_tokens)
+        return side**2 == num_tokens and height % side > 0
+    maps = [(-(-height // stride) * -(-width // stride), (height // stride) * (width // stride)) for stride in STRIDES]
+    return any(num_tokens in rounded for rounded in maps)
 
 
 def changed_patches(corrupted: Tensor, clean: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -58,7 +58,8 @@ def recomputed_attention(
     """Attention that saves no L x L matrix for either backward pass; arguments as in ``explicit_attention``.
 
     The forward and the first backward pass are torch's fused kernels; the second backward pass recomputes the attention
-    weights, 128 rows at a time. With a mask, causal or not, dropout or grouped queries it is ``explicit_attention``.
+    weights, 128 rows at a time. With a mask, causal or not, dropout, grouped queries, or tensors of other shapes than
+    (N, heads, L, D) of one N, one number of heads and one D, it is ``explicit_attention``.
 
     Raises:
         RuntimeError: Called while compiling: the compiler would treat the fused kernel's result as constant, which
@@ -66,7 +67,9 @@ def recomputed_attention(
     """
     if torch.compiler.is_compiling():
         raise RuntimeError("recomputed attention cannot be compiled; use attention='explicit' with compile=True")
-    if attn_mask is not None or dropout_p > 0 or is_causal or enable_gqa:
+    shapes = {(*tensor.shape[:-2], tensor.shape[-1]) for tensor in (query, key, value)}
+    is_plain = query.dim() == 4 and len(shapes) == 1
+    if attn_mask is not None or dropout_p > 0 or is_causal or enable_gqa or not is_plain:
         return explicit_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     return _Attention.apply(*_in_working_precision(query, key, value), _scale(query, scale))
 

@@ -167,6 +167,7 @@ class _GELUBackward(torch.autograd.Function):
     def backward(ctx, v):
         grad_out, x = ctx.saved_tensors
         # The second derivative of x * Phi(x) is phi(x) (2 - x^2), with phi the density of the normal distribution.
-        square = x * x
+        # Beyond |x| = 16 it is zero. The square of a larger x may be infinite in float16, and infinity times zero NaN.
+        square = (x * x).clamp_(max=256)
         g_x = (square * -0.5).exp_().mul_(square.neg_().add_(2)).mul_(grad_out).mul_(v).mul_(1 / math.sqrt(2 * math.pi))
         return torch.ops.aten.gelu_backward(v, x), g_x

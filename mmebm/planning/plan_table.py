@@ -16,10 +16,10 @@ def print_plan(plan: dict, notes: Sequence[str]) -> None:
     table = Table(title=f'{plan["config"]} on {plan["devices"]} x {plan["device"]}', show_header=False)
     for name, value in (figures(plan) | memory_figures(plan['memory_bytes']) | speed_figures(plan)).items():
         table.add_row(name, value)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for note in notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        console.print(note, soft_wrap=True, highlight=False)
 
 
 def figures(plan: dict) -> dict[str, str]:

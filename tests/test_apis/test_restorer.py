@@ -1,6 +1,7 @@
 """The inferencer, on every kind of input and every method."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ def pictures():
     """Five pictures (5, 32, 32, 3), BGR."""
     shapes = Shapes(size=5, split='val')
     return np.stack([shapes.draw(i).img for i in range(5)])
+
+
+def with_alpha(pictures):
+    """RGBA, (N, H, W, 4), of pictures in BGR."""
+    return np.concatenate([pictures[..., ::-1], np.full_like(pictures[..., :1], 9)], axis=3)
 
 
 @pytest.fixture(scope='module')
@@ -61,8 +67,16 @@ def energies(restorer, pictures):
         lambda pictures, folder: [pictures[:2], torch.from_numpy(pictures[2:, ..., ::-1].copy()).permute(0, 3, 1, 2)],
         lambda pictures, folder: pictures.astype(np.float32),
         lambda pictures, folder: pictures.astype(np.uint16) * 257,
+        lambda pictures, folder: torch.from_numpy(with_alpha(pictures)).permute(0, 3, 1, 2),
+        lambda pictures, folder: torch.from_numpy(pictures[..., ::-1].copy()).permute(0, 3, 1, 2).long(),
+        lambda pictures, folder: torch.from_numpy(pictures[..., ::-1].copy()).permute(0, 3, 1, 2).bfloat16(),
+        lambda pictures, folder: pictures.astype(np.float16),
+        lambda pictures, folder: pictures.astype(np.int32),
     ],
-    ids=['folder', 'paths', 'array', 'arrays', 'generator', 'PIL', 'tensor', 'batches', 'float', '16 bits'],
+    ids=[
+        *('folder', 'paths', 'array', 'arrays', 'generator', 'PIL', 'tensor', 'batches', 'float', '16 bits'),
+        *('alpha', 'int64', 'bfloat16', 'float16', 'int32'),
+    ],
 )
 def test_inputs_of_every_kind(restorer, pictures, folder, energies, given):
     results = list(restorer.energy(given(pictures, folder), maps=False))
@@ -77,6 +91,20 @@ def test_a_broken_file_is_skipped_and_named(restorer, folder, caplog):
     assert 'truncated' in restorer.skipped[str(folder / 'broken.png')]
     with pytest.raises(BrokenImageError, match=r'no image could be read: .*broken\.png: is truncated'):
         list(restorer.energy([folder / 'broken.png', folder / 'missing.png']))
+
+
+def test_pil_images_of_16_bits_of_either_byte_order(restorer, pictures):
+    gray = pictures[0, ..., 0].astype(np.uint16) * 257
+    orders = {'I;16': '<u2', 'I;16B': '>u2'}
+    images = [Image.frombytes(mode, (32, 32), gray.astype(kind).tobytes()) for mode, kind in orders.items()]
+    expected = next(restorer.energy(pictures[0, ..., 0])).energy
+    assert [one.energy for one in restorer.energy(images)] == pytest.approx([expected] * 2, abs=1e-5)
+
+
+def test_boolean_images_are_black_and_white(restorer, pictures):
+    mask = pictures[0, ..., 0] > 127
+    found, expected = (next(restorer.energy(image)).energy for image in (mask, mask.astype(np.uint8) * 255))
+    assert found == expected
 
 
 def test_maps(restorer, pictures):
@@ -180,6 +208,11 @@ def test_results_come_before_all_images_are_read():
         (lambda r, p: r.energy(3), TypeError, 'must be a path, a folder, an array'),
         (lambda r, p: list(r.energy([3])), TypeError, 'must be a path, a folder, an array'),
         (lambda r, p: list(r.energy(p[0] / 255)), ValueError, 'image 0: floating-point values of at most 1'),
+        (
+            lambda r, p: list(r.energy(p[0].astype(int) * 2)),
+            ValueError,
+            'image 0: values of 0 to .* of type int64, whose',
+        ),
         (lambda r, p: r.restore(p, num_steps=0), ValueError, 'num_steps must be a whole number of at least 1, not 0'),
         (lambda r, p: r.restore(p, 'blur'), ValueError, "corruption='blur' is neither one of the config"),
         (lambda r, p: r.features(p, layer=2), ValueError, 'layer 2 of VisionTransformer, which has 2 blocks'),
@@ -270,3 +303,32 @@ def test_a_checkpoint_cannot_name_what_to_call(checkpoint, tmp_path, kind, place
     torch.save(content, tmp_path / 'evil.pth')
     with pytest.raises(ValueError, match=f"has the type '{kind}' at .*, which is not registered"):
         Restorer(tmp_path / 'evil.pth')
+
+
+@pytest.mark.parametrize(
+    ('place', 'node', 'message'),
+    [
+        (
+            'pipeline',
+            dict(type='torchvision/ConvertImageDtype', dtype="float32 if open('ran', 'w') else 0"),
+            r'pipeline\.1\.dtype=.* would be evaluated',
+        ),
+        (
+            'model',
+            dict(type='AutoModelForCausalLM', name_or_path='theirs', trust_remote_code=True),
+            r'neck\.trust_remote_code=True downloads and runs code',
+        ),
+    ],
+)
+def test_a_checkpoint_cannot_say_what_to_run(checkpoint, tmp_path, monkeypatch, place, node, message):
+    monkeypatch.chdir(tmp_path)
+    path, config = checkpoint
+    config = copy.deepcopy(config)
+    if place == 'model':
+        config.model.neck = node
+    else:
+        config.test_dataloader.dataset.pipeline[1] = node
+    torch.save(torch.load(path) | dict(meta=dict(cfg=config.pretty_text)), 'evil.pth')
+    with pytest.raises(ValueError, match=f'The config in evil.pth is refused: .*{message}'):
+        Restorer('evil.pth')
+    assert not Path('ran').exists()

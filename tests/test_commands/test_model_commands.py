@@ -1,6 +1,9 @@
 """The commands that apply a trained model: restore, energy, embed; and browse-corruptions, which needs none."""
 
+import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from tiny import save_ebm
 from mmebm.apis import Restorer
 from mmebm.commands import browse_corruptions, embed, energy, restore
 from mmebm.datasets import Shapes
+from mmebm.error_text import printable
 
 
 @pytest.fixture(scope='module')
@@ -136,3 +140,25 @@ def test_what_cannot_be_browsed(tmp_path, capsys, words, message):
     with pytest.raises(SystemExit):
         browse_corruptions.main([*words, '--out', str(tmp_path / 'pairs.png')])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('ending', ['csv', 'parquet'])
+def test_paths_that_are_no_utf8_and_have_brackets(checkpoint, folder, tmp_path, capsys, ending):
+    pandas = pytest.importorskip('pandas')
+    images = tmp_path / 'x['
+    (images / 'a]b').mkdir(parents=True)
+    names = [os.fsdecode(b'caf\xe9 [red].png'), 'a]b/cat [dQw4].png']
+    for name in names:
+        shutil.copy(folder / '0.png', images / name)
+    out = tmp_path / f'table.{ending}'
+    energy.main([str(images), '--checkpoint', str(checkpoint), '--out', str(out)])
+    paths = {str(images / name) for name in names}
+    if ending == 'csv':
+        with out.open(errors='surrogateescape') as file:
+            assert {row['path'] for row in csv.DictReader(file)} == paths
+    else:
+        assert {*pandas.read_parquet(out).path} == {*map(printable, paths)}
+    printed = ''.join(capsys.readouterr().out.split())
+    assert '[dQw4].png' in printed and '[red].png' in printed
+    embed.main([str(images), '--checkpoint', str(checkpoint), '--out', str(tmp_path / 'features.parquet')])
+    assert {*pandas.read_parquet(tmp_path / 'features.parquet').path} == {*map(printable, paths)}

@@ -83,6 +83,9 @@ def test_fills_of_the_mask():
     np.testing.assert_array_equal(PatchMask(patch_size=4, fill=[1, 2, 3]).apply(img, params)[0, 5], [1, 2, 3])
     everything = {'mask': np.array([[True, True]])}
     np.testing.assert_array_equal(PatchMask(patch_size=4).apply(img, everything)[0, 0], [105, 110, 115])
+    large = np.full((224, 224, 3), 200, np.float16)  # whose sum is beyond float16
+    half = PatchMask(0.5, patch_size=112).apply(large, {'mask': np.array([[True, False], [False, True]])})
+    np.testing.assert_array_equal(half, large)
     noise = PatchMask(1.0, patch_size=4, fill='noise')
     values = noise.apply(picture(64, 64), noise.sample((64, 64, 3), np.random.default_rng(0)))
     assert abs(values.mean() - 127.5) < 3 and values.min() == 0 and values.max() == 255
@@ -129,6 +132,12 @@ def test_uint8_is_clipped_not_wrapped():
     img = np.array([[[250, 5, 128]]], np.uint8)
     np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.full((1, 1, 3), 20.6)}), [[[255, 26, 149]]])
     np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.full((1, 1, 3), -20.6)}), [[[229, 0, 107]]])
+
+
+def test_boolean_images_are_rounded():
+    img = np.array([[[True, False]]])
+    np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.full((1, 1, 2), 0.4)}), img)
+    np.testing.assert_array_equal(GaussianNoise().apply(img, {'noise': np.array([[[-0.6, 0.6]]])}), ~img)
 
 
 def test_luma_weights():
@@ -352,6 +361,7 @@ def test_without_a_seed_the_corruption_follows_numpy():
          r'fill must be one number or one per channel, of which the image has 1, not \[1, 2, 3\]'),
         (lambda: PatchMask(fill=(1, 2, 3))(dict(img=picture(16, 16, 1))), r'has 1, not \(1, 2, 3\)'),
         (lambda: PatchMask(fill=[1, 2, 3])(dict(img=picture(16, 16, 4))), r'PatchMask: fill .* has 4, not \[1, 2, 3\]'),
+        (lambda: Grayscale(weights=0.3), 'Grayscale: weights must be a list, one number per channel, not 0.3'),
         (lambda: PatchMask(patch_size=16)(dict(img=picture(30))), 'patch_size 16 does not divide the image size 30x24'),
         (lambda: PatchShuffle(patch_size=5)(dict(img=picture())), 'patch_size 5 does not divide the image size 16x24'),
     ],

@@ -6,6 +6,7 @@ import struct
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.logging import MMLogger
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmebm.datasets import BrokenImageError, ImageFolder, LoadImage
+from mmebm.datasets.decoding import pixels_in_header
 from mmebm.engine import BrokenImagesHook
 
 RED, GREEN, BLUE = 200, 100, 50
@@ -184,3 +186,46 @@ def test_damaged_images_are_read_or_broken(tmp_path, data):
         assert 'a.img' in str(error)
     except ValueError as error:  # of an option that does not fit the file
         assert str(error).startswith('LoadImage: ') and 'a.img' in str(error)
+
+
+def oriented(kind, orientation):
+    """A picture of 24 x 16 pixels without two alike, lossless, with an EXIF tag of its orientation."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    values = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    options = dict(WEBP=dict(lossless=True), AVIF=dict(quality=100, subsampling='4:4:4')).get(kind, {})
+    Image.fromarray(values).save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'AVIF'])
+def test_images_are_turned_as_their_tag_says(kind, orientation, tmp_path):
+    file = oriented(kind, orientation)
+    with Image.open(io.BytesIO(file)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
+    found = read('a.img', file, tmp_path)
+    assert found.shape == expected.shape == ((16, 24, 3) if orientation < 5 else (24, 16, 3))
+    assert np.abs(found.astype(int) - expected).mean() < (4 if kind == 'AVIF' else 0.01)  # two decoders
+    assert read('a.img', file, tmp_path, color_type='color_ignore_orientation').shape == (16, 24, 3)
+
+
+HEADERS = {
+    'a PAM': b'P7\nWIDTH 12000\nHEIGHT 9000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n',
+    'another': b'P7\n# by a camera\nHEIGHT 9000\nWIDTH 12000\nDEPTH 3\nMAXVAL 255\nENDHDR\n',
+    'PFM': b'PF\n12000 9000\n-1.0\n',
+    'Radiance': b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 9000 +X 12000\n',
+}
+
+
+@pytest.mark.parametrize('name', HEADERS)
+def test_sizes_that_pillow_does_not_know_are_limited_too(name, tmp_path):
+    with pytest.raises(BrokenImageError, match='has 12000 x 9000 pixels, more than max_pixels=100000000'):
+        read('a.jpg', HEADERS[name] + bytes(100), tmp_path, max_pixels=10**8)
+
+
+def test_pillow_keeps_its_own_limit():
+    limit = Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        assert {*pool.map(pixels_in_header, [content('JPEG')] * 400)} == {(16, 16)}
+    assert Image.MAX_IMAGE_PIXELS == limit is not None

@@ -7,6 +7,7 @@ from mmpretrain.models.selfsup import MAE, MFF, MAEViT, MFFViT, SimMIM, SimMIMSw
 from torch import nn
 
 from mmebm.evaluation import KNNAccuracy, knn_top1, linear_top1, pooled_features
+from mmebm.evaluation.frozen_accuracy import knn_classes
 from mmebm.models import EnergyHead
 from mmebm.registry import METRICS
 
@@ -175,3 +176,12 @@ def test_a_stage_that_is_no_tensor_is_refused():
     model.extract_feat = lambda images: (dict(last=images),)
     with pytest.raises(TypeError, match='extract_feat returned a dict as the last stage'):
         pooled_features(model, torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize('temperature', [0.07, 0.01, 1e-6])
+def test_knn_at_low_temperatures(temperature):
+    """Where exp(similarity / temperature) is infinite, the nearest image still decides."""
+    bank = torch.tensor([[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]])
+    queries = torch.tensor([[1.0, 0.31], [1.0, 0.21], [1.0, 0.0]])
+    found = knn_classes(bank, torch.tensor([0, 1, 2]), queries, k=3, temperature=temperature)
+    assert found.tolist() == [2, 1, 0]

@@ -70,6 +70,15 @@ def test_finds_the_configs_of_a_backbone_however_it_is_written():
     assert find_backbone(Checkpoint(Path('a.pth'), {}, meta)) is None  # the same weights, another network
 
 
+def test_a_checkpoint_cannot_name_what_to_call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = "dict(type='subprocess.run', args='touch ran', shell=True)"
+    meta = dict(cfg=f"model = dict(backbone=dict(type='ConvNeXt', arch='tiny', act_cfg={call}))")
+    with pytest.raises(ValueError, match='names types within its backbone by their module, which is refused'):
+        find_backbone(Checkpoint(Path('a.pth'), {}, meta))
+    assert not Path('ran').exists()
+
+
 def test_table_has_mean_and_standard_deviation_over_seeds():
     rows = [
         dict(task='seg', metric='mIoU', init=init, seed=seed, value=value)

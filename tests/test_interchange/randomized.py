@@ -44,13 +44,13 @@ def randomize(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def save_checkpoint(path, backbone, to_rgb=True, **extra):
+def save_checkpoint(path, backbone, to_rgb=True, normalization=NORMALISATION, **extra):
     """A checkpoint as mmengine's runner writes it, as far as exporting goes; returns the backbone."""
     model = randomize(build(backbone))
     state = {f'backbone.{key}': value for key, value in model.state_dict().items()}
     state |= {'head.energy.weight': torch.ones(1, 4), 'log_step_size': torch.zeros(1)}
     model_cfg = dict(
-        type='mmebm.EBMAlgorithm', backbone=backbone, data_preprocessor=NORMALISATION | dict(to_rgb=to_rgb)
+        type='mmebm.EBMAlgorithm', backbone=backbone, data_preprocessor=normalization | dict(to_rgb=to_rgb)
     )
     torch.save(dict(state_dict=state, meta=dict(cfg=Config(dict(model=model_cfg)).pretty_text)) | extra, path)
     return model

@@ -3,6 +3,7 @@
 import json
 import runpy
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -383,3 +384,13 @@ def test_the_source_keeps_what_was_trained(tmp_path):
     source = read_source(tmp_path / 'epoch_1.pth', image_size=64)
     assert source.trained.pos_embed.shape == (1, 17, 32) and source.resized.pos_embed.shape == (1, 65, 32)
     assert isinstance(source.trained, nn.Module) and not source.trained.training and not source.resized.training
+
+
+def test_one_mean_for_all_channels(tmp_path):
+    from transformers import AutoImageProcessor
+
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT, normalization=dict(mean=[127.5], std=[51.0]))
+    export(tmp_path / 'epoch_1.pth', 'hf', tmp_path / 'hf')
+    processor = AutoImageProcessor.from_pretrained(tmp_path / 'hf')
+    white = np.full((32, 32, 3), 255, np.uint8)
+    assert processor(white, return_tensors='np')['pixel_values'] == pytest.approx(2.5)

@@ -5,6 +5,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmebm.models import EBMAlgorithm, EnergyHead
+from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.training_pair import TrainingPair
 
 TINY_VIT = dict(
@@ -171,6 +172,12 @@ def test_auto_step_needs_a_corruption():
     clean = torch.randn(2, 3, 8, 8)
     with pytest.raises(ValueError, match='images are corrupted'):
         build()([clean, clean.clone()], mode='loss')
+
+
+@pytest.mark.parametrize('gradient', [float('inf'), float('nan'), 1e20, 0.0])  # the square of the third is infinite
+def test_auto_step_needs_a_finite_gradient(gradient):
+    with pytest.raises(ValueError, match='the energy has a finite gradient'):
+        calibrated_log_step_size(torch.tensor(1.0), [torch.tensor([gradient])])
 
 
 def test_training_lowers_the_loss():

@@ -132,3 +132,17 @@ def test_features_that_are_none_are_refused(feats, error, message):
 def test_a_hidden_layer_without_width_is_refused(width):
     with pytest.raises(ValueError, match=f'hidden_channels must be a whole number of at least 1, not {width}'):
         EnergyHead(16, hidden_channels=width)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(in_channels=16, kind='linear', hidden_channels=64), 'leave out hidden_channels'),
+        (dict(in_channels=0), 'in_channels must be a whole number of at least 1, not 0'),
+        (dict(in_channels=16.0), 'in_channels must be a whole number of at least 1, not 16.0'),
+        (dict(in_channels=[8, '16']), "in_channels must be a whole number of at least 1, not '16'"),
+    ],
+)
+def test_widths_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        EnergyHead(**options)

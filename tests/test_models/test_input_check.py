@@ -54,7 +54,7 @@ def test_one_channel_and_three_means():
     [
         ('ebm_vit-s_in1k', 'in_channels', 'data_preprocessor'),
         ('ebm_vit-t_shapes', 'in_channels', 'model.data_preprocessor'),
-        ('continued/ebm_vit-b-timm_in1k', 'in_chans', 'model.data_preprocessor'),
+        ('continued/ebm_vit-b-timm_in1k', 'in_channels', 'model.data_preprocessor'),
         ('ebm-patches_vit-s_in1k', 'in_channels', 'data_preprocessor'),
         ('peers/mae_vit-w128_32px', 'in_channels', 'data_preprocessor'),
         ('finetune/finetune_ebm-vit-b_in1k', 'in_channels', 'data_preprocessor'),

@@ -123,12 +123,20 @@ def test_options_out_of_range(options, message):
         build_ebm(position_dropping=options)
 
 
-def test_network_without_position_embeddings():
-    with pytest.raises(ValueError, match='ConvNeXt has no position embeddings to drop'):
-        build_ebm(
-            backbone=dict(type='ConvNeXt', arch=dict(depths=[2, 2], channels=[8, 16]), out_indices=(1,)),
-            position_dropping=dict(ratio=0.25),
-        )
+@pytest.mark.parametrize('dropping', ['position_dropping', 'content_dropping'])
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='ConvNeXt', arch=dict(depths=[2, 2], channels=[8, 16]), out_indices=(1,)),
+        tiny_vit(img_size=16, type='ViTEVA02'),  # tells positions by rotations, too
+        tiny_vit(img_size=16, type='DeiT3'),
+        tiny_vit(img_size=16, type='BEiTViT', use_abs_pos_emb=True),
+    ],
+    ids=lambda backbone: backbone['type'],
+)
+def test_network_that_is_no_plain_vit(backbone, dropping):
+    with pytest.raises(ValueError, match=f"{dropping}: {backbone['type']} is not one of mmpretrain's plain ViTs"):
+        build_ebm(backbone=backbone, **{dropping: dict(ratio=0.25)})
 
 
 def test_too_few_patches_are_read():
@@ -143,24 +151,30 @@ def test_pooled_features():
         dropping.logits(torch.zeros(2, 16), torch.zeros(2, 4, dtype=torch.long), None)
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (dict(), '65 tokens where the network has 1 extra ones and reads 16 patches'),
-        (dict(token_dropping=dict(patch_size=4, visible=0.5, corrupted=0.25)), 'the images have 64 patches'),
-    ],
-)
-def test_images_of_another_size_than_the_position_embeddings(options, message):
-    model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25), **options)
-    images = torch.randn(2, 3, 32, 32)
+@pytest.mark.parametrize('shape', [(32, 32), (12, 12), (8, 32)], ids=str)  # the last has as many patches
+@pytest.mark.parametrize('dropping', ['position_dropping', 'content_dropping'])
+def test_images_of_another_size_than_the_position_embeddings(dropping, shape):
+    tokens = dict(patch_size=4, visible=0.5, corrupted=0.25)
+    model = build_ebm(backbone=tiny_vit(img_size=16), token_dropping=tokens, **{dropping: dict(ratio=0.25)})
+    images = torch.randn(2, 3, *shape)
+    message = f'{dropping}: the images are {shape[0]} x {shape[1]} pixels, and the position embeddings .* for 16 x 16'
     with pytest.raises(ValueError, match=message):
         model.loss([images.flip(2), images])
 
 
+def test_tokens_are_dropped_by_other_patches_than_the_backbone_s():
+    tokens = dict(patch_size=8, visible=0.5, corrupted=0.25)
+    model = build_ebm(backbone=tiny_vit(img_size=16), token_dropping=tokens, position_dropping=dict(ratio=0.25))
+    images = torch.randn(2, 3, 16, 16)
+    with pytest.raises(ValueError, match='4 patches of patch_size 8, but the backbone has 16 position embeddings'):
+        model.loss([images.flip(2), images])
+
+
+@pytest.mark.parametrize('dropping', ['position_dropping', 'content_dropping'])
 @pytest.mark.parametrize('options', [dict(pre_norm=True), dict(drop_rate=0.1)])
-def test_positions_that_cannot_be_taken_away(options):
-    with pytest.raises(ValueError, match='leave out drop_rate and pre_norm'):
-        build_ebm(backbone=tiny_vit(img_size=16, **options), position_dropping=dict(ratio=0.25))
+def test_positions_that_cannot_be_taken_away(options, dropping):
+    with pytest.raises(ValueError, match=f'{dropping}: .* leave out drop_rate and pre_norm'):
+        build_ebm(backbone=tiny_vit(img_size=16, **options), **{dropping: dict(ratio=0.25)})
 
 
 def test_frozen_layer():

@@ -60,3 +60,17 @@ def test_bad_settings_are_named():
         RestorationLoss(region='masked')
     with pytest.raises(ValueError, match=r'norm_patch_size 3 does not divide the image size \(4, 4\)'):
         RestorationLoss(norm_patch_size=3)(*[torch.zeros(1, 3, 4, 4)] * 3)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(norm_patch_size=0), 'norm_patch_size must be a whole number of at least 1, not 0'),
+        (dict(norm_patch_size=2.0), 'norm_patch_size must be a whole number of at least 1, not 2.0'),
+        (dict(pixel_weight=0.5), 'needs norm_patch_size, not 0.5 with norm_patch_size=None'),
+        (dict(norm_patch_size=2, pixel_weight=-3), 'pixel_weight must be at least 0'),
+    ],
+)
+def test_options_that_would_change_nothing_or_fail_later(options, message):
+    with pytest.raises(ValueError, match=message):
+        RestorationLoss(**options)

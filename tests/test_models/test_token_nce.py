@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import build_ebm, tiny_vit
 
 from mmebm.models.heads.energy_head import EnergyHead
@@ -42,6 +43,9 @@ def test_losses_in_closed_form():
         (8, (32, 64), (2, 4)),
         (1, (32, 32), (1, 1)),
         (100, (32, 32), None),
+        (15, (80, 160), None),  # ResNet's map of 3 x 5, not 2 x 4 patches behind 7 extra tokens
+        (2 * 5, (80, 160), None),  # ConvNeXt's
+        (8 + 5, (32, 64), (2, 4)),
     ],
 )
 def test_grid_of_tokens(num_tokens, size, grid):
@@ -155,12 +159,27 @@ def test_images_that_are_not_restored(options):
         (dict(restored_share=0.5), 'restored_share=0.5: the other images train nothing'),
         (dict(restored_share=0.5, token_nce_weight=1.0, micro_batch=2), 'excludes num_steps above 1, micro_batch'),
         (dict(restored_share=0.5, token_nce_weight=1.0, num_steps=2), 'excludes num_steps above 1, micro_batch'),
-        (dict(token_nce_weight=1.0, head=dict(kind='quadratic')), 'as they are never negative'),
+        (dict(token_nce_weight=1.0, head=dict(kind='quadratic')), 'takes energies as logits, .* never negative'),
+        (dict(nce_weight=1.0, head=dict(kind='quadratic')), 'EBMAlgorithm: nce_weight takes energies as logits'),
     ],
 )
 def test_share_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         build_ebm(**options)
+
+
+def test_clean_images_are_read_as_corrupted_ones_are():
+    """The same images have the same energies, though a quarter of the positions is missing."""
+    torch.manual_seed(0)
+    model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25), nce_weight=0.5)
+    model.backbone.pos_embed.data.normal_()
+    clean = images()[1]
+    pair = model._training_pair(clean, clean)
+    energies, predicted = model._read(model.missing.start(clean), pair)
+    found = model._losses_of_energies(energies, predicted, pair)['loss_nce']
+    logits = energies.sum(dim=1)
+    torch.testing.assert_close(found, 0.5 * (F.softplus(logits).mean() + F.softplus(-logits).mean()))
+    assert not torch.allclose(logits, model.energy(clean))
 
 
 def test_images_that_are_as_they_were_are_not_restored():

@@ -1,5 +1,7 @@
 """Operators of our own against torch's, to second order."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,16 @@ def test_gelu():
     torch.testing.assert_close(gelu(x, approximate='tanh'), F.gelu(x, approximate='tanh'))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_gelu_of_what_has_no_square_in_float16(dtype):
+    x = torch.tensor([-300.0, -20.0, 2.0, 20.0, 300.0], dtype=dtype, requires_grad=True)
+    (first,) = torch.autograd.grad(gelu(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    density = math.exp(-2) / math.sqrt(2 * math.pi)
+    expected = torch.tensor([0.0, 0.0, density * (2 - 4), 0.0, 0.0], dtype=dtype)
+    torch.testing.assert_close(second, expected, rtol=0.02, atol=0)
+
+
 def test_derivatives_along_a_direction():
     x, direction = randn(2, 3, 6), randn(2, 3, 6)
     for derivative, function in (
@@ -77,21 +89,30 @@ def test_attention(attention, length):
 
 
 @pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
-@pytest.mark.parametrize('options', ['bool mask', 'float mask', 'causal', 'scale', 'grouped', 'cross'])
+@pytest.mark.parametrize(
+    'options',
+    ['bool mask', 'float mask', 'causal', 'scale', 'grouped', 'cross', 'broadcast', '3-d', '5-d', 'wide value'],
+)
 def test_attention_options(attention, options):
     query, key, value = randn(2, 4, 5, 8), randn(2, 4, 5, 8), randn(2, 4, 5, 8)
     if options == 'grouped':
         key, value = randn(2, 2, 5, 8), randn(2, 2, 5, 8)
     if options == 'cross':
         key, value = randn(2, 4, 7, 8), randn(2, 4, 7, 8)
+    if options == 'broadcast':
+        key, value = randn(1, 4, 5, 8), randn(1, 4, 5, 8)
+    if options in ('3-d', '5-d'):
+        shape = (2, 5, 8) if options == '3-d' else (2, 3, 4, 5, 8)
+        query, key, value = randn(*shape), randn(*shape), randn(*shape)
+    if options == 'wide value':
+        value = randn(2, 4, 5, 12)
     kwargs = {
         'bool mask': dict(attn_mask=torch.ones(5, 5).tril().bool()),
         'float mask': dict(attn_mask=torch.randn(5, 5, dtype=torch.float64)),
         'causal': dict(is_causal=True),
         'scale': dict(scale=0.3),
         'grouped': dict(enable_gqa=True),
-        'cross': {},
-    }[options]
+    }.get(options, {})
     expected = F.scaled_dot_product_attention(query, key, value, **kwargs)
     torch.testing.assert_close(attention(query, key, value, **kwargs), expected)
 
@@ -101,8 +122,12 @@ def test_attention_drops_weights_as_torch_does():
     value = torch.ones(1, 1, 3, 4, dtype=torch.float64)
     torch.manual_seed(0)
     # The weights of a row sum to 1; kept ones are divided by 1 - p.
-    mean = torch.stack([explicit_attention(query, key, value, dropout_p=0.5).mean() for _ in range(500)]).mean()
-    assert mean.item() == pytest.approx(1, abs=0.1)
+    rows = torch.cat([explicit_attention(query, key, value, dropout_p=0.5)[..., 0].flatten() for _ in range(500)])
+    assert rows.mean().item() == pytest.approx(1, abs=0.1)
+    # A weight w becomes 2 w or 0, each in half of the cases: the variance of a row is the sum of its squared weights.
+    weights = (query @ key.mT / 2).softmax(dim=-1)
+    assert rows.var().item() == pytest.approx(weights.square().sum(dim=-1).mean().item(), rel=0.2)
+    assert explicit_attention(query, key, value, dropout_p=1.0).abs().max() == 0
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)

@@ -171,4 +171,4 @@ def print_table(rows: Sequence[dict]) -> None:
         shown.add_column(column, justify='left' if column == header[0] else 'right')
     for line in lines:
         shown.add_row(*line)
-    Console().print(shown)
+    Console(markup=False).print(shown)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmebm.checkpoint import Checkpoint, model_config
 from mmebm.config_files import config_folder, find_config
 from mmebm.experiments.downstream.fitting import NAME_IT, describe, fit_network, use_folders
+from mmebm.interchange.source import backbone_config
 from mmebm.interchange.specs import kind_of
 from mmebm.launch.checks.pretrained import architecture
 from mmebm.launch.options import merge_options, replace_data_root
@@ -62,11 +63,12 @@ def find_backbone(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """Backbone and data in the names of the shipped configs for a checkpoint, as ``('vit-b', 'in1k')``, or None.
 
     Raises:
-        ValueError: The checkpoint does not say what it is.
+        ValueError: The checkpoint does not say what it is, or names types by their module.
     """
-    trained = model_config(checkpoint, NAME_IT)['backbone']
-    known = _shipped_networks(kind_of(trained['type']))
-    network = known and architecture(trained, None)  # of another kind, it may not even build here
+    model = model_config(checkpoint, NAME_IT)
+    known = _shipped_networks(kind_of(model['backbone']['type']))
+    # Of another kind, it may not even build here.
+    network = known and architecture(backbone_config(model, checkpoint, is_trusted=False), None)
     return next((name for name, shipped in known.items() if shipped == network), None)
 
 

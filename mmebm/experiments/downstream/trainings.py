@@ -55,14 +55,14 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
     with Progress(*columns, TimeRemainingColumn()) as progress, ThreadPoolExecutor(jobs) as pool:
         missing = [run for run in runs if not (run.folder / 'result.json').is_file()]
         bar = progress.add_task('Evaluating', total=len(missing))
-        say_above_bar = partial(progress.console.print, highlight=False, soft_wrap=True)
+        say_above_bar = partial(progress.console.print, markup=False, highlight=False, soft_wrap=True)
         futures = {pool.submit(_do, run, jobs, gpus, say_above_bar): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
                 if future.exception() is not None:
                     failed.append(run)
-                progress.console.print(f'{run.name}: {future.exception() or future.result()}', highlight=False)
+                say_above_bar(f'{run.name}: {future.exception() or future.result()}')
                 progress.advance(bar)
         except KeyboardInterrupt:  # stops the present trainings by itself
             pool.shutdown(wait=False, cancel_futures=True)

@@ -61,13 +61,14 @@ class EnergyHead(BaseModule):
             of several tensors, such as a map and a class token, counts as that many.
         kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
             stage never train (see ``EBMAlgorithm``'s ``frozen``).
-        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not given.
+        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not
+            given. ``linear`` has none.
         over: ``pooled``: the energy of the mean token; ``tokens``: the sum of the tokens' energies.
         loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
-        ValueError: Unknown ``kind`` or ``over``, or ``hidden_channels`` below 1.
+        ValueError: Unknown ``kind`` or ``over``, a width is no whole number of at least 1, or ``linear`` is given one.
     """
 
     def __init__(
@@ -86,7 +87,11 @@ class EnergyHead(BaseModule):
             raise ValueError(f"EnergyHead: over must be 'pooled' or 'tokens', not {over!r}")
         if hidden_channels is not None:
             check_whole_numbers('EnergyHead', hidden_channels=hidden_channels)
-        self.in_channels = [in_channels] if isinstance(in_channels, int) else list(in_channels)
+            if kind == 'linear':
+                raise ValueError("EnergyHead: kind='linear' has no hidden layer; leave out hidden_channels")
+        self.in_channels = list(in_channels) if isinstance(in_channels, Sequence) else [in_channels]
+        for channels in self.in_channels:
+            check_whole_numbers('EnergyHead', in_channels=channels)
         self.over = over
         self.is_nonnegative = kind == 'quadratic'
         self.energies = nn.ModuleList(ENERGIES[kind](channels, hidden_channels) for channels in self.in_channels)

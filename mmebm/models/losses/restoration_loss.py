@@ -5,6 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 
 PIXEL_LOSSES = {'smooth_l1': F.smooth_l1_loss, 'l2': F.mse_loss, 'l1': F.l1_loss}
@@ -27,7 +28,8 @@ class RestorationLoss(nn.Module):
         loss_weight: Factor of all.
 
     Raises:
-        ValueError: Unknown ``kind`` or ``region``, or an image that the patch size does not divide.
+        ValueError: Unknown ``kind`` or ``region``, ``norm_patch_size`` is no whole number of at least 1,
+            ``pixel_weight`` is negative or set without it, or an image that the patch size does not divide.
     """
 
     def __init__(
@@ -43,6 +45,13 @@ class RestorationLoss(nn.Module):
             raise ValueError(f'RestorationLoss: kind must be one of {list(PIXEL_LOSSES)}, not {kind!r}')
         if region not in ('whole', 'corrupted'):
             raise ValueError(f"RestorationLoss: region must be 'whole' or 'corrupted', not {region!r}")
+        if norm_patch_size is not None:
+            check_whole_numbers('RestorationLoss', norm_patch_size=norm_patch_size)
+        if not pixel_weight >= 0 or (pixel_weight and norm_patch_size is None):
+            raise ValueError(
+                'RestorationLoss: pixel_weight must be at least 0, and needs norm_patch_size, not '
+                f'{pixel_weight!r} with norm_patch_size={norm_patch_size}'
+            )
         self.pixel_loss = PIXEL_LOSSES[kind]
         self.region = region
         self.norm_patch_size = norm_patch_size

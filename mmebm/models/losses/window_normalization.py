@@ -11,7 +11,7 @@ def window_statistics(images: Tensor, window: int, eps: float) -> tuple[Tensor, 
     In float32. Images are continued by reflection; a window of even size has one more pixel behind its own than before.
 
     Args:
-        images: (N, C, H, W), of at least as many pixels as the window on each side.
+        images: (N, C, H, W), of more pixels than half of the window on each side.
         window: Side of the window in pixels.
         eps: Added to the variance, so that flat windows do not become noise.
     """

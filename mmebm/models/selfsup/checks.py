@@ -55,16 +55,15 @@ def check_losses_of_energies(model: nn.Module) -> None:
             'EBMAlgorithm: content_dropping restores patches that are not read, so it needs token_dropping, such as '
             'dict(patch_size=16, visible=0.5, corrupted=0.25)'
         )
-    if not model.token_nce_weight:
-        return
-    if not has_token_energies(head):
+    if model.token_nce_weight and not has_token_energies(head):
         raise ValueError(
             "EBMAlgorithm: token_nce_weight needs a head with an energy for each token of one stage: over='tokens' and "
             'a single number as in_channels'
         )
-    if getattr(head, 'is_nonnegative', False):
+    weights = [name for name in ('nce_weight', 'token_nce_weight') if getattr(model, name)]
+    if weights and getattr(head, 'is_nonnegative', False):
         raise ValueError(
-            'EBMAlgorithm: token_nce_weight takes energies as logits, which those of ResidualEnergyHead and of '
+            f'EBMAlgorithm: {weights[0]} takes energies as logits, which those of ResidualEnergyHead and of '
             "kind='quadratic' cannot be, as they are never negative; use EnergyHead with kind='mlp' or 'linear'"
         )
 

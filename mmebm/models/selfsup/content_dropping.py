@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mmebm.models.losses.restoration_loss import patch_statistics
 from mmebm.models.patches import gather_patches, patchify
+from mmebm.models.selfsup.plain_vit import check_image_size, check_plain_vit
 from mmebm.models.selfsup.training_pair import TrainingPair
-from mmebm.ops.checkpointing import residual_blocks
 
 
 class ContentDropping(nn.Module):
@@ -25,7 +25,7 @@ class ContentDropping(nn.Module):
     a pass of R tokens, and never stand among natural ones, whose features would adapt to them: in MAE (arXiv
     2111.06377, table 1c) mask tokens in the encoder cost 14 points of linear probing.
 
-    For mmpretrain's ViTs with absolute position embeddings and ``out_type='raw'``.
+    For mmpretrain's plain ViTs (``check_plain_vit``) with ``out_type='raw'``.
 
     Args:
         backbone: The network.
@@ -43,14 +43,8 @@ class ContentDropping(nn.Module):
                 'content_dropping: ratio must be between 0 and 1, and weight above 0; '
                 f'not ratio={ratio}, weight={weight}'
             )
-        blocks, embedding = residual_blocks(backbone), getattr(backbone, 'patch_embed', None)
-        is_vit = blocks and all(isinstance(block, TransformerEncoderLayer) for block in blocks)
-        if not is_vit or embedding is None or getattr(backbone, 'pos_embed', None) is None:
-            raise ValueError(
-                f'content_dropping: {type(backbone).__name__} cannot read single patches; it needs one of '
-                "mmpretrain's ViTs with absolute positions, such as mmebm.SinCosViT"
-            )
-        convolution = embedding.projection
+        check_plain_vit(backbone, 'content_dropping')
+        convolution = backbone.patch_embed.projection
         if convolution.kernel_size != convolution.stride:
             raise ValueError(
                 f'content_dropping: patches of {convolution.kernel_size[0]} pixels, {convolution.stride[0]} apart, '
@@ -58,12 +52,16 @@ class ContentDropping(nn.Module):
             )
         self.weight = weight
         self.patch_size = convolution.stride[0]
-        num_patches = backbone.pos_embed.shape[1] - backbone.num_extra_tokens
-        self.shape = max(1, round(ratio * num_patches)), convolution.weight[0].numel()  # R, C p p
+        self.num_patches = backbone.pos_embed.shape[1] - backbone.num_extra_tokens
+        self.shape = max(1, round(ratio * self.num_patches)), convolution.weight[0].numel()  # R, C p p
         self.predict = nn.Linear(convolution.out_channels, self.shape[1])
         nn.init.trunc_normal_(self.predict.weight, std=0.02)
         nn.init.zeros_(self.predict.bias)
         self._network = (backbone,)  # a tuple, so that it is no submodule here; a copy of both holds the copy
+
+    def check_images(self, images: Tensor) -> None:
+        """See ``check_image_size``."""
+        check_image_size(self._network[0], images, 'content_dropping')
 
     def choose(self, kept: Tensor, num_patches: int) -> Tensor:
         """Ascending indices (N, R) of patches that are not among those that are read.

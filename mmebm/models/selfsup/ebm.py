@@ -227,8 +227,9 @@ class EBMAlgorithm(BaseRestorer):
         for dropping, restored in zip(self.droppings, values, strict=True):
             losses |= dropping.losses(restored, pair)
         if self.nce_weight:
-            corrupted = energies if energies.dim() == 1 else energies.sum(dim=1)
-            losses['loss_nce'] = self.nce_weight * image_nce(self.energy(pair.clean, pair.kept), corrupted)
+            # As the corrupted images are read, or the classes could be told by what is missing.
+            clean, _ = self._read(self.missing.start(pair.clean), pair)
+            losses['loss_nce'] = self.nce_weight * image_nce(*map(_of_images, (clean, energies)))
         if self.token_nce_weight:
             changed = self.patch_choice.changed(pair, energies.shape[1])
             of_patches, counts = energies[:, -changed.shape[1] :], placed(pair, changed)
@@ -333,7 +334,7 @@ class EBMAlgorithm(BaseRestorer):
         energy_fn = self._token_energies if has_token_energies(self.head) else self.energy
         restoration = self._restore(energy_fn, corrupted)
         restored = restoration.images[-1]
-        energies = [energy if energy.dim() == 1 else energy.sum(dim=1) for energy in restoration.energies]
+        energies = [*map(_of_images, restoration.energies)]
         fields = dict(
             energies=torch.stack([*energies, self.energy(restored)], dim=1), restored=self.to_pixels(restored)
         )
@@ -351,6 +352,11 @@ class EBMAlgorithm(BaseRestorer):
 
     def _token_energies(self, images: Tensor) -> Tensor:
         return self.head(self._features(images), images, in_parts=True)
+
+
+def _of_images(energies: Tensor) -> Tensor:
+    """Energies (N,) of images, of these themselves or of their tokens' (N, M)."""
+    return energies if energies.dim() == 1 else energies.sum(dim=1)
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:

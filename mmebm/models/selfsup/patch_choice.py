@@ -40,15 +40,20 @@ class PatchChoice:
             replaced: As in ``TrainingPair``.
 
         Raises:
-            ValueError: The images do not have the patches that are dropped.
+            ValueError: The images are not of the size that the dropped positions or contents are for, or do not have
+                the patches that are dropped.
         """
         pair = TrainingPair(corrupted, clean, replaced=replaced)
+        droppings = [dropping for dropping in (self.position_dropping, self.content_dropping) if dropping]
+        for dropping in droppings:
+            dropping.check_images(clean)
         if self.token_dropping:
             num_patches = math.prod(self.token_dropping.grid(clean))
-            if self.position_dropping and num_patches != self.position_dropping.num_patches:
+            if any(dropping.num_patches != num_patches for dropping in droppings):
                 raise ValueError(
-                    f'position_dropping: the images have {num_patches} patches of token_dropping.patch_size, but the '
-                    f'backbone has {self.position_dropping.num_patches} position embeddings: train at its img_size'
+                    f'token_dropping: the images have {num_patches} patches of patch_size '
+                    f'{self.token_dropping.patch_size}, but the backbone has {droppings[0].num_patches} position '
+                    'embeddings: set it to the patch size of the backbone'
                 )
             kept = self.token_dropping.choose(pair)
             pair = pair._replace(kept=kept, where=self.token_dropping.pixels(kept, clean))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmebm.models.patches import gather_patches
+from mmebm.models.selfsup.plain_vit import check_image_size, check_plain_vit
 from mmebm.models.selfsup.training_pair import TrainingPair
 from mmebm.ops.checkpointing import residual_blocks
 
@@ -21,8 +22,8 @@ class PositionDropping(nn.Module):
     f is its token's last feature and Q a linear layer. After a step down the gradient, p are the logits of the true
     position.
 
-    For mmpretrain's ViTs with absolute position embeddings: blocks take tokens (N, extra + M, D), class and register
-    tokens first.
+    For mmpretrain's plain ViTs (``check_plain_vit``): blocks take tokens (N, extra + M, D), class and register tokens
+    first.
 
     Args:
         backbone: The network; its ``pos_embed`` is (1, extra + L, D).
@@ -30,8 +31,7 @@ class PositionDropping(nn.Module):
         weight: Weight of the cross-entropy of positions.
 
     Raises:
-        ValueError: ``ratio`` is not between 0 and 1, ``weight`` is not positive, the backbone has no position
-            embeddings to drop, or it changes tokens between these and the first block.
+        ValueError: ``ratio`` is not between 0 and 1, ``weight`` is not positive, or the backbone is no such ViT.
     """
 
     def __init__(self, backbone: nn.Module, ratio: float, weight: float = 0.3) -> None:
@@ -41,17 +41,8 @@ class PositionDropping(nn.Module):
                 'position_dropping: ratio must be between 0 and 1, and weight above 0; '
                 f'not ratio={ratio}, weight={weight}'
             )
-        blocks, embedding = residual_blocks(backbone), getattr(backbone, 'pos_embed', None)
-        if not blocks or embedding is None or not hasattr(backbone, 'num_extra_tokens'):
-            raise ValueError(
-                f'position_dropping: {type(backbone).__name__} has no position embeddings to drop; it needs one of '
-                "mmpretrain's ViTs with absolute positions, such as mmebm.SinCosViT"
-            )
-        if getattr(backbone.drop_after_pos, 'p', 0) or not isinstance(backbone.pre_norm, nn.Identity):
-            raise ValueError(
-                'position_dropping: the backbone changes its tokens between position embedding and first block, so '
-                'that positions cannot be taken away; leave out drop_rate and pre_norm'
-            )
+        check_plain_vit(backbone, 'position_dropping')
+        embedding = backbone.pos_embed
         self.ratio = ratio
         self.weight = weight
         self.num_patches = embedding.shape[1] - backbone.num_extra_tokens
@@ -61,7 +52,7 @@ class PositionDropping(nn.Module):
         self._network = (backbone,)  # a tuple, so that it is no submodule here; a copy of both holds the copy
         self._now: tuple[Tensor, Tensor, Tensor | None] | None = None
         # Once, not in each step: the compiler treats a module's hooks as constant.
-        blocks[0].register_forward_pre_hook(self._change)
+        residual_blocks(backbone)[0].register_forward_pre_hook(self._change)
 
     @property
     def num_dropped(self) -> int:
@@ -72,6 +63,10 @@ class PositionDropping(nn.Module):
     def shape(self) -> tuple[int, int]:
         """P and L."""
         return self.num_dropped, self.num_patches
+
+    def check_images(self, images: Tensor) -> None:
+        """See ``check_image_size``."""
+        check_image_size(self._network[0], images, 'position_dropping')
 
     def choose(self, changed: Tensor) -> Tensor:
         """Ascending indices (N, P) into the M patches that are read, as long as there are any among uncorrupted ones.

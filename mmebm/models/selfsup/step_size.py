@@ -20,14 +20,14 @@ def calibrated_log_step_size(squared_error: Tensor, gradients: Iterable[Tensor])
         gradients: dE/dx of all parts of the batch, (n, C, H, W).
 
     Raises:
-        ValueError: No image is corrupted, or the gradient of the energy is zero or NaN.
+        ValueError: No image is corrupted, or the gradient of the energy is zero or not finite.
     """
     squared_gradient = sum(gradient.float().square().sum() for gradient in gradients)
     squares = torch.stack([squared_error, squared_gradient])
     all_reduce(squares)
-    if not (squares > 0).all():
+    if not ((squares > 0) & squares.isfinite()).all():
         raise ValueError(
             "step_size='auto' needs a first batch in which the images are corrupted and the energy has a "
-            f'gradient; sums of squares: {squares.tolist()}'
+            f'finite gradient; sums of squares: {squares.tolist()}'
         )
     return (squares[0] / squares[1]).log() / 2 + math.log(AUTO_REACH)
