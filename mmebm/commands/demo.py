@@ -17,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     work_dir = args.work_dir or path(WORK_DIRS[args.method])
     if args.method == 'ebm':
-        run_demo(args.config or CONFIG, work_dir, args.seed)
+        try:
+            run_demo(args.config or CONFIG, work_dir, args.seed)
+        except FileNotFoundError as error:
+            parser.error(str(error))
     elif args.config:
         parser.error('--config is of --method ebm; that of cim trains three configs, those of docs/cim.md')
     else:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from mmebm.experiments.downstream.evaluation import Evaluation, print_table
 from mmebm.experiments.downstream.tasks import TASKS
-from mmebm.launch.command_line import OptionAction, expanded, path
+from mmebm.experiments.processes import ending_together
+from mmebm.launch.command_line import OptionAction, count, expanded, path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,14 +21,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     jobs, gpus = args.pop('jobs'), args.pop('gpus')
     evaluation = Evaluation(**args)
     try:
-        runs = evaluation.plan_runs()
-    except (OSError, ValueError, KeyError) as error:
+        runs = evaluation.plan_runs(gpus)
+    except (OSError, TypeError, ValueError, KeyError) as error:
         parser.error(str(error))
-    rows, failed = evaluation.perform(runs, jobs, gpus)
+    with ending_together():
+        rows, failed = evaluation.perform(runs, jobs, gpus)
     print_table(rows)
     print(f'The table is in {evaluation.work_dir / "results.md"}, its rows in {evaluation.work_dir / "results.json"}.')
     if failed:
         sys.exit('\n'.join(f'Failed: {run.name}, see {run.folder / "log.txt"}' for run in failed))
+
+
+def backbone_and_data(text: str) -> tuple[str, str]:
+    """The two parts of ``vit-b_in1k``."""
+    backbone, _, data = text.rpartition('_')
+    if not backbone:
+        raise argparse.ArgumentTypeError(f'{text}: give backbone and data, as vit-b_in1k')
+    return backbone, data
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     add('--seeds', nargs='+', type=int, default=[0], help='a training for each')
     add('--work-dir', type=path, default='work_dirs/evaluate', help='where runs and table go')
     fitting = "the configs' backbone and data, as vit-b_in1k; default: what fits the first checkpoint or its kind"
-    add('--backbone', type=lambda text: tuple(text.rsplit('_', 1)), help=fitting)
-    add('--jobs', type=int, default=1, help='trainings at a time, for small ones on a CPU')
-    add('--gpus', type=int, default=1, help='processes of a training, each with a GPU')
+    add('--backbone', type=backbone_and_data, help=fitting)
+    add('--jobs', type=count, default=1, help='trainings at a time, for small ones on a CPU')
+    add('--gpus', type=count, default=1, help='processes of a training, each with a GPU')
     options = "options of one task's config, as finetune.model.head.num_classes=10"
     add('--cfg-options', nargs='+', action=OptionAction, default={}, metavar='TASK.KEY=VALUE', help=options)
     return parser

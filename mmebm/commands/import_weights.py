@@ -18,7 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     MMLogger.get_current_instance().setLevel('WARNING')
     try:
-        backbone = Config.fromfile(find_config(args.config)).model.backbone
+        backbone = (Config.fromfile(find_config(args.config)).get('model') or {}).get('backbone')
+        if not backbone:
+            raise ValueError(f'--config {args.config} has no model.backbone')
         left_out = import_weights(args.weights, args.format, backbone.to_dict(), args.out)
     except (FileExistsError, FileNotFoundError, ValueError) as error:
         parser.error(str(error))

@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         hint = write_shapes(**vars(args))
-    except (FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f'{args.train} train and {args.val} val images, {args.image_size} px, in {args.out.resolve()}')
     print(f'{len(CLASSES)} classes: {", ".join(CLASSES)}')

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
@@ -25,8 +26,21 @@ def make_restorer(args: argparse.Namespace) -> Any:
     from mmebm.apis import Restorer
 
     MMLogger.get_current_instance().setLevel('WARNING')  # mmengine logs each weight that it loads
+    check_device(args.device)
     model, checkpoint = (args.config, args.checkpoint) if args.config else (args.checkpoint, None)
     return Restorer(model, checkpoint, args.device, args.batch_size)
+
+
+def check_device(name: str | None) -> None:
+    """Check that there is such a device here.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f'--device {name}: {str(error).partition(".")[0]}') from error
 
 
 def config_of(name: str) -> Config:

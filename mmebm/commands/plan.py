@@ -9,6 +9,7 @@ from mmengine.logging import MMLogger
 
 from mmebm.config_files import find_config
 from mmebm.launch.command_line import OptionAction, path
+from mmebm.launch.explanations import OF_VALUES, explained
 from mmebm.launch.options import merge_options
 from mmebm.planning.gpus import GPUS
 from mmebm.planning.plan import MEASUREMENTS, Request, make_plan
@@ -22,10 +23,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, options, file = (args.pop(key) for key in ('config', 'cfg_options', 'json'))
     MMLogger.get_current_instance().setLevel('WARNING')  # mmengine logs each parameter's weight decay
     try:
+        if file and not file.parent.is_dir():
+            raise FileNotFoundError(f'--json {file}: there is no folder "{file.parent}"')
         cfg = Config.fromfile(find_config(name))
         merge_options(cfg, options or {})
-        plan, notes = make_plan(name, cfg, Request(**args))
-    except (FileNotFoundError, TypeError, ValueError) as error:
+        if not (cfg.get('model') or {}).get('backbone'):
+            raise ValueError(f'{name} trains no backbone, so there is nothing to plan')
+        with explained([cfg]):
+            plan, notes = make_plan(name, cfg, Request(**args))
+    except (OSError, RuntimeError, *OF_VALUES) as error:
         parser.error(str(error))
     print_plan(plan, notes)
     if file:

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = FolderRun(**vars(parser.parse_args(argv)))
     try:
         run.prepare()
-    except (OSError, TypeError, ValueError) as error:
+    except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     run.run()
 

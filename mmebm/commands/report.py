@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out: Path = args.out or args.work_dirs[0] / 'report.html'
     try:
         write_report(args.work_dirs, out)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f'{out} ({out.stat().st_size / 1e6:.1f} MB)')
 

@@ -45,6 +45,10 @@ SMALLEST, LARGEST, STEPS = 8, 256, 8
 COMPILE_FROM = 1_000_000
 
 LR = 'optim_wrapper.optimizer.lr'
+EPOCHS = 'train_cfg.max_epochs'
+
+# What exporting to a library needs, by its name in ``--to``.
+PACKAGES = dict(timm='timm', hf='transformers', torchvision='torchvision')
 
 # Of both shipped pipelines: to what an image's short edge is resized before the crop for a test.
 EDGE = 256 / 224
@@ -108,10 +112,10 @@ class FolderRun:
         if checkpoint is None:
             raise FileNotFoundError(f'{self.out}: the training left no checkpoint')
         print(f'Checkpoint: {checkpoint}')
-        self.export(checkpoint)
         report = self.out / 'report.html'
         write_report([self.out], report)
         print(f'Report: {report}')
+        self.export(checkpoint)
 
     def check(self) -> Listing:
         """The training images; raises as ``prepare`` does."""
@@ -120,8 +124,14 @@ class FolderRun:
                 f'--out {self.out} holds something. Name a new folder; or, to go on with an interrupted run there: '
                 f'tools/train.py {self.config_file} --work-dir {self.out} --resume'
             )
-        if self.epochs < 1:
-            raise ValueError(f'--epochs must be at least 1, not {self.epochs}')
+        for name, value in dict(epochs=self.epochs, image_size=self.image_size or 1).items():
+            if value < 1:
+                raise ValueError(f'--{name.replace("_", "-")} must be at least 1, not {value}')
+        if EPOCHS in self.options:
+            raise ValueError(f'--cfg-options {EPOCHS}={self.options[EPOCHS]}: give --epochs, which more depends on')
+        package = PACKAGES.get(self.to or '')
+        if package and importlib.util.find_spec(package) is None:
+            raise ImportError(f'--to {self.to} needs {package}: pip install {package}')
         if not self.folder.is_dir():
             raise FileNotFoundError(f'"{self.folder}" is no folder')
         ImageFolder(str(self.train_folder))  # says what it finds, and raises if that is nothing
@@ -164,7 +174,7 @@ class FolderRun:
         cfg.default_hooks.checkpoint.interval = self.interval
         cfg.randomness = dict(seed=self.seed)
         folders = dict(data_root=str(self.train_folder), test_data_root=str(self.test_folder or self.folder))
-        merge_options(cfg, {**folders, 'train_cfg.max_epochs': self.epochs, **self.options})
+        merge_options(cfg, {**folders, EPOCHS: self.epochs, **self.options})
         fit_batch(cfg, on_gpu)
         if LR not in self.options:
             cfg.optim_wrapper.optimizer.lr = learning_rate(cfg, 1)
@@ -180,7 +190,7 @@ class FolderRun:
             out = self.out / f'backbone_{target}'
             try:
                 result = export(checkpoint, target, out)
-            except UnsupportedError as error:
+            except (UnsupportedError, ImportError, ValueError) as error:
                 print(f'Not exported to {target}: {error}')
                 continue
             print(f'Backbone for {target}: {out} (features differ by {result.difference:.1e} at most)')

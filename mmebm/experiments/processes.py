@@ -1,12 +1,16 @@
 """A config run in a process and a folder of its own, by the command that a user would type."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+
+_running: set[subprocess.Popen] = set()
 
 
 def check_same(cfg: Config, folder: Path) -> None:
@@ -49,9 +53,30 @@ def run_config(module: Sequence[str], cfg: Config, folder: Path, flags: Sequence
     cfg.dump(config)
     with log.open('a') as file:
         command = [sys.executable, '-m', *module, str(config), *flags]
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment)
-    if done.returncode:
-        raise RuntimeError(f'exit status {done.returncode}, see {log}')
+        with subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment) as process:
+            _running.add(process)
+            try:
+                status = process.wait()
+            finally:
+                _running.discard(process)
+    if status:
+        raise RuntimeError(f'exit status {status}, see {log}')
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Context in which SIGTERM to this process ends the runs, too; each saves a checkpoint and can be resumed."""
+
+    def end(number: int, _) -> None:
+        for process in [*_running]:
+            process.terminate()
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _config_file(folder: Path) -> Path:

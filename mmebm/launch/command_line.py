@@ -2,7 +2,7 @@
 
 import os
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,17 @@ def expanded(text: str) -> str:
 def path(text: str) -> Path:
     """A path of the command line."""
     return Path(expanded(text))
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f'{text} is no whole number of at least 1')
+    return int(text)
 
 
 class OptionAction(DictAction):

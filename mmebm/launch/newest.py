@@ -1,12 +1,13 @@
 """Which checkpoint of a work folder is the newest whole one."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-from mmebm.checkpoint import read_checkpoint
+from mmebm.engine.resuming.settings import PARTS
+from mmebm.unpickling import unpickle
 
 
 def newest_whole(folder: Path, last: Path | None) -> Path | None:
@@ -60,10 +61,11 @@ def _by_age(folder: Path, last: Path | None, passed_over: list[str]) -> Iterator
         if path == last or path.name.startswith('best_'):
             continue
         try:
-            meta = read_checkpoint(path).meta
+            checkpoint = unpickle(path)
         except (ValueError, OSError) as error:
             passed_over.append(f'{path.name} ({str(error).removeprefix(str(path)).strip()})')
             continue
-        if 'iter' in meta:
+        if isinstance(checkpoint, Mapping) and {*PARTS} <= checkpoint.keys() and 'iter' in checkpoint['meta']:
+            meta = checkpoint['meta']
             found.append((str(meta.get('time', '')), meta['iter'], path))
     yield from (path for *_, path in sorted(found, reverse=True))

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -34,8 +35,13 @@ def train(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The command line without the program's name; None for ``sys.argv``.
     """
+
+    def prepare(cfg: Config) -> None:
+        clear_mark(Path(cfg.work_dir))
+        prepare_training(cfg)
+
     with catching_signals():
-        run_script(load_script('train'), argv, prepare_training)
+        run_script(load_script('train'), argv, prepare)
 
 
 def test(argv: Sequence[str] | None = None) -> None:
@@ -81,13 +87,17 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
             check_tta(cfg)
         options, args.cfg_options = args.cfg_options or {}, None  # which the script would merge last, unchecked
         load_from = options.get('load_from') or cfg.get('load_from')
+        resumed = getattr(args, 'resume', None)
+        if resumed not in (None, 'auto') and 'load_from' in options:
+            raise ValueError(f'--resume {resumed} and --cfg-options load_from={load_from}: give one of them')
         cfg = merge_args(cfg, args)
+        if getattr(args, 'tta', False):  # which has wrapped the model
+            options = {re.sub(r'^model\.', 'model.module.', key): value for key, value in options.items()}
         merge_options(cfg, options)
         if getattr(args, 'resume', None) == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
             choose_start(cfg, load_from)
         work_dirs.append(Path(cfg.work_dir))
         configs.append(cfg)
-        clear_mark(work_dirs[0])
         prepare(cfg)
         if get_device() == 'cpu':
             adapt_to_cpu(cfg)

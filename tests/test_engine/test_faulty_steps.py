@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from mmebm.commands.replay import main as replay
 from mmebm.engine.faulty_steps.capture import read_capture
 from mmebm.engine.faulty_steps.spikes import Spikes
-from mmebm.engine.hooks import NonFiniteLossHook
+from mmebm.engine.hooks import NonFiniteLossHook, ResumeHook
 from mmebm.registry import MODELS
 
 NAN, INF = float('nan'), float('inf')
@@ -104,7 +104,10 @@ def place(tmp_path, monkeypatch):
         monkeypatch.setitem(MODELS.module_dict, kind.__name__, kind)
 
 
-def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, distributed=False, **options):
+def train(
+    faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, distributed=False, schedule=None, resume=None,
+    **options,
+):  # fmt: skip
     states = States()
     cfg = dict(
         model=dict(type=model),
@@ -122,6 +125,9 @@ def train(faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, di
     wrapped = dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)) if distributed else {}
     runner = Runner(
         **cfg,
+        param_scheduler=schedule,
+        load_from=resume,
+        resume=resume is not None,
         custom_hooks=[NonFiniteLossHook(**options), states, *hooks],
         cfg=dict(model=dict(type=model), **wrapped),
     )
@@ -204,6 +210,17 @@ def test_rolling_back():
     assert equal(end_of_epoch[1]['state'], rolled_back[1]['state'])
     assert 'epoch_1.pth; learning rates are multiplied by 0.1 (1 of 3 times)' in log()
     assert runner.iter == 2 * BATCHES
+
+
+@pytest.mark.parametrize('schedule', [None, dict(type='CosineAnnealingLR', T_max=4, by_epoch=True)])
+def test_a_resumed_training_keeps_the_lower_learning_rate(schedule):
+    options = dict(max_in_a_row=2, then='roll_back', lr_factor=0.1, schedule=schedule)
+    hooks = [Faults({1: {2: NAN, 3: NAN}}), ResumeHook()]
+    _, states = train(epochs=4, hooks=hooks, **options)
+    _, resumed = train(epochs=4, hooks=[Faults({}), ResumeHook()], resume='out/epoch_2.pth', **options)
+    rates = [state[1]['param_groups'][0]['lr'] for state in states.before[2 * BATCHES :]]
+    assert [state[1]['param_groups'][0]['lr'] for state in resumed.before] == pytest.approx(rates)
+    assert max(rates) < 0.0101
 
 
 def test_without_a_checkpoint_rolling_back_stops():

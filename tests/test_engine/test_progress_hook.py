@@ -116,3 +116,19 @@ def test_a_failed_run_gives_the_terminal_back(tmp_path, monkeypatch):
     gc.collect()  # the runner dies with its traceback, or with Python
     assert sys.stdout is terminal
     assert terminal.getvalue().rfind('\x1b[?25h') > terminal.getvalue().rfind('\x1b[?25l')  # the cursor is back
+
+
+class _Skip(Hook):
+    """Takes the loss away, as NonFiniteLossHook does from a skipped step."""
+
+    priority = 'HIGHEST'
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 0:
+            outputs.clear()
+
+
+def test_the_first_step_may_be_skipped(tmp_path, monkeypatch):
+    terminal = _Terminal()
+    _train(tmp_path, monkeypatch, terminal, hooks=[{'type': 'mmebm.ProgressHook'}, _Skip()])
+    assert 'loss -' in terminal.getvalue() and 'loss 0.125' in terminal.getvalue()

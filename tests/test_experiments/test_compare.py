@@ -269,6 +269,25 @@ def test_refuses_options_that_change_nothing(shapes, tmp_path, capsys):
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['--seeds', '0'], '--seeds: 0 is no whole number of at least 1'),
+        (['--images', '0'], '--images: 0 is no whole number of at least 1'),
+        (['--methods', 'mae', 'mae'], '--methods mae mae: give different ones'),
+        (
+            ['--methods', 'mae', '--cfg-options', 'beit.optim_wrapper.optimizer.lr=1'],
+            'must begin with one of tokenizer',
+        ),
+    ],
+)
+def test_refuses_what_has_no_meaning(shapes, tmp_path, capsys, argv, message):
+    with pytest.raises(SystemExit):
+        compare.main(['--data', str(shapes), '--work-dir', str(tmp_path / 'runs'), *argv])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'runs').exists()
+
+
 def bench_of(argv):
     return Bench(Comparison(**vars(compare.make_parser().parse_args(argv))))
 
@@ -322,7 +341,6 @@ def test_configs_of_cim_read_the_tokenizer_of_their_epochs(shapes, tmp_path, mon
     monkeypatch.setattr('mmebm.experiments.comparison.comparison.train', trained.append)
     monkeypatch.setattr(Bench, 'evaluate', lambda *_: None)
     monkeypatch.setattr(Bench, 'epochs', lambda self, method: dict(beit=2).get(method, 3))
-    small = batches_of_8('beit', 'cim-revdet', 'tokenizer', 'finetune')
     for budget, folders in (
         ('epochs=3', ['tokenizer/seed_0']),
         ('seconds=9', ['tokenizer/epochs_2/seed_0', 'tokenizer/epochs_3/seed_0']),
@@ -330,7 +348,8 @@ def test_configs_of_cim_read_the_tokenizer_of_their_epochs(shapes, tmp_path, mon
         trained.clear()
         methods = ['cim-revdet'] if budget == 'epochs=3' else ['beit', 'cim-revdet']
         bench = bench_of(['--data', str(shapes), '--methods', *methods, '--budget', budget, '--points', '1',
-                          '--work-dir', str(tmp_path / budget), '--cfg-options', *small])  # fmt: skip
+                          '--work-dir', str(tmp_path / budget), '--cfg-options',
+                          *batches_of_8(*methods, 'tokenizer', 'finetune')])  # fmt: skip
         for method in methods:
             bench.run(method, seed=0)
         tokenizers, others = trained[::2], trained[1::2]

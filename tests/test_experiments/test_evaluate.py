@@ -1,8 +1,12 @@
 """mmebm-evaluate: which configs fit a checkpoint, what runs, and what the table says."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -161,6 +165,35 @@ def test_refuses_data_of_other_classes(shapes, tmp_path, capsys):
     assert not (tmp_path / 'runs').exists()
 
 
+PARENT = """
+from mmengine.config import Config
+from pathlib import Path
+from mmebm.experiments.processes import ending_together, run_config
+with ending_together():
+    run_config(['sleeper'], Config(), Path('run'))
+"""
+SLEEPER = """
+import os, time
+from pathlib import Path
+Path('started').write_text(str(os.getpid()))
+time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_termination_ends_the_training_too(tmp_path):
+    (tmp_path / 'sleeper.py').write_text(SLEEPER)
+    environment = os.environ | dict(PYTHONPATH=f'{tmp_path}:{Path(__file__).parents[2]}')
+    parent = subprocess.Popen([sys.executable, '-c', PARENT], cwd=tmp_path, env=environment)
+    while not (tmp_path / 'started').is_file() or not (tmp_path / 'started').read_text():
+        assert parent.poll() is None
+        time.sleep(0.1)
+    parent.terminate()
+    assert parent.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / 'started').read_text()), 0)
+
+
 def test_an_interrupt_starts_no_further_run(tmp_path, monkeypatch):
     started = []
 
@@ -194,6 +227,9 @@ def test_an_interrupt_starts_no_further_run(tmp_path, monkeypatch):
             'must begin with one of finetune',
         ),
         (['{folder}/pretrained.pth', '--data', '{folder}'], 'needs train/ and test/ or val/'),
+        (['{folder}/pretrained.pth', '--backbone', 'vit-b'], 'vit-b: give backbone and data, as vit-b_in1k'),
+        (['{folder}/pretrained.pth', '--jobs', '0'], '--jobs: 0 is no whole number of at least 1'),
+        (['{folder}/pretrained.pth', '--seeds', '0', '0'], '--seeds 0 0: give different ones'),
         (['{folder}/slim.pth'], 'does not say with which config it was trained; --backbone names'),
         (['random={folder}/pretrained.pth'], 'pretrained.pth: "random" is the name of random weights.* NAME=FILE'),
         (

@@ -13,6 +13,7 @@ from shrink import TINY_BACKBONES, TINY_WIDTHS
 
 from mmebm.checkpoint import Checkpoint, read_checkpoint
 from mmebm.commands import evaluate, make_shapes
+from mmebm.datasets import ImageFolder
 from mmebm.engine.evaluating import evaluating
 from mmebm.experiments.downstream.evaluation import Evaluation
 from mmebm.experiments.downstream.fitting import describe, leave_out_slow_average
@@ -90,7 +91,7 @@ def test_learning_rates_of_few_images(data, tmp_path):
     assert [configs[task].auto_scale_lr.base_batch_size for task in ('linear', 'finetune')] == [8, 8]
 
 
-def test_the_average_of_weights_is_left_out_where_it_would_be_the_initial_ones(data, tmp_path):
+def test_the_average_of_weights_is_left_out_where_it_would_be_the_initial_ones(data, tmp_path, monkeypatch):
     """300 epochs of 5 steps are 0.15 of the 10,000 steps of a momentum of 1e-4."""
     kinds = {
         type_name(hook) for hook in Config.fromfile(CONFIGS / 'finetune/finetune_ebm-convnext-t_in1k.py').custom_hooks
@@ -98,8 +99,12 @@ def test_the_average_of_weights_is_left_out_where_it_would_be_the_initial_ones(d
     cfg = plan(pretrain('ebm_convnext-t_in1k', tmp_path / 'a.pth'), data, tmp_path)['finetune']
     assert 'EMAHook' in kinds and {type_name(hook) for hook in cfg.custom_hooks} == kinds - {'EMAHook'}
     cfg.custom_hooks = [dict(type='EMAHook', momentum=1e-4)]
-    leave_out_slow_average(cfg, total=100_000)
+    monkeypatch.setattr(ImageFolder, '__len__', lambda images: 100_000)
+    cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size = 100, 99  # 101,000 steps of one process
+    leave_out_slow_average(cfg, gpus=1)
     assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook']
+    leave_out_slow_average(cfg, gpus=2)
+    assert not cfg.custom_hooks
 
 
 @pytest.mark.slow
@@ -118,6 +123,16 @@ def test_classes_that_can_be_separated_are_learned(tmp_path, config, task):
     evaluate.main([*arguments, '--work-dir', str(work_dir), '--cfg-options', f'{task}.train_cfg.max_epochs=20'])
     rows = json.loads((work_dir / 'results.json').read_text())
     assert [row['value'] for row in rows] == [100.0, 100.0]
+
+
+def test_checkpoints_of_other_normalisation_are_not_compared(data, tmp_path):
+    paths = [pretrain('ebm_vit-s_in1k', tmp_path / f'{name}.pth') for name in 'ab']
+    content = torch.load(paths[1])
+    content['meta']['cfg'] = content['meta']['cfg'].replace('100.0', '120.0')
+    torch.save(content, paths[1])
+    evaluation = Evaluation([f'{path.stem}={path}' for path in paths], ['knn'], data=data, work_dir=tmp_path / 'runs')
+    with pytest.raises(ValueError, match=r'b\.pth was trained with the normalization .*120.*a\.pth with .*100'):
+        evaluation.plan_runs()
 
 
 def test_without_folders_the_data_are_imagenet(tmp_path):

@@ -14,6 +14,11 @@ def work_dir(tmp_path):
     return tmp_path
 
 
+def training(**meta):
+    """What a training leaves, as far as resuming looks for it."""
+    return dict(state_dict={'a': torch.ones(200, 30)}, meta=meta, message_hub={}, optimizer={})
+
+
 def start(work_dir, load_from=None, **options):
     cfg = Config(dict(work_dir=str(work_dir), resume=True, load_from=None, **options))
     choose_start(cfg, load_from)
@@ -56,15 +61,10 @@ def damage(path, how):
 )
 def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(work_dir, warnings_logged, how, reason):
     """By the time of saving, then by iterations; neither of another's training nor of the best score."""
-    for name, meta in {
-        'iter_8': dict(iter=8, time='20260102_000000'),
-        'epoch_1': dict(iter=4, time='20260101_000000'),
-    }.items():
-        torch.save(dict(state_dict={'a': torch.ones(200, 30)}, meta=meta), work_dir / f'{name}.pth')
-    torch.save(dict(state_dict={'a': torch.ones(200, 30)}, meta=dict(iter=9, time='2027')), work_dir / 'best_a.pth')
-    torch.save(
-        dict(state_dict={'a': torch.ones(200, 30)}, meta=dict(iter=9, time='20260103_000000')), work_dir / 'epoch_2.pth'
-    )
+    torch.save(training(iter=8, time='20260102_000000'), work_dir / 'iter_8.pth')
+    torch.save(training(iter=4, time='20260101_000000'), work_dir / 'epoch_1.pth')
+    torch.save(training(iter=9, time='2027'), work_dir / 'best_a.pth')
+    torch.save(training(iter=9, time='20260103_000000'), work_dir / 'epoch_2.pth')
     torch.save({'a': torch.ones(2)}, work_dir / 'weights.pth')
     damage(work_dir / 'epoch_2.pth', how)
     assert start(work_dir) == (True, str(work_dir / 'iter_8.pth'))
@@ -74,7 +74,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(work_dir,
 
 def test_without_a_name_the_newest_is_taken(work_dir):
     (work_dir / 'last_checkpoint').write_text('')
-    torch.save(dict(state_dict={'a': torch.ones(2)}, meta=dict(iter=4)), work_dir / 'epoch_1.pth')
+    torch.save(training(iter=4), work_dir / 'epoch_1.pth')
     assert start(work_dir) == (True, str(work_dir / 'epoch_1.pth'))
 
 
@@ -102,3 +102,13 @@ def test_what_can_be_read(work_dir):
     check_readable(str(work_dir / 'old.pth'))
     with pytest.raises(FileNotFoundError, match=r'No checkpoint ".*absent\.pth" to resume from'):
         check_readable(str(work_dir / 'absent.pth'))
+
+
+def test_checkpoints_without_optimiser_are_passed_over(work_dir):
+    """As those that ``published_keys`` or ``save_optimizer=False`` leave."""
+    (work_dir / 'last_checkpoint').unlink()
+    torch.save(training(iter=4, time='20260101_000000'), work_dir / 'epoch_1.pth')
+    slim = training(iter=8, time='20260102_000000')
+    del slim['optimizer']
+    torch.save(slim, work_dir / 'epoch_2.pth')
+    assert find_latest(work_dir, {}) == work_dir / 'epoch_1.pth'

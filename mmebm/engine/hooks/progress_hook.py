@@ -74,10 +74,9 @@ class ProgressHook(Hook):
         refresh = time.monotonic() >= self._next_refresh
         if refresh:
             self._next_refresh = time.monotonic() + REFRESH_SECONDS
-        loss = runner.message_hub.get_scalar('train/loss').mean(10)  # on the host already, see RuntimeInfoHook
-        self._progress.update(
-            self._task, completed=runner.iter + 1, epoch=runner.epoch + 1, loss=f'{loss:.4g}', refresh=refresh
-        )
+        losses = runner.message_hub.log_scalars.get('train/loss')  # on the host already, see RuntimeInfoHook
+        loss = '-' if losses is None else f'{losses.mean(10):.4g}'  # none where all steps so far were skipped
+        self._progress.update(self._task, completed=runner.iter + 1, epoch=runner.epoch + 1, loss=loss, refresh=refresh)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the finished bar on the screen and restore the streams."""

@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmebm.checkpoint import check_fit
+from mmebm.engine.faulty_steps.rollback import scale_of_rates, scale_rates
 from mmebm.engine.resuming.position import check_length, own_paths, to_present_epochs
 from mmebm.engine.resuming.schedule import hyperparameters, replay, same_optimizer, same_schedule
 from mmebm.engine.resuming.settings import changed_settings, check_complete
@@ -71,6 +72,7 @@ class ResumeHook(Hook):
             return
         for group, present in zip(runner.optim_wrapper.param_groups, self._hyperparameters, strict=True):
             group.update(present)
+        scale_rates(runner, scale_of_rates(runner))  # NonFiniteLossHook may have lowered them
         replay(runner)
         rate = max(runner.optim_wrapper.get_lr()['lr'])  # not base_lr, which mmengine leaves out of --auto-scale-lr
         runner.logger.info(f'The schedule is that of the present settings, and resumes with learning rate {rate:.4g}')

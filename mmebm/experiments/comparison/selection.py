@@ -120,11 +120,14 @@ def choose(
     chosen = {}
     for method, rates in configurations.items():
         means, finished = {}, True
+        last = max((row['epoch'] for row in rows if row['method'] == method), default=0)
         for rate in rates:
-            scores = {seed: row['linear_top1'] for seed, row in last_points(rows, method, rate).items()}
-            if all(seed in scores for seed in seeds):
-                means[rate] = statistics.mean(scores[seed] for seed in seeds)
-            elif not any((method, rate, seed) in failed for seed in seeds):
+            if any((method, rate, seed) in failed for seed in seeds):
+                continue
+            points = last_points(rows, method, rate)
+            if all(seed in points and points[seed]['epoch'] == last for seed in seeds):
+                means[rate] = statistics.mean(points[seed]['linear_top1'] for seed in seeds)
+            else:
                 finished = False
         if means and finished:
             best = max(means, key=lambda rate: means[rate])

@@ -74,7 +74,11 @@ def check_settings(comparison: Comparison) -> None:
     Raises:
         ValueError: Names one that does not.
     """
-    check_names(comparison.cfg_options, [TOKENIZER, DOWNSTREAM, *known_methods()])
+    check_names(comparison.cfg_options, [TOKENIZER, DOWNSTREAM, *comparison.methods])
+    if len({*comparison.methods}) < len(comparison.methods):
+        raise ValueError(f'--methods {" ".join(comparison.methods)}: give different ones')
+    if comparison.seeds < 1 or (comparison.images is not None and comparison.images < 1):
+        raise ValueError('--seeds and --images must be at least 1')
     if comparison.points < 1 or comparison.finetune_points < 0:
         raise ValueError('--points must be at least 1, and --finetune-points at least 0')
     if comparison.select and comparison.final:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.checkpoint import Checkpoint, read_checkpoint
+from mmebm.experiments.downstream.fitting import check_alike, leave_out_slow_average
 from mmebm.experiments.downstream.tasks import (
     CLASSIFICATION,
     FROZEN,
@@ -60,18 +61,24 @@ class Evaluation:
     backbone: tuple[str, str] | None = None
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def plan_runs(self) -> list[Run]:
+    def plan_runs(self, gpus: int = 1) -> list[Run]:
         """All runs, checked: checkpoints, configs and data are there and fit.
+
+        Args:
+            gpus: Processes of a training.
 
         Raises:
             FileNotFoundError: A checkpoint, config or folder of data is missing.
-            ValueError: A checkpoint is of another architecture than the configs, or cannot be read, or has another's
-                name; an option would change nothing; training and validation have other classes; or the work directory
-                holds runs of other settings.
+            ValueError: A checkpoint is of another architecture than the configs, is for images of another size or
+                normalisation than the first, cannot be read, or has another's name; a seed is given twice; an option
+                would change nothing; training and validation have other classes; or the work directory holds runs of
+                other settings.
         """
         paths = named_checkpoints(self.checkpoints)
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
-        configs = self._configs(next(iter(checkpoints.values())))
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError(f'--seeds {" ".join(map(str, self.seeds))}: give different ones')
+        configs = self._configs([*checkpoints.values()], gpus)
         for cfg in configs.values():
             check_data_roots(cfg, ('train_dataloader', 'val_dataloader'), FOLDERS)
             check_classes(cfg, ('val_dataloader',))
@@ -91,12 +98,14 @@ class Evaluation:
                     runs.append(run)
         return runs
 
-    def _configs(self, checkpoint: Checkpoint) -> dict[str, Config]:
-        """The tasks' configs for a checkpoint, with the options."""
+    def _configs(self, checkpoints: Sequence[Checkpoint], gpus: int) -> dict[str, Config]:
+        """The tasks' configs for the checkpoints, with the options."""
         if self.backbone and self.data:
             raise ValueError('--data takes the network from the checkpoint; leave --backbone out')
-        found = self.backbone or find_backbone(checkpoint)
+        found = self.backbone or find_backbone(checkpoints[0])
         is_shipped = found is not None and self.data is None
+        if not is_shipped:
+            check_alike(checkpoints)
         tasks = self.tasks or (tuple(TASKS) if is_shipped else CLASSIFICATION)
         check_names(self.cfg_options, tasks)
         configs = {}
@@ -104,8 +113,10 @@ class Evaluation:
             if is_shipped:
                 configs[task] = shipped_config(task, *found, self.data_root)
             else:
-                configs[task] = fitted_config(task, found, checkpoint, self.data_root, self.data)
+                configs[task] = fitted_config(task, found, checkpoints[0], self.data_root, self.data)
             add_options(configs[task], task, self.cfg_options)
+            if not is_shipped:
+                leave_out_slow_average(configs[task], gpus)
         return configs
 
     def perform(self, runs: Sequence[Run], jobs: int = 1, gpus: int = 1) -> tuple[list[dict], list[Run]]:

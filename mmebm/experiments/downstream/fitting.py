@@ -1,6 +1,7 @@
 """Fits the shipped configs of classification to a checkpoint's network and to any folders of classes."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,23 @@ def describe(checkpoint: Checkpoint) -> Pretrained:
     is_rgb = preprocessor.get('to_rgb') or any(type_name(node) in LOADED_AS_RGB for node in nodes)
     normalization = dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), to_rgb=bool(is_rgb))
     return Pretrained(backbone, size if isinstance(size, int) else size[0], normalization)
+
+
+def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+    """Check that checkpoints are of images of one size and one normalisation, which one config can have.
+
+    Raises:
+        ValueError: One is of others than the first.
+    """
+    first, *others = map(describe, checkpoints)
+    for checkpoint, other in zip(checkpoints[1:], others, strict=True):
+        for name in ('image_size', 'normalization'):
+            expected, found = getattr(first, name), getattr(other, name)
+            if found != expected:
+                raise ValueError(
+                    f'{checkpoint.path} was trained with the {name.replace("_", " ")} {found}, and '
+                    f'{checkpoints[0].path} with {expected}: evaluate each by a call of its own'
+                )
 
 
 def fit_network(cfg: Config, pretrained: Pretrained, is_trained: bool) -> None:
@@ -134,9 +152,18 @@ def use_small_batches(cfg: Config, batch: int) -> None:
     cfg.train_dataloader.batch_size = batch
 
 
-def leave_out_slow_average(cfg: Config, total: int) -> None:
-    """Take ``EMAHook`` out of a training that ends before its average has left the initial weights, in place."""
-    steps = cfg.train_cfg.max_epochs * (total // cfg.train_dataloader.batch_size)
+def leave_out_slow_average(cfg: Config, gpus: int) -> None:
+    """Take ``EMAHook`` out of a training that ends before its average has left the initial weights, in place.
+
+    Args:
+        cfg: A classifier's config, with all options.
+        gpus: Processes of the training.
+    """
+    dataset = cfg.train_dataloader.dataset
+    if type_name(dataset) != 'ImageFolder':
+        return  # ImageNet-1k is never so small
+    total = len(ImageFolder(dataset.data_root, data_prefix=dataset.data_prefix, with_label=True))
+    steps = cfg.train_cfg.max_epochs * (total // (cfg.train_dataloader.batch_size * gpus))
     hooks = cfg.get('custom_hooks') or []
     cfg.custom_hooks = [
         hook for hook in hooks if type_name(hook) != 'EMAHook' or hook.get('momentum', EMA_MOMENTUM) * steps > EMA_STEPS
@@ -171,7 +198,6 @@ def use_folders(cfg: Config, data: Path) -> None:
     batch = min(max(total // 10, 8), total)
     if batch < cfg.train_dataloader.batch_size:
         use_small_batches(cfg, batch)
-    leave_out_slow_average(cfg, total)
     cfg.train_dataloader.drop_last = True
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
     cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=1)

@@ -66,6 +66,8 @@ def find_backbone(checkpoint: Checkpoint) -> tuple[str, str] | None:
         ValueError: The checkpoint does not say what it is, or names types by their module.
     """
     model = model_config(checkpoint, NAME_IT)
+    if not (model.get('backbone') or {}).get('type'):
+        raise ValueError(f'{checkpoint.path} holds a {model.get("type")}, which has no backbone to evaluate')
     known = _shipped_networks(kind_of(model['backbone']['type']))
     # Of another kind, it may not even build here.
     network = known and architecture(backbone_config(model, checkpoint, is_trusted=False), None)

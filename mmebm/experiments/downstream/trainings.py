@@ -64,7 +64,7 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
                     failed.append(run)
                 say_above_bar(f'{run.name}: {future.exception() or future.result()}')
                 progress.advance(bar)
-        except KeyboardInterrupt:  # stops the present trainings by itself
+        except (KeyboardInterrupt, SystemExit):  # which stop the present trainings
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return failed
