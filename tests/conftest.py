@@ -14,6 +14,9 @@ from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 
 import mmebm  # noqa: E402, F401  (before mmdet, which keeps the fallbacks for mmcv's ops that it is imported with)
+from mmebm.upstream.yapf_cache import import_yapf  # noqa: E402
+
+import_yapf()  # here, before pytest starts workers, one of which would read what another one writes
 
 CANNOT_IMPORT = 'could not import'  # what pytest.importorskip says
 

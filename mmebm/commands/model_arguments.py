@@ -54,5 +54,5 @@ def run_or_exit(parser: argparse.ArgumentParser, run: Callable[[], None]) -> Non
     """Run a command; what is wrong with its input ends it with one line instead of a traceback."""
     try:
         run()
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))

@@ -27,6 +27,7 @@ from mmebm.launch.runner import CheckedRunner
 from mmebm.launch.start import choose_start
 from mmebm.launch.terminal import concise_terminal
 from mmebm.upstream.quiet_imports import import_quietly
+from mmebm.upstream.yapf_cache import import_yapf
 
 
 def train(argv: Sequence[str] | None = None) -> None:
@@ -70,6 +71,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
         argv: As in ``train``.
         prepare: Checks and completes the merged config, in place.
     """
+    import_yapf()
     parse_args, merge_args = script.parse_args, script.merge_args
 
     def parse_with_config_name() -> Namespace:
