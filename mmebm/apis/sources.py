@@ -137,7 +137,9 @@ class Preparation:
         if isinstance(item.image, str):
             source = dict(img_path=item.image)
         else:
-            source = dict(img=as_array(item, has_alpha=self.loader.color_type != 'unchanged'))
+            loader = self.loader
+            image = as_array(item, loader.color_type != 'unchanged', loader.value_range is not None)
+            source = dict(img=image)
         results = self.loader.transform(source)
         for step in self.steps:
             results = step(results)
@@ -145,15 +147,17 @@ class Preparation:
         return image[..., None] if image.ndim == 2 else image
 
 
-def as_array(item: Item, has_alpha: bool) -> NDArray:
-    """An image as an array (H, W[, C]), BGR, of uint8, uint16 or floating point.
+def as_array(item: Item, has_alpha: bool, has_range: bool) -> NDArray:
+    """An image as an array (H, W[, C]), BGR, in this machine's byte order.
 
     Args:
         item: The image.
         has_alpha: Whether the last of four channels of a tensor is alpha, behind red, green and blue.
+        has_range: Whether the values of black and white are known; else they must be those of uint8 or uint16, or in
+            pixel units.
 
     Raises:
-        ValueError: Its values seem to be in 0 to 1, or are signed integers out of 0 to 255.
+        ValueError: Its range is not known, and its values seem to be in 0 to 1, or are other integers out of 0 to 255.
     """
     image = item.image
     if isinstance(image, Image.Image):
@@ -169,6 +173,9 @@ def as_array(item: Item, has_alpha: bool) -> NDArray:
         image = (image.float() if image.is_floating_point() else image).numpy().transpose(1, 2, 0)
         if image.shape[-1] == 3 or (image.shape[-1] == 4 and has_alpha):
             image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+    image = image.astype(image.dtype.newbyteorder('='), copy=False)
+    if has_range:
+        return np.ascontiguousarray(image)
     image = _of_known_type(image, item.name)
     if np.issubdtype(image.dtype, np.floating) and 0 < image.max(initial=0) <= 1:
         raise ValueError(

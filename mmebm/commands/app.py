@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmebm.commands.model_arguments import make_restorer, run_or_exit
-from mmebm.launch.command_line import path
+from mmebm.launch.command_line import path, port
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('--config', help="that it was trained with, a path or the name of one of mmebm's "
         '(default: the one that the checkpoint names)')  # fmt: skip
     add('--images', type=path, metavar='FOLDER', help='of images to pick from')
-    add('--port', type=int, choices=range(1, 65536), metavar='N', help='default: the first free one from 7860')
+    add('--port', type=port, metavar='N', help='default: the first free one from 7860')
     add('--device', help='such as cuda:1 (default: a GPU if there is one)')
     parser.set_defaults(batch_size=1)
     return parser

@@ -22,6 +22,9 @@ _CODED_MODES = ('CMYK', 'P', 'PA')
 # Tags of TIFF.
 IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL = 256, 257, 277
 
+# Bytes of a header in which sides are looked for, and a side that none of them says: the file counts as too large.
+HEADER, UNKNOWN = 1 << 16, 1 << 31
+
 # Of EXIF, and how an array (H, W[, C]) is turned by each of its values.
 ORIENTATION = 0x0112
 _TURNS: dict[int, Callable[[NDArray], NDArray]] = {
@@ -34,14 +37,14 @@ _TURNS: dict[int, Callable[[NDArray], NDArray]] = {
     8: np.rot90,
 }
 
-# Formats that OpenCV decodes and Pillow may not know: PAM, PFM and Radiance HDR.
-_OTHER_HEADERS = [
-    re.compile(rb'P7\n(?s:.*?)WIDTH (?P<width>\d+)\s(?s:.*?)HEIGHT (?P<height>\d+)\s'),
-    re.compile(rb'P7\n(?s:.*?)HEIGHT (?P<height>\d+)\s(?s:.*?)WIDTH (?P<width>\d+)\s'),
-    re.compile(rb'P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s'),
-    re.compile(rb'#\?(?s:.*?)\n[-+]Y\s+(?P<height>\d+)\s+[-+]X\s+(?P<width>\d+)'),
-    re.compile(rb'#\?(?s:.*?)\n[-+]X\s+(?P<width>\d+)\s+[-+]Y\s+(?P<height>\d+)'),
-]
+# Formats that OpenCV decodes and Pillow may not know, by their first bytes: PAM, PFM and Radiance HDR; and how their
+# headers say the sides. Of several places the largest counts, so that a comment cannot hide one.
+_OTHER_HEADERS = {
+    b'P7': (rb'WIDTH\s+(\d{1,9})', rb'HEIGHT\s+(\d{1,9})'),
+    b'PF': (rb'PF\s+(\d{1,9})', rb'PF\s+\d+\s+(\d{1,9})'),
+    b'Pf': (rb'Pf\s+(\d{1,9})', rb'Pf\s+\d+\s+(\d{1,9})'),
+    b'#?': (rb'[-+]X\s+(\d{1,9})', rb'[-+]Y\s+(\d{1,9})'),
+}
 
 _limit_of_pillow = threading.Lock()
 
@@ -177,10 +180,9 @@ def pixels_in_header(content: bytes) -> tuple[int, int]:
     if is_tiff(content):  # also of channels that Pillow does not know
         tags = tiff_tags(content)
         return tags.get(IMAGE_WIDTH, 0), tags.get(IMAGE_LENGTH, 0)
-    for header in _OTHER_HEADERS:
-        if found := header.match(content[:4096]):
-            sides = {name: int(value) for name, value in found.groupdict().items()}
-            return sides['width'], sides['height']
+    if sides := _OTHER_HEADERS.get(content[:2]):
+        found = [[int(value) for value in re.findall(side, content[:HEADER])] for side in sides]
+        return max(found[0], default=UNKNOWN), max(found[1], default=UNKNOWN)
     return _from_header(content, lambda image: image.size) or (0, 0)
 
 

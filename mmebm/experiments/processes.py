@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 _running: set[subprocess.Popen] = set()
+_is_ending = threading.Event()
 
 
 def check_same(cfg: Config, folder: Path) -> None:
@@ -53,10 +55,18 @@ def run_config(module: Sequence[str], cfg: Config, folder: Path, flags: Sequence
     cfg.dump(config)
     with log.open('a') as file:
         command = [sys.executable, '-m', *module, str(config), *flags]
+        if _is_ending.is_set():
+            raise RuntimeError('not started, since this process was told to end')
         with subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment) as process:
             _running.add(process)
             try:
+                if _is_ending.is_set():  # since the process was made
+                    process.terminate()
                 status = process.wait()
+            except BaseException:
+                process.terminate()  # a training saves a checkpoint
+                process.wait()
+                raise
             finally:
                 _running.discard(process)
     if status:
@@ -68,10 +78,12 @@ def ending_together() -> Iterator[None]:
     """Context in which SIGTERM to this process ends the runs, too; each saves a checkpoint and can be resumed."""
 
     def end(number: int, _) -> None:
+        _is_ending.set()
         for process in [*_running]:
             process.terminate()
         raise SystemExit(128 + number)
 
+    _is_ending.clear()
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

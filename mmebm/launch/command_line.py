@@ -39,6 +39,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A port of TCP.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise ArgumentTypeError(f'{text} is no port, 1 to 65535')
+    return int(text)
+
+
 class OptionAction(DictAction):
     """mmengine's ``DictAction``, but for texts.
 

@@ -94,7 +94,7 @@ def run_script(script: ModuleType, argv: Sequence[str] | None, prepare: Callable
             raise ValueError(f'--resume {resumed} and --cfg-options load_from={load_from}: give one of them')
         cfg = merge_args(cfg, args)
         if getattr(args, 'tta', False):  # which has wrapped the model
-            options = {re.sub(r'^model\.', 'model.module.', key): value for key, value in options.items()}
+            options = {re.sub(r'^model\.(?!module\.)', 'model.module.', key): value for key, value in options.items()}
         merge_options(cfg, options)
         if getattr(args, 'resume', None) == 'auto' or cfg.get('resume') and not cfg.get('load_from'):
             choose_start(cfg, load_from)

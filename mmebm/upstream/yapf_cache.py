@@ -16,12 +16,12 @@ def import_yapf(attempts: int = 5, seconds: float = 1.0) -> None:
     Raises:
         RuntimeError: The cache is damaged, as by a process that was killed while it wrote it.
     """
-    for _ in range(attempts):
+    for attempt in range(attempts):
+        time.sleep(seconds if attempt else 0)
         try:
             importlib.import_module('yapf.yapflib.yapf_api')
             return
         except (EOFError, pickle.UnpicklingError):
             for name in [name for name in sys.modules if name.partition('.')[0] in ('yapf', 'yapf_third_party')]:
                 del sys.modules[name]
-            time.sleep(seconds)
     raise RuntimeError("yapf cannot read its cache; remove its folder in the user's cache (on Linux ~/.cache/YAPF)")

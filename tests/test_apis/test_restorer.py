@@ -72,10 +72,11 @@ def energies(restorer, pictures):
         lambda pictures, folder: torch.from_numpy(pictures[..., ::-1].copy()).permute(0, 3, 1, 2).bfloat16(),
         lambda pictures, folder: pictures.astype(np.float16),
         lambda pictures, folder: pictures.astype(np.int32),
+        lambda pictures, folder: pictures.astype('>u2') * 257,
     ],
     ids=[
         *('folder', 'paths', 'array', 'arrays', 'generator', 'PIL', 'tensor', 'batches', 'float', '16 bits'),
-        *('alpha', 'int64', 'bfloat16', 'float16', 'int32'),
+        *('alpha', 'int64', 'bfloat16', 'float16', 'int32', 'big-endian'),
     ],
 )
 def test_inputs_of_every_kind(restorer, pictures, folder, energies, given):
@@ -99,6 +100,14 @@ def test_pil_images_of_16_bits_of_either_byte_order(restorer, pictures):
     images = [Image.frombytes(mode, (32, 32), gray.astype(kind).tobytes()) for mode, kind in orders.items()]
     expected = next(restorer.energy(pictures[0, ..., 0])).energy
     assert [one.energy for one in restorer.energy(images)] == pytest.approx([expected] * 2, abs=1e-5)
+
+
+def test_integers_of_a_known_range_are_scaled(restorer, pictures, monkeypatch):
+    expected = next(restorer.energy(pictures[0].astype(np.float32))).energy
+    monkeypatch.setattr(restorer.prepare.loader, 'value_range', (-1000, 1550))
+    values = pictures[0].astype(np.int16) * 10 - 1000
+    for image in (values, values.astype('>i2')):
+        assert next(restorer.energy(image)).energy == pytest.approx(expected, abs=1e-4)
 
 
 def test_boolean_images_are_black_and_white(restorer, pictures):

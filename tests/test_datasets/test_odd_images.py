@@ -213,6 +213,7 @@ def test_images_are_turned_as_their_tag_says(kind, orientation, tmp_path):
 HEADERS = {
     'a PAM': b'P7\nWIDTH 12000\nHEIGHT 9000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n',
     'another': b'P7\n# by a camera\nHEIGHT 9000\nWIDTH 12000\nDEPTH 3\nMAXVAL 255\nENDHDR\n',
+    'hidden': b'P7\r# WIDTH 1 HEIGHT 1 \nWIDTH\t12000\nHEIGHT  9000\nDEPTH 3\nMAXVAL 255\nENDHDR\n',
     'PFM': b'PF\n12000 9000\n-1.0\n',
     'Radiance': b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 9000 +X 12000\n',
 }

@@ -129,7 +129,7 @@ def train(
         load_from=resume,
         resume=resume is not None,
         custom_hooks=[NonFiniteLossHook(**options), states, *hooks],
-        cfg=dict(model=dict(type=model), **wrapped),
+        cfg=dict(model=dict(type=model), optim_wrapper=cfg['optim_wrapper'], **wrapped),
     )
     runner.train()
     return runner, states
@@ -221,6 +221,14 @@ def test_a_resumed_training_keeps_the_lower_learning_rate(schedule):
     rates = [state[1]['param_groups'][0]['lr'] for state in states.before[2 * BATCHES :]]
     assert [state[1]['param_groups'][0]['lr'] for state in resumed.before] == pytest.approx(rates)
     assert max(rates) < 0.0101
+
+
+def test_a_new_learning_rate_is_taken_as_it_is():
+    options = dict(max_in_a_row=2, then='roll_back', lr_factor=0.1)
+    train(epochs=2, hooks=[Faults({1: {2: NAN, 3: NAN}}), ResumeHook()], **options)
+    slower = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
+    _, resumed = train(epochs=3, hooks=[Faults({}), ResumeHook()], resume='out/epoch_2.pth', wrapper=slower, **options)
+    assert {state[1]['param_groups'][0]['lr'] for state in resumed.before} == {0.05}
 
 
 def test_without_a_checkpoint_rolling_back_stops():

@@ -12,7 +12,8 @@ WHOLE = "import yapf.yapflib.yapf_api; print(yapf.yapflib.yapf_api.FormatCode('a
 READ = f"""
 import runpy, shutil, threading
 import_yapf = runpy.run_path({str(MODULE)!r})['import_yapf']
-threading.Timer(1.0, lambda: [shutil.copy(file + '.whole', file) for file in {{files}}]).start()
+if {{attempts}} > 1:
+    threading.Timer(1.0, lambda: [shutil.copy(file + '.whole', file) for file in {{files}}]).start()
 import_yapf(attempts={{attempts}}, seconds=0.5)
 {WHOLE}
 """

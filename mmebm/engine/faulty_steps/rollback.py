@@ -41,6 +41,11 @@ def scale_of_rates(runner: Runner) -> float:
     return runner.message_hub.get_info(SCALE, 1.0)
 
 
+def forget_scale(runner: Runner) -> None:
+    """Let the learning rates of the config count, which were set after the factors."""
+    runner.message_hub.update_info(SCALE, 1.0)
+
+
 def scale_rates(runner: Runner, factor: float) -> None:
     """Multiply the present learning rates, and all later ones of the schedule, in place."""
     for group in runner.optim_wrapper.param_groups:

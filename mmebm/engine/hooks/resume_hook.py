@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmebm.checkpoint import check_fit
-from mmebm.engine.faulty_steps.rollback import scale_of_rates, scale_rates
+from mmebm.engine.faulty_steps.rollback import forget_scale, scale_of_rates, scale_rates
 from mmebm.engine.resuming.position import check_length, own_paths, to_present_epochs
 from mmebm.engine.resuming.schedule import hyperparameters, replay, same_optimizer, same_schedule
 from mmebm.engine.resuming.settings import changed_settings, check_complete
@@ -20,10 +20,12 @@ class ResumeHook(Hook):
     """Lets a resumed training follow the present config, where mmengine would follow the checkpoint without a word.
 
     mmengine restores the optimiser's hyper-parameters and the schedule. If the present config has others, they are
-    used, and the schedule is where it would be if the training had had these settings from its start. Epochs that are
-    done count as done, whatever the batch size, the number of processes or of images; within an epoch, a training with
-    ``EpochSeedHook`` continues, and another begins it again. Settings that a resumed training cannot change are
-    rejected.
+    used, and the schedule is where it would be if the training had had these settings from its start, at the lower
+    learning rates to which ``NonFiniteLossHook`` has rolled back, unless the config has another one now.
+
+    Epochs that are done count as done, whatever the batch size, the number of processes or of images; within an epoch,
+    a training with ``EpochSeedHook`` continues, and another begins it again. Settings that a resumed training cannot
+    change are rejected.
 
     ``tools/train.py --resume`` adds this hook. It has no effect on a training that is not resumed, and on one with
     several optimisers it only makes the checks.
@@ -37,6 +39,7 @@ class ResumeHook(Hook):
 
     def __init__(self) -> None:
         self._hyperparameters: list[dict[str, Any]] | None = None
+        self._has_new_rate = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint, and make it one of the present run before mmengine resumes from it."""
@@ -64,6 +67,7 @@ class ResumeHook(Hook):
         if same_schedule(checkpoint, runner, path) and keeps and not interrupted:
             return
         self._hyperparameters = hyperparameters(runner)
+        self._has_new_rate = 'optim_wrapper.optimizer.lr' in changed
         checkpoint.pop('param_schedulers', None)  # mmengine would restore it
 
     def before_train(self, runner: Runner) -> None:
@@ -72,6 +76,8 @@ class ResumeHook(Hook):
             return
         for group, present in zip(runner.optim_wrapper.param_groups, self._hyperparameters, strict=True):
             group.update(present)
+        if self._has_new_rate:
+            forget_scale(runner)
         scale_rates(runner, scale_of_rates(runner))  # NonFiniteLossHook may have lowered them
         replay(runner)
         rate = max(runner.optim_wrapper.get_lr()['lr'])  # not base_lr, which mmengine leaves out of --auto-scale-lr

@@ -66,20 +66,32 @@ def describe(checkpoint: Checkpoint) -> Pretrained:
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
-    """Check that checkpoints are of images of one size and one normalisation, which one config can have.
+    """Check that checkpoints are of images of one size and one normalisation, as far as they say it.
 
     Raises:
-        ValueError: One is of others than the first.
+        ValueError: One is of others than the first, whose config serves all.
     """
-    first, *others = map(describe, checkpoints)
-    for checkpoint, other in zip(checkpoints[1:], others, strict=True):
+    first = describe(checkpoints[0])
+    for checkpoint in checkpoints[1:]:
+        if not isinstance(checkpoint.meta.get('cfg'), str):
+            continue  # weights alone, as of another package
+        other = describe(checkpoint)
         for name in ('image_size', 'normalization'):
             expected, found = getattr(first, name), getattr(other, name)
-            if found != expected:
+            if _plain(found) != _plain(expected):
                 raise ValueError(
                     f'{checkpoint.path} was trained with the {name.replace("_", " ")} {found}, and '
                     f'{checkpoints[0].path} with {expected}: evaluate each by a call of its own'
                 )
+
+
+def _plain(values: Any) -> Any:
+    """Values however they are written: of three equal numbers, and of sequences, those of a list of one."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if not isinstance(values, (list, tuple)):
+        return values
+    return [*values[:1]] if len({*values}) == 1 else [*values]
 
 
 def fit_network(cfg: Config, pretrained: Pretrained, is_trained: bool) -> None:
