@@ -126,7 +126,7 @@ def save_ebm(path, step_size=0.1):
         data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True),
     )
     dataset = dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)
-    config = Config(dict(model=model, test_dataloader=dict(dataset=dataset)))
+    config = Config(dict(default_scope='mmpretrain', model=model, test_dataloader=dict(dataset=dataset)))
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):  # which a fixture of a whole module has not
         built = MODELS.build(model)
