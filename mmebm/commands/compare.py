@@ -29,7 +29,7 @@ from mmebm.experiments.comparison.estimate import estimates, print_estimate
 from mmebm.experiments.comparison.quick import DEFAULTS, MAX_IMAGES
 from mmebm.experiments.comparison.settings import METHODS, RANDOM, Comparison, known_methods
 from mmebm.experiments.processes import ending_together
-from mmebm.launch.command_line import OptionAction, count, expanded, path
+from mmebm.launch.command_line import OptionAction, expanded, path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,10 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
     add('--methods', nargs='+', choices=[*known_methods(), RANDOM], default=METHODS, help='in this order')
     add('--backbone', default='vit-w128', help='of the configs: vit-w128, vit-w128-d12, convnext-w32')
     add('--budget', default='epochs=30', help='of each training: epochs=N, seconds=S, cpu-seconds=S or flops=F')
-    add('--seeds', type=count, default=3, help='trainings of each method')
+    add('--seeds', type=int, default=3, help='trainings of each method')
     add('--points', type=int, default=4, help='evaluations of the frozen features along a run')
     add('--finetune-points', type=int, default=1, help='how many of these, the last ones, fine-tune as well')
-    add('--images', type=count, help='number of training images (default: all)')
+    add('--images', type=int, help='number of training images (default: all)')
     short = f'a first look: one epoch of at most {MAX_IMAGES} images, one seed, short fine-tuning, nothing compiled'
     add('--quick', action='store_true', help=short)
     add('--work-dir', type=path, default='work_dirs/compare', help='where everything goes')

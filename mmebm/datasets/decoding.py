@@ -25,17 +25,7 @@ IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL = 256, 257, 277
 # Bytes of a header in which sides are looked for, and a side that none of them says: the file counts as too large.
 HEADER, UNKNOWN = 1 << 16, 1 << 31
 
-# Of EXIF, and how an array (H, W[, C]) is turned by each of its values.
-ORIENTATION = 0x0112
-_TURNS: dict[int, Callable[[NDArray], NDArray]] = {
-    2: np.fliplr,
-    3: lambda image: np.rot90(image, 2),
-    4: np.flipud,
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image, -1),
-    7: lambda image: np.rot90(image, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
+ORIENTATION = 0x0112  # of EXIF
 
 # Formats that OpenCV decodes and Pillow may not know, by their first bytes: PAM, PFM and Radiance HDR; and how their
 # headers say the sides. Of several places the largest counts, so that a comment cannot hide one.
@@ -66,6 +56,8 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
     """
     if backend == 'tifffile' and is_tiff(content):
         return with_channels(read_tiff(content), color_type)
+    if backend == 'cv2' and _turns_by_pillow_alone(content, color_type):
+        backend = 'pillow'
     if backend == 'cv2':
         check_channels_of_tiff(content)
         flag: str | int = imread_flags[color_type]
@@ -73,9 +65,6 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
             # OpenCV does not convert the channels of 32-bit TIFFs, whose mode Pillow knows only if there is one.
             is_tiff_of_32_bits = content.startswith((b'II', b'MM')) and _pillow_mode(content) in ('F', 'I', '')
             flag = 'unchanged' if is_tiff_of_32_bits else flag | cv2.IMREAD_ANYDEPTH
-        if _is_turned_here(content, color_type):
-            image = mmcv.imfrombytes(content, flag=flag | cv2.IMREAD_IGNORE_ORIENTATION, backend=backend)
-            return None if image is None else turned(with_channels(image, color_type), _orientation(content))
     elif backend == 'pillow':
         mode = _pillow_mode(content)
         if color_type == 'unchanged' and mode in _CODED_MODES:
@@ -90,17 +79,13 @@ def decode(content: bytes, color_type: str, backend: str) -> NDArray | None:
     return None if image is None else with_channels(image, color_type)
 
 
-def _is_turned_here(content: bytes, color_type: str) -> bool:
-    """Whether a file is of a format whose EXIF tag OpenCV does not follow, and is to be turned."""
+def _turns_by_pillow_alone(content: bytes, color_type: str) -> bool:
+    """Whether a file has an EXIF tag by which it is to be turned, in a format of which OpenCV does not follow it."""
     is_webp = content[:4] == b'RIFF' and content[8:12] == b'WEBP'
     is_avif = content[4:8] == b'ftyp' and content[8:12] in (b'avif', b'avis')
-    return (is_webp or is_avif) and color_type != 'unchanged' and not color_type.endswith('ignore_orientation')
-
-
-def turned(image: NDArray, orientation: int) -> NDArray:
-    """An image (H, W[, C]) as it is meant to be seen, by its EXIF tag: 1 to 8, others as 1."""
-    turn = _TURNS.get(orientation)
-    return image if turn is None else np.ascontiguousarray(turn(image))
+    if not (is_webp or is_avif) or color_type not in ('color', 'grayscale'):
+        return False
+    return (_from_header(content, lambda image: image.getexif().get(ORIENTATION)) or 1) != 1
 
 
 class ChannelsError(ValueError):
@@ -189,11 +174,6 @@ def pixels_in_header(content: bytes) -> tuple[int, int]:
 def _pillow_mode(content: bytes) -> str:
     """The mode that Pillow reads from a file's header; empty if it knows none."""
     return _from_header(content, lambda image: image.mode) or ''
-
-
-def _orientation(content: bytes) -> int:
-    """The EXIF tag of a file's orientation, 1 to 8."""
-    return _from_header(content, lambda image: image.getexif().get(ORIENTATION)) or 1
 
 
 def _from_header(content: bytes, read: Callable[[Image.Image], Any]) -> Any:

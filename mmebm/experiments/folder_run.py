@@ -16,7 +16,8 @@ from mmebm.datasets import ImageFolder
 from mmebm.datasets.listing import Listing, list_images
 from mmebm.error_text import counted
 from mmebm.experiments.folder_probe import add_probe
-from mmebm.interchange import UnsupportedError, export
+from mmebm.interchange import TARGETS, UnsupportedError, export
+from mmebm.interchange.library import Library, require
 from mmebm.launch.options import merge_options
 from mmebm.launch.scripts import train
 from mmebm.launch.start import find_latest
@@ -46,9 +47,6 @@ COMPILE_FROM = 1_000_000
 
 LR = 'optim_wrapper.optimizer.lr'
 EPOCHS = 'train_cfg.max_epochs'
-
-# What exporting to a library needs, by its name in ``--to``.
-PACKAGES = dict(timm='timm', hf='transformers', torchvision='torchvision')
 
 # Of both shipped pipelines: to what an image's short edge is resized before the crop for a test.
 EDGE = 256 / 224
@@ -129,9 +127,8 @@ class FolderRun:
                 raise ValueError(f'--{name.replace("_", "-")} must be at least 1, not {value}')
         if EPOCHS in self.options:
             raise ValueError(f'--cfg-options {EPOCHS}={self.options[EPOCHS]}: give --epochs, which more depends on')
-        package = PACKAGES.get(self.to or '')
-        if package and importlib.util.find_spec(package) is None:
-            raise ImportError(f'--to {self.to} needs {package}: pip install {package}')
+        if isinstance(target := TARGETS.get(self.to), Library):
+            require(self.to, [target.name])
         if not self.folder.is_dir():
             raise FileNotFoundError(f'"{self.folder}" is no folder')
         ImageFolder(str(self.train_folder))  # says what it finds, and raises if that is nothing

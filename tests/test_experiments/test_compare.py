@@ -272,8 +272,8 @@ def test_refuses_options_that_change_nothing(shapes, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('argv', 'message'),
     [
-        (['--seeds', '0'], '--seeds: 0 is no whole number of at least 1'),
-        (['--images', '0'], '--images: 0 is no whole number of at least 1'),
+        (['--seeds', '0'], '--seeds and --images must be at least 1'),
+        (['--images', '0'], '--seeds and --images must be at least 1'),
         (['--methods', 'mae', 'mae'], '--methods mae mae: give different ones'),
         (
             ['--methods', 'mae', '--cfg-options', 'beit.optim_wrapper.optimizer.lr=1'],

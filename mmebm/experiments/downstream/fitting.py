@@ -61,7 +61,8 @@ def describe(checkpoint: Checkpoint) -> Pretrained:
     size = backbone.get('img_size') or next((size for size in sizes if size), IMAGE_SIZE)
     preprocessor = model.get('data_preprocessor') or {}
     is_rgb = preprocessor.get('to_rgb') or any(type_name(node) in LOADED_AS_RGB for node in nodes)
-    normalization = dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), to_rgb=bool(is_rgb))
+    values = {key: preprocessor.get(key) and list(preprocessor[key]) for key in ('mean', 'std')}
+    normalization = dict(**values, to_rgb=bool(is_rgb))
     return Pretrained(backbone, size if isinstance(size, int) else size[0], normalization)
 
 
@@ -78,20 +79,11 @@ def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
         other = describe(checkpoint)
         for name in ('image_size', 'normalization'):
             expected, found = getattr(first, name), getattr(other, name)
-            if _plain(found) != _plain(expected):
+            if found != expected:
                 raise ValueError(
                     f'{checkpoint.path} was trained with the {name.replace("_", " ")} {found}, and '
                     f'{checkpoints[0].path} with {expected}: evaluate each by a call of its own'
                 )
-
-
-def _plain(values: Any) -> Any:
-    """Values however they are written: of three equal numbers, and of sequences, those of a list of one."""
-    if isinstance(values, dict):
-        return {key: _plain(value) for key, value in values.items()}
-    if not isinstance(values, (list, tuple)):
-        return values
-    return [*values[:1]] if len({*values}) == 1 else [*values]
 
 
 def fit_network(cfg: Config, pretrained: Pretrained, is_trained: bool) -> None:
@@ -171,12 +163,11 @@ def leave_out_slow_average(cfg: Config, gpus: int) -> None:
         cfg: A classifier's config, with all options.
         gpus: Processes of the training.
     """
-    dataset = cfg.train_dataloader.dataset
-    if type_name(dataset) != 'ImageFolder':
+    dataset, hooks = cfg.train_dataloader.dataset, cfg.get('custom_hooks') or []
+    if type_name(dataset) != 'ImageFolder' or 'EMAHook' not in map(type_name, hooks):
         return  # ImageNet-1k is never so small
     total = len(ImageFolder(dataset.data_root, data_prefix=dataset.data_prefix, with_label=True))
     steps = cfg.train_cfg.max_epochs * (total // (cfg.train_dataloader.batch_size * gpus))
-    hooks = cfg.get('custom_hooks') or []
     cfg.custom_hooks = [
         hook for hook in hooks if type_name(hook) != 'EMAHook' or hook.get('momentum', EMA_MOMENTUM) * steps > EMA_STEPS
     ]

@@ -61,8 +61,8 @@ class EnergyHead(BaseModule):
             of several tensors, such as a map and a class token, counts as that many.
         kind: ``linear``, ``mlp`` or ``quadratic``. With ``linear``, biases that only shift the features of the last
             stage never train (see ``EBMAlgorithm``'s ``frozen``).
-        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not
-            given. ``linear`` has none.
+        hidden_channels: Width of ``mlp``'s hidden layer or ``quadratic``'s projection; D if not given.
+            ``linear`` has none.
         over: ``pooled``: the energy of the mean token; ``tokens``: the sum of the tokens' energies.
         loss: Config of the loss over the restored images; ``RestorationLoss()`` if not given.
         init_cfg: As in mmengine's BaseModule.
