@@ -323,3 +323,26 @@ def test_config_names_that_fit_none_or_several(configs):
         find_config('/nowhere/x.py')
     with pytest.raises(ValueError, match=r'finetune/vit\.py, linear/vit\.py'):
         find_config('vit')
+
+
+def test_options_of_the_model_reach_it_behind_averaging(folder, monkeypatch):
+    """``--tta`` wraps the model, as ``module``, before options are merged."""
+    monkeypatch.setitem(globals(), 'prepare_test', lambda cfg: None)  # its data and weights are not there
+    options = ['--cfg-options', 'model.head.num_classes=7', 'model.module.backbone.drop_path_rate=0.25']
+    cfg = merged('test', [str(find_config('finetune_ebm-vit-t_shapes')), 'a.pth', '--tta', *options])
+    assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA'
+    assert (cfg.model.module.head.num_classes, cfg.model.module.backbone.drop_path_rate) == (7, 0.25)
+    assert 'head' not in cfg.model and 'module' not in cfg.model.module
+
+
+def test_a_test_leaves_the_mark_of_a_training_that_was_stopped(folder):
+    (folder / 'run').mkdir()
+    (folder / 'data/test').mkdir()
+    (folder / 'run' / 'requeue').write_text('SIGUSR1')
+    merged('test', ['tiny.py', 'a.pth', '--work-dir', 'run'])
+    assert (folder / 'run' / 'requeue').is_file()
+
+
+def test_two_checkpoints_to_start_from(folder):
+    with pytest.raises(ValueError, match='--resume a.pth and --cfg-options load_from=b.pth: give one of them'):
+        merged('train', ['tiny.py', '--resume', 'a.pth', '--cfg-options', 'load_from=b.pth'])
