@@ -140,8 +140,8 @@ def readers(path: Path, config: Path, out: Path) -> dict[str, Callable[[], Any]]
             [str(path), '--from', 'timm', '--config', str(config), '--out', str(out / 'a.pth')]
         ),
         'replay': lambda: replay([str(path)]),
-        'energy': lambda: energy([str(out), '--checkpoint', str(path), '--out', str(out / 'a.csv')]),
-        'evaluate': lambda: evaluate([str(path), '--data', str(out), '--work-dir', str(out / 'evaluate')]),
+        'energy': lambda: energy([str(path.parent), '--checkpoint', str(path), '--out', str(path.parent / 'a.csv')]),
+        'evaluate': lambda: evaluate([str(path), '--data', str(path.parent), '--work-dir', str(out / 'evaluate')]),
         'test': lambda: test([*start[:1], str(path), *start[1:], *options]),
         'load_from': lambda: train([*start, *options, f'load_from={path}']),
         'init_cfg': lambda: train([*start, *options, f'{weights}.type=Pretrained', f'{weights}.checkpoint={path}']),
