@@ -26,7 +26,7 @@ class SelfSupDataPreprocessor(TheirPreprocessor):
         if not (mean is None and std is None) and not (all(are_given) and len(mean) == len(std)):
             raise ValueError(
                 'data_preprocessor: mean and std must be lists of the same number of values, one for all channels or '
-                f'one for each, not {mean} and {std}'
+                f'one for each, not mean={mean} and std={std}'
             )
         if mean is None:
             super().__init__(**kwargs)
