@@ -58,7 +58,7 @@ class CorruptedPair(BaseTransform):
         except KeyError as error:
             ours = [f'mmebm.{name}' for name, cls in TRANSFORMS.module_dict.items() if issubclass(cls, Corruption)]
             raise KeyError(
-                f'CorruptedPair: unknown corruption; mmebm has {ours}. Given: {corruption!r}. {error.args[0]}'
+                f'CorruptedPair: unknown corruption; mmebm has {ours}, not corruption={corruption!r}. {error.args[0]}'
             ) from error
         except AssertionError as error:  # mmcv's RandomChoice compares the sum with 1 exactly, and gives no message
             raise ValueError(
