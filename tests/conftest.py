@@ -48,6 +48,13 @@ def mmpretrain_scope():
         yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def mmpretrain_scope_of_module():
+    """The same for what the fixtures of a module build: they run before that of the test."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -102,9 +101,8 @@ def save_cim(path, size=16, **options):
     model = tiny_cim(tokenizer=dict(model=dict(type='mmebm.ColorTokenizer')), **options)
     model['backbone']['img_size'] = model['generator']['backbone']['img_size'] = size
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):  # which a fixture of a whole module has not
-        built = MODELS.build(copy.deepcopy(model))
-        built.init_weights()
+    built = MODELS.build(copy.deepcopy(model))
+    built.init_weights()
     torch.save(dict(state_dict=built.state_dict(), meta=dict(cfg=Config(dict(model=model)).pretty_text)), path)
     return built.eval()
 
@@ -128,8 +126,7 @@ def save_ebm(path, step_size=0.1):
     dataset = dict(type='mmebm.ImageFolder', data_root='none', pipeline=pipeline)
     config = Config(dict(default_scope='mmpretrain', model=model, test_dataloader=dict(dataset=dataset)))
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):  # which a fixture of a whole module has not
-        built = MODELS.build(model)
-        built.init_weights()
+    built = MODELS.build(model)
+    built.init_weights()
     torch.save(dict(state_dict=built.state_dict(), meta=dict(cfg=config.pretty_text, mmebm=dict(images=5))), path)
     return built, config

@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from benchmarks.label_free import correlations, find_points, main, spread
@@ -31,7 +30,6 @@ MODEL = dict(
 @pytest.fixture
 def work_dir(tmp_path):
     """Six runs of two methods: weights, scores, and the config by which these were measured."""
-    init_default_scope('mmpretrain')
     for i in range(6):
         folder = tmp_path / 'work' / f'method{i % 2}' / f'seed_{i}'
         folder.mkdir(parents=True)

@@ -278,8 +278,7 @@ def energy_model(tmp_path_factory):
     cfg = Config.fromfile(FOLDER / 'ebm_vit-b_in1k.py')
     cfg.model.backbone.update(TINY_BACKBONES['VisionTransformer'])
     cfg.model.head.in_channels = TINY_WIDTHS['VisionTransformer']
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg.model).eval()
+    model = MODELS.build(cfg.model).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmpretrain.models.selfsup import MAE, HOGGenerator
 from mmpretrain.models.utils import vector_quantizer
 
@@ -135,8 +134,7 @@ def test_tokens_are_the_nearest_vectors_and_looking_changes_nothing():
 
 def test_several_masks_are_a_larger_batch():
     config = Config.fromfile(Path(__file__).parents[2] / 'configs/peers/mae-4views_vit-w128_32px.py')
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(config.model)
+    model = MODELS.build(config.model)
     model.init_weights()
     images = torch.randn(3, 3, 32, 32)
     torch.manual_seed(1)
