@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmebm.experiments.demos.cim_demo import run_cim_demo
-from mmebm.experiments.demos.demo import run_demo
+from mmebm.experiments.demos.demo import demo_config, run_demo
 from mmebm.launch.command_line import path
 
 WORK_DIRS = dict(ebm='work_dirs/demo', cim='work_dirs/demo_cim')
@@ -18,9 +18,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     work_dir = args.work_dir or path(WORK_DIRS[args.method])
     if args.method == 'ebm':
         try:
-            run_demo(args.config or CONFIG, work_dir, args.seed)
-        except FileNotFoundError as error:
+            cfg = demo_config(args.config or CONFIG)
+        except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
+        run_demo(cfg, work_dir, args.seed)
     elif args.config:
         parser.error('--config is of --method ebm; that of cim trains three configs, those of docs/cim.md')
     else:

@@ -28,7 +28,10 @@ def explicit_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention in plain operators; arguments, shapes and result as in torch's ``scaled_dot_product_attention``."""
+    """Attention in plain operators; arguments, shapes and result as in torch's ``scaled_dot_product_attention``.
+
+    So the result of a query that is masked out of all keys is 0.
+    """
     query, key, value = _in_working_precision(query, key, value)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
@@ -38,11 +41,13 @@ def explicit_attention(
     # Autocast would compute the softmax in float32 and keep that for both backward passes.
     with torch.autocast(query.device.type, enabled=False):
         logits = (query * _scale(query, scale)) @ key.transpose(-2, -1)
-        if attn_mask is not None and attn_mask.dtype == torch.bool:  # True = attends
-            logits = logits.masked_fill(~attn_mask, float('-inf'))
-        elif attn_mask is not None:
-            logits = logits + attn_mask.to(logits.dtype)
-        return F.dropout(logits.softmax(dim=-1), dropout_p) @ value
+        if attn_mask is None:
+            return F.dropout(logits.softmax(dim=-1), dropout_p) @ value
+        if attn_mask.dtype == torch.bool:  # True = attends
+            attn_mask = logits.new_zeros(()).masked_fill(~attn_mask, float('-inf'))
+        lonely = (attn_mask == float('-inf')).all(dim=-1, keepdim=True)  # whose softmax would be 0 / 0
+        logits = logits + attn_mask.to(logits.dtype).masked_fill(lonely, 0)
+        return (F.dropout(logits.softmax(dim=-1), dropout_p) @ value).masked_fill(lonely, 0)
 
 
 def recomputed_attention(

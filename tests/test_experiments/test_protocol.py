@@ -140,11 +140,14 @@ def test_nothing_is_chosen_before_all_has_been_tried(rows):
 
 
 @pytest.mark.parametrize('failed', [{('mae', 4e-3, 0)}, set()])
-def test_a_score_half_way_is_not_one_of_the_end(rows, failed):
+def test_a_score_half_way_is_not_one_of_the_end(rows, failed, tmp_path):
     """A training that failed later, or goes on, had a good score at its first point."""
     rows += [row('mae', 4e-3, seed, 60.0, epoch=1) for seed in (0, 1)]
     chosen = choose(rows, dict(mae=[1e-3, 2e-3, 4e-3]), [0, 1], failed)
     assert chosen.get('mae', {}).get('learning_rate') == (2e-3 if failed else None)
+    write_selection(tmp_path, rows, chosen, 'vit-w128')
+    why = 'Nothing is chosen of `mae`: not all that was asked for has a score after epoch 4.'
+    assert (why in (tmp_path / 'selection.md').read_text()) == (not failed)
 
 
 def test_refuses_a_selection(rows, tmp_path):

@@ -117,6 +117,18 @@ def test_attention_options(attention, options):
     torch.testing.assert_close(attention(query, key, value, **kwargs), expected)
 
 
+@pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
+@pytest.mark.parametrize('kind', [torch.bool, torch.float64], ids=str)
+def test_a_query_that_is_masked_out_of_all_keys_reads_zeros(attention, kind):
+    query, key, value = (randn(2, 2, 4, 8) for _ in range(3))
+    attends = torch.tensor([[True, True, False, True], [False] * 4, [True] * 4, [False, True, True, True]])
+    mask = attends if kind == torch.bool else torch.randn(4, 4, dtype=kind).masked_fill(~attends, float('-inf'))
+    found = attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+    assert found[:, :, 1].abs().max() == 0
+    assert gradgradcheck(lambda *tensors: attention(*tensors, attn_mask=mask), (query, key, value))
+
+
 def test_attention_drops_weights_as_torch_does():
     query, key = randn(1, 1, 3, 4), randn(1, 1, 3, 4)
     value = torch.ones(1, 1, 3, 4, dtype=torch.float64)

@@ -158,6 +158,10 @@ def write_selection(folder: Path, rows: Sequence[dict], chosen: Mapping[str, dic
         f'Top-1 (%) at the last point, on training images alone: kNN and linear probe by {FOLDS}-fold cross-validation '
         f'(`{LABELLED}`: on the first fold), fine-tuning on the first fold. In bold: the best linear probe.'
     )
+    for method in dict.fromkeys(row['method'] for row in rows):
+        if method not in chosen:
+            last = max(row['epoch'] for row in rows if row['method'] == method)
+            text += f' Nothing is chosen of `{method}`: not all that was asked for has a score after epoch {last}.'
     (folder / 'selection.md').write_text(f'{text}\n\n{selection_table(rows, chosen)}\n')
 
 

@@ -28,20 +28,27 @@ NEEDED = {
 }
 
 
-def run_demo(config: str, work_dir: Path, seed: int) -> None:
+def demo_config(name: str) -> Config:
+    """The config of a name or path.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It does not measure what is shown.
+    """
+    cfg = Config.fromfile(find_config(name))
+    check_config(cfg, name)
+    return cfg
+
+
+def run_demo(cfg: Config, work_dir: Path, seed: int) -> None:
     """Train, test, draw, and print what came out.
 
     Args:
-        config: Name or path of a config that measures what is shown.
+        cfg: Of ``demo_config``.
         work_dir: For pictures, figures and checkpoint.
         seed: Of initial weights, order of the images and corruptions.
-
-    Raises:
-        ValueError: The config does not measure what is shown.
     """
     start = time.time()
-    cfg = Config.fromfile(find_config(config))
-    check_config(cfg, config)
     add_hook(cfg, 'ProvenanceHook')
     announce(cfg)
     runner = make_runner(cfg, work_dir, seed)
