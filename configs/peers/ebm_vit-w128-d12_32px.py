@@ -1,4 +1,4 @@
-"""Restoration of whole images by a small ViT of 12 blocks at 32 pixels.
+"""Shuffled patches told and restored, lost positions and missing contents found, by a small ViT of 12 blocks.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm_vit-w128-d12_32px.py --cfg-options data_root=FOLDER

@@ -18,11 +18,23 @@ from mmebm.launch.machine import adapt_to_cpu
 from mmebm.launch.options import replace_data_root
 
 FOLDER = Path(__file__).parents[2] / 'configs/peers'
-VIT = ['ebm', 'ebm-nce', 'ebm-patches', 'mae', 'simmim', 'beit', 'beit-dalle', 'maskfeat', 'supervised', 'finetune']
+VIT = [
+    'ebm',
+    'ebm-fast',
+    'ebm-nce',
+    'ebm-patches',
+    'mae',
+    'simmim',
+    'beit',
+    'beit-dalle',
+    'maskfeat',
+    'supervised',
+    'finetune',
+]
 VIT += ['ebm-patches-4views', 'ebm-patches-whitened', 'mae-whitened', 'mae-4views', 'mae-places']
 VIT += ['cim-respix', 'cim-revdet']
 CONVNEXT = ['ebm', 'spark', 'cim-respix', 'cim-revdet', 'supervised', 'finetune']
-DEEP = ['ebm', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
+DEEP = ['ebm', 'ebm-fast', 'ebm-patches', 'ebm-patches-whitened', 'mae', 'mae-whitened', 'simmim', 'beit', 'maskfeat']
 DEEP += ['mae-places', 'supervised', 'finetune']
 METHODS = {'vit-w128': VIT, 'vit-w128-d12': DEEP, 'convnext-w32': CONVNEXT}
 CONFIGS = [f'{name}_{backbone}_32px' for backbone, names in METHODS.items() for name in names]
@@ -184,7 +196,7 @@ def test_terms_are_equal(name):
         assert cfg.train_cfg.max_epochs == ours.train_cfg.max_epochs == 30
         hooks = ['mmebm.EpochSeedHook', 'mmebm.NonFiniteLossHook', 'mmebm.ProgressHook']
         hooks += ['mmebm.PatchWhiteningHook'] if 'whitened' in name else []
-        hooks += ['mmebm.NotLearningHook'] if name.startswith(('ebm_', 'ebm-nce')) else []
+        hooks += ['mmebm.NotLearningHook'] if name.startswith(('ebm_', 'ebm-fast', 'ebm-nce')) else []
         assert [hook['type'] for hook in cfg.custom_hooks] == hooks
 
 
