@@ -193,7 +193,7 @@ def test_dropped_tokens_and_contents(cim):
     whole = pair.replaced.unflatten(2, (2, 8)).unflatten(1, (2, 8)).any(dim=4).any(dim=2).flatten(1)
     assert pair.changed.equal(whole.gather(1, pair.kept)) and pair.kept.shape == (8, 3)
     losses = model.loss([normalised(shapes())])
-    assert {'loss', 'loss_token_nce', 'loss_position', 'loss_content'} <= losses.keys()
+    assert {'loss_restoration', 'loss_token_nce', 'loss_position', 'loss_content'} <= losses.keys()
     assert all(value.isfinite().all() for value in losses.values())
 
 

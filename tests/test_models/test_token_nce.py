@@ -141,7 +141,12 @@ def test_images_that_are_not_restored(options):
     first, rest = pair.take(torch.arange(2)), pair.take(torch.arange(2, 8))
     _, restored = model._step(model.missing.start(first.corrupted).requires_grad_(), first)
     _, others = model._step(model.missing.start(rest.corrupted).requires_grad_(), rest)
-    torch.testing.assert_close(found['loss'], restored['loss'])
+    torch.testing.assert_close(found['loss_restoration'], restored['loss'])
+    total, logged = model.parse_losses(found)
+    assert logged['loss'] is total
+    names = {'loss_restoration', 'loss_token_nce', 'loss_position'}
+    assert {name for name in found if 'loss' in name} == names
+    torch.testing.assert_close(total, sum(found[name] for name in names))
     expected = (2 * restored['loss_token_nce'] + 6 * others['loss_token_nce']) / 8
     torch.testing.assert_close(found['loss_token_nce'], expected)
     # Of the others, without the change of all tokens' energies with the position.

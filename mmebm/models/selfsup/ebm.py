@@ -180,7 +180,8 @@ class EBMAlgorithm(BaseRestorer):
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Losses and statistics, scalars, for ``[corrupted, clean]``, each (N, C, H, W) and normalised.
 
-        With ``corruption``, for clean images (N, C, H, W), or a list of that one batch.
+        With ``corruption``, for clean images (N, C, H, W), or a list of that one batch. The loss of restoration is
+        ``loss``, or, where there are others, ``loss_restoration``.
         """
         pair = self._training_pair(*(self.corruption(inputs, self) if self.corruption else as_pair(inputs)))
         if self._is_first_batch:
@@ -194,6 +195,8 @@ class EBMAlgorithm(BaseRestorer):
         if self._is_first_batch:
             check_reached(self, losses)
             self._is_first_batch = False
+        if 'loss' in losses and sum('loss' in name for name in losses) > 1:
+            losses['loss_restoration'] = losses.pop('loss')  # mmengine logs the sum as `loss`
         return losses | self._statistics(to_restore, self.missing.unpack(restored, to_restore.clean.shape)[0])
 
     def _split(self, pair: TrainingPair) -> tuple[TrainingPair, TrainingPair | None]:
