@@ -62,7 +62,9 @@ def losses(variant: str) -> list[float]:
         cfg.work_dir = folder
         runner = Runner.from_cfg(cfg)
         runner.train()
-    values, _ = runner.message_hub.get_scalar('train/loss').data
+    logged = runner.message_hub.log_scalars
+    restoration = 'train/loss_restoration'  # has this name where there are other losses
+    values, _ = logged[restoration if restoration in logged else 'train/loss'].data
     return values.tolist()
 
 

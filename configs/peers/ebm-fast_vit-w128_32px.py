@@ -4,8 +4,9 @@ Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2
 Command:  python tools/train.py configs/peers/ebm-fast_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/ with one folder per class; the same with tools/test.py and a checkpoint for test/
 Hardware: 1 GPU, or some CPU cores
-Time:     not run
-Expect:   not run
+Time:     8 epochs of 5,000 images: 615 CPU seconds of a busy machine, compiling and data loading included
+Expect:   after that, at learning rate 2e-3, on CIFAR-10, cross-validated on the training images: linear probe 49.2%,
+          kNN 38.0% (one seed, docs/ablations.md)
 
 Of 64 patches, 16 have lost their position, 16 are missing, 16 are as they were, and 16 are not used. One image in eight
 has 16 shuffled patches, of which 8 are read. One image in sixteen is differentiated twice. Losses, shares and weights

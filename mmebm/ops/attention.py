@@ -45,8 +45,9 @@ def explicit_attention(
             return F.dropout(logits.softmax(dim=-1), dropout_p) @ value
         if attn_mask.dtype == torch.bool:  # True = attends
             attn_mask = logits.new_zeros(()).masked_fill(~attn_mask, float('-inf'))
+        attn_mask = attn_mask.to(logits.dtype)  # in which the lowest float32 becomes -inf
         lonely = (attn_mask == float('-inf')).all(dim=-1, keepdim=True)  # whose softmax would be 0 / 0
-        logits = logits + attn_mask.to(logits.dtype).masked_fill(lonely, 0)
+        logits = logits + attn_mask.masked_fill(lonely, 0)
         return (F.dropout(logits.softmax(dim=-1), dropout_p) @ value).masked_fill(lonely, 0)
 
 

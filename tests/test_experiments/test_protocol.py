@@ -125,7 +125,7 @@ def test_the_best_mean_at_the_last_point_is_chosen(rows, tmp_path):
         '| `mae` | **0.002** | 2 | 2 | 30.0 ± 0.0 | 51.5 ± 2.1 | - |',
         '| `random` | **-** | 1 | 2 | 30.0 ± 0.0 | 40.5 ± 0.7 | - |',
     ]
-    write_selection(tmp_path, rows, chosen, 'vit-w128')
+    write_selection(tmp_path, rows, chosen, 'vit-w128', ['mae', 'random'])
     assert read_selection(tmp_path, ['mae'], 'vit-w128') == dict(mae=2e-3)
     assert read_selection(tmp_path / 'selection.json', ['mae'], 'vit-w128') == dict(mae=2e-3)
 
@@ -145,15 +145,15 @@ def test_a_score_half_way_is_not_one_of_the_end(rows, failed, tmp_path):
     rows += [row('mae', 4e-3, seed, 60.0, epoch=1) for seed in (0, 1)]
     chosen = choose(rows, dict(mae=[1e-3, 2e-3, 4e-3]), [0, 1], failed)
     assert chosen.get('mae', {}).get('learning_rate') == (2e-3 if failed else None)
-    write_selection(tmp_path, rows, chosen, 'vit-w128')
-    why = 'Nothing is chosen of `mae`: not all that was asked for has a score after epoch 4.'
+    write_selection(tmp_path, rows, chosen, 'vit-w128', ['mae'])
+    why = 'Nothing is chosen for `mae`: trainings have failed, or are not as far as others here.'
     assert (why in (tmp_path / 'selection.md').read_text()) == (not failed)
 
 
 def test_refuses_a_selection(rows, tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no such file; --select writes it'):
         read_selection(tmp_path, ['mae'], 'vit-w128')
-    write_selection(tmp_path, rows, dict(mae=dict(learning_rate=2e-3, configurations=2)), 'vit-w128')
+    write_selection(tmp_path, rows, dict(mae=dict(learning_rate=2e-3, configurations=2)), 'vit-w128', ['mae'])
     with pytest.raises(ValueError, match='nothing is chosen for ebm; finish --select with it'):
         read_selection(tmp_path, ['mae', 'ebm'], 'vit-w128')
     with pytest.raises(ValueError, match='chosen for --backbone vit-w128, not vit-w128-d12'):

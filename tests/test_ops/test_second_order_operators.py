@@ -129,6 +129,16 @@ def test_a_query_that_is_masked_out_of_all_keys_reads_zeros(attention, kind):
     assert gradgradcheck(lambda *tensors: attention(*tensors, attn_mask=mask), (query, key, value))
 
 
+@pytest.mark.parametrize('attention', [explicit_attention, recomputed_attention])
+def test_the_lowest_float32_masks_out_in_the_precision_of_autocast(attention):
+    query, key, value = (randn(1, 2, 4, 8, dtype=torch.float32) for _ in range(3))
+    mask = torch.zeros(4, 4)
+    mask[1] = torch.finfo(torch.float32).min  # which bfloat16 rounds to -inf
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = attention(query, key, value, attn_mask=mask)
+    assert found.isfinite().all() and found[:, :, 1].abs().max() == 0
+
+
 def test_attention_drops_weights_as_torch_does():
     query, key = randn(1, 1, 3, 4), randn(1, 1, 3, 4)
     value = torch.ones(1, 1, 3, 4, dtype=torch.float64)

@@ -13,6 +13,7 @@ from mmebm.planning.purpose import purpose
         ('ebm-mask_vit-b_in1k', 'restoring whole images'),
         ('ebm_resnet50_in1k', 'restoring whole images'),
         ('peers/ebm-nce_vit-w128_32px', 'an energy'),
+        ('peers/ebm-fast_vit-w128_32px', 'features; its energies were not measured'),
         ('ebm-patches_vit-b_in1k', 'features; it scores missing patches'),
         ('cim-revdet_vit-b_in1k', 'features; it has no energy'),
     ],

@@ -300,4 +300,4 @@ class Bench:
         tried = {method: [self.learning_rate(method, rate) for rate in self.rates[method]] for method in methods}
         rows = read_points(self.work_dir, methods)
         chosen = choose(rows, tried, self.comparison.seed_numbers, self.failed)
-        write_selection(self.work_dir, rows, chosen, self.comparison.backbone)
+        write_selection(self.work_dir, rows, chosen, self.comparison.backbone, methods)

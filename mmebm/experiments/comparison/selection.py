@@ -151,17 +151,18 @@ def selection_table(rows: Sequence[dict], chosen: Mapping[str, dict]) -> str:
     return markdown_table(columns, lines)
 
 
-def write_selection(folder: Path, rows: Sequence[dict], chosen: Mapping[str, dict], backbone: str) -> None:
-    """Write ``selection.json`` and ``selection.md``."""
+def write_selection(
+    folder: Path, rows: Sequence[dict], chosen: Mapping[str, dict], backbone: str, methods: Sequence[str]
+) -> None:
+    """Write ``selection.json`` and ``selection.md``, which names those methods for which nothing is chosen."""
     (folder / FILE).write_text(json.dumps(dict(backbone=backbone, chosen=chosen, rows=rows), indent=1) + '\n')
     text = (
         f'Top-1 (%) at the last point, on training images alone: kNN and linear probe by {FOLDS}-fold cross-validation '
         f'(`{LABELLED}`: on the first fold), fine-tuning on the first fold. In bold: the best linear probe.'
     )
-    for method in dict.fromkeys(row['method'] for row in rows):
-        if method not in chosen:
-            last = max(row['epoch'] for row in rows if row['method'] == method)
-            text += f' Nothing is chosen of `{method}`: not all that was asked for has a score after epoch {last}.'
+    missing = ', '.join(f'`{method}`' for method in methods if method not in chosen)
+    if missing:
+        text += f' Nothing is chosen for {missing}: trainings have failed, or are not as far as others here.'
     (folder / 'selection.md').write_text(f'{text}\n\n{selection_table(rows, chosen)}\n')
 
 

@@ -118,19 +118,14 @@ class ContentDropping(nn.Module):
 def _read_by(layer: TransformerEncoderLayer, tokens: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
     """Tokens (N, R, D) after a block in which they alone ask, and attend as ``mask`` (R, M + R) says."""
     attention = layer.attn
-    width = attention.embed_dims
+    width, weight, bias = attention.embed_dims, attention.qkv.weight, attention.qkv.bias
     asking = layer.ln1(tokens)
     sequence = torch.cat([layer.ln1(memory), asking], dim=1)
-    query = _linear(attention.qkv, asking, slice(width))
-    key, value = _linear(attention.qkv, sequence, slice(width, None)).chunk(2, dim=2)
+    query = F.linear(asking, weight[:width], None if bias is None else bias[:width])
+    key, value = F.linear(sequence, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=2)
     query, key, value = (part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     dropout = attention.attn_drop if attention.training else 0.0
     read = attention.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     read = attention.proj(read.transpose(1, 2).flatten(2))
     tokens = tokens + attention.out_drop(attention.gamma1(attention.proj_drop(read)))
     return layer.ffn(layer.ln2(tokens), identity=tokens)
-
-
-def _linear(layer: nn.Linear, x: Tensor, rows: slice) -> Tensor:
-    """Those outputs of a layer that ``rows`` of its weights compute."""
-    return F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows])

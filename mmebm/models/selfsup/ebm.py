@@ -72,10 +72,11 @@ class EBMAlgorithm(BaseRestorer):
         content_dropping: Restore the contents of some patches that were not read, for mmpretrain's ViTs and with
             ``token_dropping``: ``dict(ratio=0.25, weight=1.0)`` lets a quarter of the patches be read off the others;
             options of ``mmebm.models.selfsup.content_dropping.ContentDropping``. Training only.
-        restored_share: Share of a batch's images that are restored. The others train the energy as the logit of being
-            corrupted (and, with ``position_dropping``, Q by its features alone), at the cost of a supervised step; they
-            are those that a corruption left as they are, if there are any. Below 1 not with several steps,
-            ``micro_batch``, ``low_memory`` or batch normalisation.
+        restored_share: Share of a batch's images that are restored. The others train what needs no restoration,
+            at the cost of a supervised step: with ``nce_weight`` or ``token_nce_weight`` the energy as a logit, with
+            ``position_dropping`` and ``content_dropping`` Q by its features alone. They are those that a corruption
+            left as they are, if there are any. The restoration loss is the mean of those that are restored. Below 1 not
+            with several steps, ``micro_batch``, ``low_memory`` or batch normalisation.
         corruption: Corrupts clean images on the device, in place of ``CorruptedPair``: config of a
             ``GeneratorCorruption``, which also tells which patches it has changed. It is no part of the checkpoint.
             Training only, and ``predict`` for a list of one view.
@@ -195,7 +196,8 @@ class EBMAlgorithm(BaseRestorer):
         if self._is_first_batch:
             check_reached(self, losses)
             self._is_first_batch = False
-        if 'loss' in losses and sum('loss' in name for name in losses) > 1:
+        names = {name for name in losses if 'loss' in name}
+        if 'loss' in names and len(names) > 1 and 'loss_restoration' not in names:
             losses['loss_restoration'] = losses.pop('loss')  # mmengine logs the sum as `loss`
         return losses | self._statistics(to_restore, self.missing.unpack(restored, to_restore.clean.shape)[0])
 
