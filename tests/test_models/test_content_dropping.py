@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import build_ebm, tiny_vit
 
+from mmebm.models.selfsup.content_dropping import _read_by
 from mmebm.models.selfsup.training_pair import TrainingPair
 
 TOKENS = dict(patch_size=4, visible=0.5, corrupted=0.25)
@@ -36,6 +37,16 @@ def test_each_token_reads_the_memory_and_itself_alone():
         torch.testing.assert_close(whole[:, [i]], alone)
     changed = dropping.read(contents, missing, memory + torch.randn_like(memory))
     assert (changed - whole).abs().amin(dim=2).min() > 0
+
+
+@pytest.mark.parametrize('qkv_bias', [True, False])
+def test_tokens_that_are_the_memory_and_read_it_alone_are_what_the_block_makes_of_it(qkv_bias):
+    layer = build(backbone=tiny_vit(img_size=16, qkv_bias=qkv_bias)).backbone.layers[0]
+    for p in layer.parameters():
+        torch.nn.init.normal_(p)  # also biases, which are initialised as zeros
+    memory = torch.randn(2, 5, 16)
+    mask = torch.cat([torch.ones(5, 5, dtype=torch.bool), torch.zeros(5, 5, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(_read_by(layer, memory, memory, mask), layer(memory))
 
 
 def test_an_empty_content_is_a_flat_patch():
