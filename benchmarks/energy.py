@@ -41,7 +41,7 @@ def main() -> None:
     """Test, score and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('checkpoint')
-    parser.add_argument('--config', default='peers/ebm-nce_vit-w128_32px')
+    parser.add_argument('--config', required=True, help='the one that the checkpoint was trained with')
     parser.add_argument('--data', required=True, help='a folder with test/, in it one folder per class')
     parser.add_argument('--name', required=True, help='of the data set, for the file of results')
     args = parser.parse_args()

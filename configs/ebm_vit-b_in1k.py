@@ -10,7 +10,8 @@ Expect:   not run
 Of 196 patches, 49 are shuffled among themselves, 49 have lost their position, 49 are missing, and 49 are as they were.
 The energies of tokens tell which were shuffled, and a step down the gradient of their sum puts contents, positions and
 what is missing right. Losses, shares and weights are this project's choice, not the paper's; they were found with small
-ViTs at 32 pixels (docs/ablations.md). For an energy of whole images and for restoration: ebm-mix, with nce_weight.
+ViTs at 32 pixels (docs/ablations.md). For restoration of whole images: ebm-mix; for an energy of
+them, the same with nce_weight.
 """
 
 _base_ = './ebm-mask_vit-b_in1k.py'

@@ -5,9 +5,8 @@ Command:  python tools/train.py configs/peers/tokenizer_32px.py --cfg-options da
           python tools/train.py configs/peers/cim-revdet_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
-Time:     8 epochs of 5,000 images: 282 CPU seconds, plus the tokenizer's
-Expect:   after that, on CIFAR-10, learning rate 2e-3, one seed: linear probe 45.6%, kNN 35.2%, fine-tuned 53.0%
-          (docs/results.md)
+Time:     8 epochs of 5,000 images: 340 CPU seconds, plus the tokenizer's
+Expect:   after that, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 45.2%, kNN 33.6% (docs/results.md)
 
 The tokenizer is BEiT's, `tokenizer_32px.py`. The generator is half as wide and deep as the enhancer.
 """

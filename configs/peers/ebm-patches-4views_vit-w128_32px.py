@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/ebm-patches-4views_vit-w128_32px.p
 Hardware: 1 GPU, or some CPU cores
 Time:     four times that of ebm-patches_vit-w128_32px.py
 Expect:   after 16 epochs, on CIFAR-10, learning rate 4e-3, one seed: linear probe 53.3%, kNN 41.0%, fine-tuned 57.5%
-          (docs/results.md)
+          (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = './ebm-patches_vit-w128_32px.py'

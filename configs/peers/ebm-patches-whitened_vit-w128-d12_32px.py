@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/ebm-patches-whitened_vit-w128-d12_
 Hardware: 1 GPU, or some CPU cores
 Time:     that of ebm-patches_vit-w128-d12_32px.py
 Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, one seed: linear probe 49.5%, kNN 34.1%, fine-tuned 55.3%
-          (docs/results.md)
+          (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = './ebm-patches_vit-w128-d12_32px.py'

@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/ebm-patches-whitened_vit-w128_32px
 Hardware: 1 GPU, or some CPU cores
 Time:     that of ebm-patches_vit-w128_32px.py
 Expect:   after 4 and 8 epochs, on CIFAR-10, learning rate 2e-3: linear probe 49.0% and 50.0%, kNN 37.2% and 37.1%,
-          fine-tuned 55.8% and 56.5% (docs/results.md)
+          fine-tuned 55.8% and 56.5% (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = './ebm-patches_vit-w128_32px.py'

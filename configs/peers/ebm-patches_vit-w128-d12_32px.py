@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/ebm-patches_vit-w128-d12_32px.py -
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 12 minutes on one CPU core
 Expect:   after that, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 51.5%, kNN 38.7%, fine-tuned 59.4%
-          (docs/results.md)
+          (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = './ebm-patches_vit-w128_32px.py'

@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/ebm-patches_vit-w128_32px.py --cfg
 Hardware: 1 GPU, or some CPU cores
 Time:     16 epochs of 5,000 images: 1.2 to 1.3 times MAE's, plus at most half a minute of compiling
 Expect:   after that, on CIFAR-10, learning rate 2e-3: linear probe 51.4%, kNN 38.6%, fine-tuned 57.2%
-          (docs/results.md)
+          (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = ['../ebm-patches_vit-b_in1k.py', './_base_/shared_32px.py']

@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/mae-4views_vit-w128_32px.py --cfg-
 Hardware: 1 GPU, or some CPU cores
 Time:     four times that of mae_vit-w128_32px.py
 Expect:   after 16 epochs, on CIFAR-10, learning rate 4e-3, one seed: linear probe 54.0%, kNN 38.6%, fine-tuned 58.1%,
-          with Xavier initialisation and without clipping; not run otherwise (docs/results.md)
+          without clipping (docs/results.md)
 """
 
 _base_ = './mae_vit-w128_32px.py'

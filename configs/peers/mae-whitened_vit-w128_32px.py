@@ -6,7 +6,7 @@ Command:  python tools/train.py configs/peers/mae-whitened_vit-w128_32px.py --cf
 Hardware: 1 GPU, or some CPU cores
 Time:     that of mae_vit-w128_32px.py
 Expect:   after 4 epochs, on CIFAR-10, learning rate 2e-3, two seeds: linear probe 46.5%, kNN 33.5%, fine-tuned 54.6%
-          (docs/results.md)
+          (docs/results.md), with mmpretrain's initial weights: model.backbone.init_cfg=None
 """
 
 _base_ = './mae_vit-w128_32px.py'

@@ -4,8 +4,8 @@ Paper:    MaskFeat, arXiv 2112.09133
 Command:  python tools/train.py configs/peers/maskfeat_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
-Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
-Expect:   after that, on CIFAR-10: linear probe 48.0%, fine-tuned 50.2% (docs/results.md)
+Time:     8 epochs of 5,000 images: 297 CPU seconds
+Expect:   after that, on CIFAR-10, learning rate 1e-3, three seeds: linear probe 44.0%, kNN 31.0% (docs/results.md)
 
 As in mmpretrain's config, a patch has 2 x 2 cells of histograms, the window is one patch wide, and two fifths of the
 patches are masked.

@@ -4,8 +4,8 @@ Paper:    SimMIM, arXiv 2111.09886
 Command:  python tools/train.py configs/peers/simmim_vit-w128_32px.py --cfg-options data_root=FOLDER
           FOLDER holds train/ with one folder per class
 Hardware: 1 GPU, or some CPU cores
-Time:     16 epochs of 5,000 images: 7 minutes on one CPU core
-Expect:   after that, on CIFAR-10: linear probe 47.4%, fine-tuned 53.3% (docs/results.md)
+Time:     8 epochs of 5,000 images: 233 CPU seconds
+Expect:   after that, on CIFAR-10, learning rate 2e-3, three seeds: linear probe 42.4%, kNN 27.2% (docs/results.md)
 
 mmpretrain has SimMIM for Swin only; mmebm.SimMIMViT is the same for the plain ViT. Mask units are two patches wide.
 """
