@@ -92,7 +92,7 @@ def of_gradient(ebm: nn.Module, corrupted: Tensor, side: int) -> Tensor:
 def of_energies(ebm: nn.Module, corrupted: Tensor) -> Tensor:
     """Energies (N, L) of the positions of images (N, C, H, W) in pixel units."""
     with torch.no_grad():
-        parts: Iterator[Tensor] = (ebm._token_energies(ebm.from_pixels(part)) for part in corrupted.split(100))
+        parts: Iterator[Tensor] = (ebm.energy_parts(ebm.from_pixels(part)) for part in corrupted.split(100))
         side = ebm.backbone.patch_resolution[0]
         return torch.cat([part[:, -(side**2) :] for part in parts])
 

@@ -21,6 +21,13 @@ def check_whole_numbers(owner: str, least: int = 1, **options: Any) -> None:
             raise ValueError(f'{owner}: {name} must be a whole number of at least {least}, not {value!r}')
 
 
+def check_not_negative(owner: str, **options: Any) -> None:
+    """Check that options are finite and at least 0; arguments and errors as of ``check_whole_numbers``."""
+    for name, value in options.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise ValueError(f'{owner}: {name} must be a number of at least 0, not {value!r}')
+
+
 def check_positive(owner: str, **options: Any) -> None:
     """Check that options are positive and finite; arguments and errors as of ``check_whole_numbers``."""
     for name, value in options.items():

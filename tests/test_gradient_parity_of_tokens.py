@@ -62,7 +62,7 @@ def choose_always(model):
     """Lets a model keep and drop the same patches in each step."""
     corrupted, clean = images()
     torch.manual_seed(2)
-    pair = model._training_pair(corrupted, clean)
+    pair = model.patch_choice(corrupted, clean)
     if model.token_dropping:
         model.token_dropping.choose = lambda *_: pair.kept
     if model.position_dropping:

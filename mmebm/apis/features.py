@@ -1,12 +1,13 @@
 """Features of one layer of a backbone, pooled or by position."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmebm.error_text import first_few
-from mmebm.evaluation.frozen_features import extract_feat, num_extra_tokens, pooled_features, width_of
+from mmebm.evaluation.frozen_features import extract_feat, pooled_features, tokens_of_patches, width_of
 from mmebm.models.patches import patch_grid
 
 # Where backbones keep their blocks or stages, in order.
@@ -68,16 +69,10 @@ def by_position(model: nn.Module, features: Tensor, images: Tensor) -> Tensor:
         return features.permute(0, 3, 1, 2) if is_last else features
     if features.dim() != 3:
         return features
-    # Those behind the patch embedding tile the image already: a class token joins later.
-    tokens = features if _tiles(features, images) else features[:, num_extra_tokens(model.backbone) :]
-    if not _tiles(tokens, images):
-        return tokens
-    return tokens.transpose(1, 2).unflatten(2, patch_grid(tokens.shape[1], images.shape[-2:]))
-
-
-def _tiles(tokens: Tensor, images: Tensor) -> bool:
+    tokens = tokens_of_patches(model.backbone, features, images.shape[-2:])
     grid = patch_grid(tokens.shape[1], images.shape[-2:])
-    return grid is not None and grid[0] * grid[1] == tokens.shape[1]
+    is_map = grid is not None and math.prod(grid) == tokens.shape[1]
+    return tokens.transpose(1, 2).unflatten(2, grid) if is_map else tokens
 
 
 def _mean(features: Tensor) -> Tensor:

@@ -24,9 +24,6 @@ from mmebm.registry import MODELS, TRANSFORMS
 PARTS = ('model', 'data_preprocessor', 'default_scope', 'test_dataloader', 'val_dataloader')
 ADVICE = 'give the config that it was trained with, and the checkpoint behind it (--config FILE --checkpoint FILE)'
 
-# Options by which a part would load other weights.
-WEIGHTS = ('init_cfg', 'checkpoint_path', 'pretrained')
-
 
 class Loaded(NamedTuple):
     """A model, its config, and the metadata of its checkpoint, which are empty if there is none."""
@@ -70,8 +67,10 @@ def load_model(model: str | Path | Config | nn.Module, checkpoint: str | Path | 
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')  # mmengine logs how each weight is initialised
-    built.init_weights()
-    logger.setLevel(level)
+    try:
+        built.init_weights()
+    finally:
+        logger.setLevel(level)
     logger.warning('Restorer: no checkpoint is given, so the weights are those of a model before training')
     return Loaded(built, config, {})
 

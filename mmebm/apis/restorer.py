@@ -25,10 +25,9 @@ from mmebm.corruptions import CorruptedPair
 from mmebm.datasets.load_image import BrokenImageError
 from mmebm.energy import energy_gradient, restore
 from mmebm.error_text import first_few
-from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.base import BaseRestorer
-from mmebm.models.selfsup.checks import has_token_energies
 from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.models.token_energies import of_images, token_map
 from mmebm.option_check import check_whole_numbers
 from mmebm.provenance import KEY
 
@@ -290,17 +289,15 @@ class Restorer:
 
     def _energies(self, batch: Batch, maps: bool) -> Iterable[ImageEnergy]:
         model, images = self.model, batch.clean
-        energy_fn = model._token_energies if has_token_energies(model.head) else model.energy
         none = [None] * len(images)
         if maps:
-            parts, gradient = energy_gradient(energy_fn, images, create_graph=False)
+            parts, gradient = energy_gradient(model.energy_parts, images, create_graph=False)
             gradients, pixels = _rows(gradient.norm(dim=1)), self._pixels(images)
         else:
-            parts, gradients, pixels = energy_fn(images), none, none
-        grid = patch_grid(parts.shape[1], images.shape[-2:]) if parts.dim() == 2 else None
-        tokens = none if grid is None else _rows(parts[:, -math.prod(grid) :].unflatten(1, grid))
-        energies = (parts.sum(dim=1) if parts.dim() == 2 else parts).tolist()
-        return map(ImageEnergy, batch.names, energies, tokens, gradients, pixels)
+            parts, gradients, pixels = model.energy_parts(images), none, none
+        of_tokens = token_map(parts, images.shape[-2:])
+        tokens = none if of_tokens is None else _rows(of_tokens)
+        return map(ImageEnergy, batch.names, of_images(parts).tolist(), tokens, gradients, pixels)
 
     def _pixels(self, images: Tensor) -> list[Tensor]:
         return _rows(self._rgb(self.model.to_pixels(images)))

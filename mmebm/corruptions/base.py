@@ -12,6 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from mmebm.corruptions import functional as F
+from mmebm.option_check import check_whole_numbers
 from mmebm.pixels import from_pixel_units, to_pixel_units
 
 Params = dict[str, Any]
@@ -32,6 +33,8 @@ class Corruption(BaseTransform):
     name: str
 
     def __init__(self, seed: int | None = None):
+        if seed is not None:
+            check_whole_numbers(type(self).__name__, least=0, seed=seed)
         self.seed = seed
 
     @abstractmethod

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmebm.option_check import check_positive, check_whole_numbers
 from mmebm.registry import METRICS
 
 
@@ -48,8 +49,10 @@ def knn_classes(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int = 20,
         temperature: Divisor of the cosine similarity, > 0.
 
     Raises:
-        ValueError: The bank holds fewer than k images.
+        ValueError: The bank holds fewer than k images, or k or the temperature is not positive.
     """
+    check_whole_numbers('knn_classes', k=k)
+    check_positive('knn_classes', temperature=temperature)
     if len(bank) < k:
         raise ValueError(f'k={k} nearest neighbours of a bank of {len(bank)} images: enlarge the bank or lower k')
     bank = normalize(bank.float(), dim=1)

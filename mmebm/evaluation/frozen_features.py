@@ -1,5 +1,6 @@
 """Frozen features: extraction from a model."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,14 +13,15 @@ from torch.utils.data import DataLoader
 
 from mmebm.model_building import unwrapped
 from mmebm.models.heads.energy_head import EnergyHead, as_tokens
+from mmebm.models.patches import patch_grid
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     """One feature vector per image, from the last stage of a model's backbone and without masking.
 
-    Tokens (N, L, D) are averaged, without extra tokens such as the class token if the backbone reports them
-    (mmpretrain's and timm's do); maps (N, D, H, W), and under an ``EnergyHead`` also (N, H, W, D), are averaged over
-    positions; vectors (N, D) are unchanged. Of a stage of several tensors, all of these are concatenated.
+    Tokens (N, L, D) are averaged, without extra tokens such as the class token (``tokens_of_patches``); maps (N, D, H,
+    W), and under an ``EnergyHead`` also (N, H, W, D), are averaged over positions; vectors (N, D) are unchanged. Of a
+    stage of several tensors, all of these are concatenated.
 
     Args:
         model: A model with ``extract_feat``, such as MMPretrain's self-supervised ones, or such a model in DDP. The
@@ -39,7 +41,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     stage = features if isinstance(features, Sequence) else [features]
     head = getattr(model, 'head', None)
     widths = head.in_channels[-len(stage) :] if isinstance(head, EnergyHead) else [None] * len(stage)
-    return torch.cat([_pooled(model, part, width) for part, width in zip(stage, widths, strict=True)], dim=1)
+    return torch.cat([_pooled(model, part, images, width) for part, width in zip(stage, widths, strict=True)], dim=1)
 
 
 def width_of(model: nn.Module) -> int | None:
@@ -48,7 +50,7 @@ def width_of(model: nn.Module) -> int | None:
     return head.in_channels[-1] if isinstance(head, EnergyHead) else None
 
 
-def _pooled(model: nn.Module, features: Tensor, width: int | None) -> Tensor:
+def _pooled(model: nn.Module, features: Tensor, images: Tensor, width: int | None) -> Tensor:
     """One vector (N, D) per image, float32, of features in any layout; without a width, maps are (N, D, H, W)."""
     if not isinstance(features, Tensor):
         raise TypeError(
@@ -61,10 +63,19 @@ def _pooled(model: nn.Module, features: Tensor, width: int | None) -> Tensor:
             'expected floating point (N, D), (N, L, D) or (N, D, H, W)'
         )
     if features.dim() == 3:
-        features = features[:, num_extra_tokens(model.backbone) :].mean(dim=1)
+        features = tokens_of_patches(model.backbone, features, images.shape[-2:]).mean(dim=1)
     elif features.dim() == 4:
         features = as_tokens(features, width or features.shape[1]).mean(dim=1)
     return features.float()
+
+
+def tokens_of_patches(backbone: nn.Module, tokens: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Tokens (N, L, D) without the extra ones before them, as many as the backbone reports, or square patches leave."""
+    grid = patch_grid(tokens.shape[1], image_size)
+    surplus = tokens.shape[1] - math.prod(grid) if grid else 0
+    if grid and not surplus:
+        return tokens  # those behind a patch embedding tile the image: a class token joins later
+    return tokens[:, num_extra_tokens(backbone) or surplus :]
 
 
 def num_extra_tokens(backbone: nn.Module) -> int:

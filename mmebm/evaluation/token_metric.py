@@ -14,8 +14,9 @@ class TokenMetric(CorruptionMetric):
     Keys: ``generator_accuracy``, the share of masked tokens that the generator finds most probable;
     ``most_frequent_token_share``, that of the most frequent of all golden tokens, which is the accuracy of a generator
     that always predicts it; ``replaced_share``, that of tokens that are not golden. For predictions with
-    ``replaced_logits`` also ``detection_accuracy`` (above zero = replaced) and ``detection_auroc``, over the tokens of
-    all images. All are 0 to 1. Samples need ``golden`` and ``replaced``, each (h, w), and ``generator_accuracy``.
+    ``replaced_logits`` also ``detection_accuracy`` (above zero = replaced) and, unless all are replaced or none,
+    ``detection_auroc``, over the tokens of all images. All are 0 to 1. Samples need ``golden`` and ``replaced``, each
+    (h, w), and ``generator_accuracy``.
     """
 
     default_prefix = 'tokens'
@@ -37,5 +38,6 @@ class TokenMetric(CorruptionMetric):
         if 'replaced_logits' in columns:
             logits = columns['replaced_logits'].ravel()
             metrics['detection_accuracy'] = float(((logits > 0) == replaced).mean())
-            metrics['detection_auroc'] = float(roc_auc_score(replaced, logits))
+            if 0 < metrics['replaced_share'] < 1:
+                metrics['detection_auroc'] = float(roc_auc_score(replaced, logits))
         return metrics

@@ -7,9 +7,11 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mmebm.engine.atomic_backend import write_atomically
 from mmebm.provenance import commit
 
 
@@ -35,7 +37,12 @@ def read_rows(path: Path) -> list[dict]:
 def write_rows(path: Path, rows: Sequence[dict]) -> None:
     """Write rows as a JSON list, one row per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
+    write_atomically(path, ('[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n').encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value whole or not at all: what is there after an interruption counts as done."""
+    write_atomically(path, json.dumps(value).encode())
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,8 +4,6 @@ The backbones keep the names and meaning of the weights of mmpretrain's ``Vision
 ``mask_token``, so one config fine-tunes the checkpoints of all methods. All are initialised as ``SinCosViT``.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from mmpretrain.models import MAEPretrainHead
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from mmebm.models.backbones.sincos_vit import SinCosInit
 from mmebm.models.patches import gather_patches
+from mmebm.option_check import check_not_negative
 from mmebm.registry import MODELS
 
 
@@ -114,8 +113,7 @@ class PlacesMAEHead(MAEPretrainHead):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        if not (isinstance(position_weight, (int, float)) and 0 <= position_weight < math.inf):
-            raise ValueError(f'PlacesMAEHead: position_weight must be a number of at least 0, not {position_weight!r}')
+        check_not_negative('PlacesMAEHead', position_weight=position_weight)
         self.init_cfg = init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02)
         self.position_weight = position_weight
         self.place = nn.Linear(embed_dims, num_patches)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
 from PIL import Image
 from tiny import save_ebm, tiny_cim, tiny_vit
 
@@ -124,7 +126,7 @@ def test_maps(restorer, pictures):
     x = ((result.image - 127.5) / 64).requires_grad_()
     (gradient,) = torch.autograd.grad(restorer.model.energy(x[None])[0], x)
     assert torch.allclose(result.gradient, gradient.square().sum(dim=0).sqrt(), atol=1e-5)
-    tokens = restorer.model._token_energies(x[None])[0, 1:]
+    tokens = restorer.model.energy_parts(x[None])[0, 1:]
     assert torch.allclose(result.token_energies.flatten(), tokens, atol=1e-5)
 
 
@@ -173,6 +175,20 @@ def test_the_last_layer_is_that_before_the_last_norm(restorer, pictures):
         before.features.permute(1, 2, 0), (16,), norm.weight, norm.bias, norm.eps
     ).permute(2, 0, 1)
     assert torch.allclose(normed, after.features, atol=1e-5)
+
+
+def test_a_failed_load_leaves_the_logger_as_it_was():
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    missing = dict(type='Pretrained', checkpoint='missing.pth')
+    config = dict(
+        type='mmebm.EBMAlgorithm',
+        backbone=tiny_vit(init_cfg=missing),
+        head=dict(type='mmebm.EnergyHead', in_channels=16),
+    )
+    with pytest.raises(FileNotFoundError, match='missing.pth'):
+        Restorer(Config(dict(model=config)))
+    assert logger.level == level
 
 
 def test_images_of_several_sizes(restorer, pictures):

@@ -154,6 +154,12 @@ def test_luma_weights():
         gray(blue, weights=[0.5, 0.5])
 
 
+@pytest.mark.parametrize('seed', [-1, 0.5])
+def test_a_seed_that_is_none(seed):
+    with pytest.raises(ValueError, match=f'Grayscale: seed must be a whole number of at least 0, not {seed}'):
+        Grayscale(seed=seed)
+
+
 def test_pair_keeps_the_clean_image_and_names_the_corruption():
     img = picture()
     pair = CorruptedPair(dict(type='mmebm.GaussianNoise', sigma=20.0))

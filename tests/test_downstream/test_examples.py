@@ -377,7 +377,7 @@ def test_the_hook_takes_the_name_of_a_config(tmp_path):
 
 def test_bad_input_of_the_hook_is_named(energy_model, tmp_path):
     config, checkpoint, model = energy_model
-    with pytest.raises(ValueError, match='interval=0'):
+    with pytest.raises(ValueError, match='InputEnergyHook: interval must be a whole number of at least 1, not 0'):
         InputEnergyHook(config, checkpoint, interval=0)
     hook = InputEnergyHook(config, checkpoint, size=32)
     hook.model = model

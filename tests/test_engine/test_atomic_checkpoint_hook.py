@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -25,7 +27,7 @@ class Model(BaseModel):
         self.layer = nn.Linear(4, 1)
 
     def forward(self, inputs, mode='loss'):
-        return {'loss': self.layer(inputs).square().mean()}
+        return {'loss': self.layer(inputs).square().mean()} if mode == 'loss' else [BaseDataElement()]
 
 
 def collate(samples):
@@ -118,6 +120,56 @@ def test_mmengines_hook_removes_the_old_one_before(tmp_path, monkeypatch):
     (tmp_path / 'epoch_1.pth').touch()
     run(tmp_path, type='CheckpointHook', interval=1, max_keep_ckpts=1)
     assert seen == [['epoch_1.pth'], ['last_checkpoint']]
+
+
+class Rising(BaseMetric):
+    """One more at each evaluation."""
+
+    default_prefix = 'rising'
+    value = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        self.value += 1
+        return dict(value=self.value)
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_the_best_checkpoint_may_keep_its_name(tmp_path, resumed):
+    """In training by iterations all of them are ``best_..._epoch_0.pth``, unless the hook counts iterations."""
+    run_by_iterations(tmp_path, max_iters=4)
+    if resumed:  # and nothing is better any more
+        run_by_iterations(tmp_path, max_iters=8, resume=True)
+    assert [name for name in names(tmp_path) if name.startswith('best')] == ['best_rising_value_epoch_0.pth']
+    best = torch.load(tmp_path / 'best_rising_value_epoch_0.pth', weights_only=False)
+    assert best['meta']['iter'] == 4
+
+
+def run_by_iterations(work_dir, max_iters, resume=False):
+    dataset = TensorDataset(torch.arange(32.0).view(8, 4))
+    dataset.metainfo = {}
+    loader = dict(batch_size=2, num_workers=0, dataset=dataset, collate_fn=collate)
+    metric = Rising()
+    metric.value = -100 * resume
+    Runner(
+        model=Model(),
+        work_dir=str(work_dir),
+        train_dataloader=loader | dict(sampler=dict(type='InfiniteSampler')),
+        val_dataloader=loader | dict(sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_cfg=dict(),
+        val_evaluator=[metric],
+        train_cfg=dict(by_epoch=False, max_iters=max_iters, val_interval=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4)),
+        default_hooks=dict(
+            checkpoint=dict(type='mmebm.AtomicCheckpointHook', save_best='rising/value', rule='greater')
+        ),
+        experiment_name=uuid.uuid4().hex,
+        default_scope='mmengine',
+        log_level='ERROR',
+        resume=resume,
+    ).train()
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path, monkeypatch):

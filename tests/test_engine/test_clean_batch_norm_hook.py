@@ -64,5 +64,5 @@ def test_every_tenth_epoch_and_the_last(model):
 
 @pytest.mark.parametrize('options', [dict(interval=0), dict(num_batches=0)])
 def test_refuses_less_than_one(options):
-    with pytest.raises(ValueError, match='must both be 1 or more'):
+    with pytest.raises(ValueError, match='must be a whole number of at least 1'):
         CleanBatchNormHook(**options)

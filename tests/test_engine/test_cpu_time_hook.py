@@ -5,6 +5,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
@@ -30,7 +31,7 @@ def test_processes_count_once_they_have_ended():
 
 def test_steps_and_workers_are_logged_apart():
     loader = DataLoader([0])
-    runner = SimpleNamespace(message_hub=MessageHub('cpu_time'), train_dataloader=loader)
+    runner = SimpleNamespace(message_hub=MessageHub('cpu_time'), train_dataloader=loader, iter=0)
     hook = CPUTimeHook()
     for _ in range(2):
         busy(0.05)  # between epochs, which does not count
@@ -49,6 +50,16 @@ def test_steps_and_workers_are_logged_apart():
     assert all(0.3 <= value < 2 for value in workers)
 
 
+@pytest.mark.parametrize(('num_workers', 'iteration', 'is_lost'), [(1, 2, True), (0, 2, False), (1, 3, False)])
+def test_workers_of_an_interrupted_epoch_were_not_measured(num_workers, iteration, is_lost):
+    loader = DataLoader([0, 1, 2], num_workers=num_workers)
+    runner = SimpleNamespace(message_hub=MessageHub(f'cpu_time_{num_workers}_{iteration}'), train_dataloader=loader)
+    runner.iter = iteration
+    CPUTimeHook().before_train_epoch(runner)
+    logged = runner.message_hub.log_scalars.get('train/worker_cpu_time')
+    assert (logged is not None and bool(np.isnan(logged.data[0]).all())) == is_lost
+
+
 def test_cpu_seconds_of_a_checkpoint_are_those_of_all_steps(tmp_path):
     def save(**history):
         scalars = {f'train/{name}': HistoryBuffer(values, [1] * len(values)) for name, values in history.items()}
@@ -57,6 +68,7 @@ def test_cpu_seconds_of_a_checkpoint_are_those_of_all_steps(tmp_path):
 
     whole = save(time=[1.0, 2.0], cpu_time=[1.5, 3.5], worker_cpu_time=[0.25])
     assert (cpu_seconds(whole), step_seconds(whole)) == (5.25, [1.0, 2.0])
+    assert cpu_seconds(save(time=[1.0], cpu_time=[1.0], worker_cpu_time=[float('nan'), 0.25])) is None
     # The training was begun without the hook.
     assert cpu_seconds(save(time=[1.0, 2.0], cpu_time=[3.5], worker_cpu_time=[0.25])) is None
     assert cpu_seconds(save(time=[1.0, 2.0])) is None

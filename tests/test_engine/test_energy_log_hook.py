@@ -106,5 +106,6 @@ def test_logs_when_the_logger_does(batch_idx, epoch, logs):
 
 
 def test_no_images_are_refused():
-    with pytest.raises(ValueError, match='EnergyLogHook: num_images=0, expected 1 or more'):
-        EnergyLogHook(num_images=0)
+    for name in ('num_images', 'interval'):
+        with pytest.raises(ValueError, match=f'EnergyLogHook: {name} must be a whole number of at least 1, not 0'):
+            EnergyLogHook(**{name: 0})

@@ -271,6 +271,29 @@ def test_spikes_are_skipped(monkeypatch):
     assert len(values) == 8 and max(values) < 100
 
 
+def test_spikes_of_accumulated_gradients_are_those_of_whole_steps(monkeypatch):
+    """The norm after the first of two batches is half of a step's, and would widen the window."""
+    monkeypatch.setattr('mmebm.engine.faulty_steps.spikes.WINDOW', 2)
+    norms = []
+    monkeypatch.setattr(Spikes, 'is_spike', lambda self, value: norms.append(value) or False)
+    train(spike_sigmas=20, wrapper=dict(accumulative_counts=2))
+    assert len(norms) == BATCHES + BATCHES // 2  # each loss, and the norm of each step
+
+
+class SetsWeights(Hook):
+    """Before the first step, as ``PatchWhiteningHook`` does."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 0:
+            runner.model.layer.weight.data.fill_(7)
+
+
+def test_a_skipped_first_step_leaves_what_hooks_have_set(monkeypatch):
+    monkeypatch.setattr(Model, '_is_first_batch', True, raising=False)  # as of mmebm's models
+    runner, _ = train({0: NAN}, hooks=[SetsWeights()], wrapper=dict(optimizer=dict(type='SGD', lr=0)))
+    assert runner.model.layer.weight.tolist() == [[7, 7]]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -270,7 +270,7 @@ def test_a_target_generators_preprocessor_gives_each_of_the_views():
     [
         (dict(bank=loader(5, labelled=False)), 'no gt_label'),
         (dict(queries=loader(3, collate='pseudo_collate')), 'default_collate'),
-        (dict(interval=0), 'interval=0'),
+        (dict(interval=0), 'FrozenFeatureHook: interval must be a whole number of at least 1, not 0'),
         (dict(queries=None), 'no queries'),
         (dict(queries=loader(3, views=1)), 'with a bank, no CorruptedPair'),
         (

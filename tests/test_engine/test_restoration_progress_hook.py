@@ -19,6 +19,7 @@ from mmebm.engine.hooks.restoration_progress_hook import (
     energies_of,
     images_of,
     measured,
+    progress,
     restored_groups,
     sound_indices,
     which_curve,
@@ -267,7 +268,7 @@ def test_without_any_images_the_hook_warns_and_measures_nothing(tmp_path):
 
 @pytest.mark.parametrize('name', ['num_images', 'num_pictures', 'interval'])
 def test_numbers_below_one_are_refused(name):
-    with pytest.raises(ValueError, match=f'RestorationProgressHook: {name}=0, expected 1 or more'):
+    with pytest.raises(ValueError, match=f'Hook: {name} must be a whole number of at least 1, not 0'):
         RestorationProgressHook(**{name: 0})
 
 
@@ -281,6 +282,11 @@ def test_numbers_below_one_are_refused(name):
 )
 def test_what_measures_the_features_is_named(hooks, words):
     assert words in which_curve(SimpleNamespace(cfg=dict(custom_hooks=hooks)), 4, 'x')
+
+
+def test_a_corruption_may_have_a_slash_in_its_name():
+    metrics = {'held_out/jpeg/50/psnr_corrupted_db': 20.0, 'held_out/jpeg/50/psnr_restored_db': 21.5}
+    assert progress(SimpleNamespace(message_hub=SimpleNamespace(log_scalars={})), metrics) == 'jpeg/50 +1.50 dB'
 
 
 def test_samples_without_a_clean_image_have_no_error():

@@ -185,3 +185,10 @@ def test_knn_at_low_temperatures(temperature):
     queries = torch.tensor([[1.0, 0.31], [1.0, 0.21], [1.0, 0.0]])
     found = knn_classes(bank, torch.tensor([0, 1, 2]), queries, k=3, temperature=temperature)
     assert found.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize('options', [dict(k=0), dict(k=1.5), dict(temperature=-0.07)])
+def test_neighbours_that_cannot_be(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f'knn_classes: {name} must be a'):
+        knn_classes(torch.eye(3), torch.arange(3), torch.eye(3), **dict(k=1) | options)

@@ -46,3 +46,9 @@ def test_without_detection():
 def test_predictions_of_another_model():
     with pytest.raises(KeyError, match=r"TokenMetric needs \['golden', 'replaced', 'generator_accuracy'\]"):
         TokenMetric().process(None, [{}])
+
+
+@pytest.mark.parametrize('replaced', [True, False])
+def test_no_auroc_of_one_class(replaced):
+    metrics = evaluate([sample([[0, 1]], [[replaced, replaced]], 1.0, [[2.0, -1.0]])])
+    assert metrics['tokens/all/detection_accuracy'] == 0.5 and 'tokens/all/detection_auroc' not in metrics

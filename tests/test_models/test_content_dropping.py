@@ -75,7 +75,7 @@ def test_a_step_restores_contents_down_the_gradient():
     clean = torch.randn(2, 3, 16, 16)
     corrupted = clean.clone()
     corrupted[:, :, :8] = 0
-    pair = model._training_pair(corrupted, clean)
+    pair = model.patch_choice(corrupted, clean)
     x = model.missing.start(corrupted)
     restored, _ = model._step(x.clone().requires_grad_(), pair)
     features = model._features(corrupted, pair.kept)[-1]

@@ -157,7 +157,7 @@ def test_tokens_are_contrasted_by_what_was_replaced(cim):
     """Not by what differs: with clean targets, all of the decoded image does."""
     model = build(cim, token_nce_weight=1.0, restored_share=0.5)
     torch.manual_seed(3)
-    pair = model._training_pair(*model.corruption(normalised(shapes()), model))
+    pair = model.patch_choice(*model.corruption(normalised(shapes()), model))
     assert (pair.corrupted != pair.clean).any(dim=1).float().mean() > 0.9
     changed = model.patch_choice.changed(pair, 17)
     assert changed.equal(pair.replaced[:, ::4, ::4].flatten(1))
@@ -171,7 +171,7 @@ def test_tokens_are_contrasted_by_what_was_replaced(cim):
 
 def test_images_without_a_replaced_token_are_not_restored(cim):
     model = build(cim, dict(mask_ratio=0.0625), token_nce_weight=1.0, restored_share=0.25)
-    pair = model._training_pair(*model.corruption(normalised(shapes(64)), model, torch.Generator().manual_seed(0)))
+    pair = model.patch_choice(*model.corruption(normalised(shapes(64)), model, torch.Generator().manual_seed(0)))
     told = pair.replaced.flatten(1).any(dim=1)
     assert 32 < told.sum() < 64  # one token of each image is masked; some draws hit the golden one
     to_restore, others = model._split(pair)
@@ -189,7 +189,7 @@ def test_dropped_tokens_and_contents(cim):
         content_dropping=dict(ratio=0.25),
         position_dropping=dict(ratio=0.25),
     )
-    pair = model._training_pair(*model.corruption(normalised(shapes()), model))
+    pair = model.patch_choice(*model.corruption(normalised(shapes()), model))
     whole = pair.replaced.unflatten(2, (2, 8)).unflatten(1, (2, 8)).any(dim=4).any(dim=2).flatten(1)
     assert pair.changed.equal(whole.gather(1, pair.kept)) and pair.kept.shape == (8, 3)
     losses = model.loss([normalised(shapes())])

@@ -217,7 +217,7 @@ def test_the_check_leaves_no_trace(backbone):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     inputs = pair(size=size)
     before = torch.get_rng_state(), random.getstate()
-    batch = model._training_pair(*inputs)
+    batch = model.patch_choice(*inputs)
     model.training_step.check(type(model)._energy_fn, batch.corrupted, batch)
     assert torch.get_rng_state().equal(before[0]) and random.getstate() == before[1]
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)

@@ -3,7 +3,10 @@ import sys
 import pytest
 import torch
 from mmengine.runner import save_checkpoint
+from tiny import build_ebm
 
+from mmebm.apis.features import by_position
+from mmebm.evaluation.frozen_features import pooled_features
 from mmebm.models import HuggingFaceBackbone
 
 TINY = dict(
@@ -22,6 +25,15 @@ def test_tokens_without_a_pooler():
     backbone = HuggingFaceBackbone(config=TINY)
     assert features(backbone).shape == (2, 5, 16)
     assert [key for key, _ in backbone.named_parameters() if 'pooler' in key] == []
+
+
+def test_frozen_features_are_those_of_patches_alone():
+    """transformers do not tell how many of the tokens are extra ones; a grid of patches does."""
+    model = build_ebm(backbone=HuggingFaceBackbone(config=TINY), head=dict(in_channels=16)).eval()
+    tokens = features(model.backbone)
+    torch.testing.assert_close(pooled_features(model, IMAGES), tokens[:, 1:].mean(dim=1))
+    maps = by_position(model, tokens, IMAGES)
+    torch.testing.assert_close(maps, tokens[:, 1:].transpose(1, 2).unflatten(2, (2, 2)))
 
 
 def test_weights_of_a_saved_model_are_loaded_and_kept(tmp_path):

@@ -108,10 +108,19 @@ def test_images_in_other_units(images, message):
         run(build_ebm(), images)
 
 
-def test_images_of_0_to_1_are_mentioned(warnings_logged):
+def test_images_of_training_are_checked_after_an_evaluation():
+    model = build_ebm()
+    run(model, noise(3))
+    model.data_preprocessor(dict(inputs=[noise(3)] * 2, data_samples=None), False)
+    with pytest.raises(ValueError, match='values up to 6'):
+        model.data_preprocessor(dict(inputs=[noise(3, torch.uint16, 65535)] * 2, data_samples=None), True)
+
+
+@pytest.mark.parametrize('normalised', [noise(3, torch.float32, 1), torch.randn(2, 3, 8, 8).clamp(-2, 2)])
+def test_images_that_have_been_normalised_are_mentioned(normalised, warnings_logged):
     model = build_ebm()
     for _ in range(2):
-        run(model, noise(3, torch.float32, 1))
+        run(model, normalised)
     run(build_ebm(), noise(3, torch.float32, 255))
     (record,) = warnings_logged
     assert 'the first images have values of at most' in record and '0 to 255' in record

@@ -96,8 +96,9 @@ def test_losses_of_views_are_the_means_of_theirs():
 
 
 def test_refuses_less_than_one_view():
-    with pytest.raises(ValueError, match='views must be at least 1, not 0'):
-        build(views=0)
+    for views in (0, 1.5):
+        with pytest.raises(ValueError, match=f'views must be a whole number of at least 1, not {views}'):
+            build(views=views)
 
 
 def test_energy_of_what_predicts_nothing_is_half_the_square():

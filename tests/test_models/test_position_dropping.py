@@ -96,7 +96,7 @@ def test_a_step_restores_images_and_positions():
     clean = torch.randn(2, 3, 16, 16)
     corrupted = clean.clone()
     corrupted[:, :, :8] = 0
-    pair = model._training_pair(corrupted, clean)
+    pair = model.patch_choice(corrupted, clean)
     restored, _ = model._step(model.missing.start(pair.corrupted).requires_grad_(), pair)
     images, positions = corrupted.clone().requires_grad_(), torch.zeros(2, 4, 16, requires_grad=True)
     with model.position_dropping.placing(pair.dropped, positions, None):

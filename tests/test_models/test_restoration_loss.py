@@ -67,8 +67,10 @@ def test_bad_settings_are_named():
     [
         (dict(norm_patch_size=0), 'norm_patch_size must be a whole number of at least 1, not 0'),
         (dict(norm_patch_size=2.0), 'norm_patch_size must be a whole number of at least 1, not 2.0'),
-        (dict(pixel_weight=0.5), 'needs norm_patch_size, not 0.5 with norm_patch_size=None'),
-        (dict(norm_patch_size=2, pixel_weight=-3), 'pixel_weight must be at least 0'),
+        (dict(pixel_weight=0.5), 'pixel_weight=0.5 needs norm_patch_size'),
+        (dict(norm_patch_size=2, pixel_weight=-3), 'pixel_weight must be a number of at least 0, not -3'),
+        (dict(loss_weight=-1.0), 'loss_weight must be a number of at least 0, not -1.0'),
+        (dict(loss_weight=float('nan')), 'loss_weight must be a number of at least 0, not nan'),
     ],
 )
 def test_options_that_would_change_nothing_or_fail_later(options, message):

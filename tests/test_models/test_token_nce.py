@@ -11,6 +11,7 @@ from mmebm.models.heads.energy_head import EnergyHead
 from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
 from mmebm.models.patches import changed_patches, patch_grid
 from mmebm.models.selfsup.ebm import EBMAlgorithm
+from mmebm.models.selfsup.patch_choice import PatchChoice
 
 
 def softplus(value):
@@ -76,7 +77,7 @@ def test_loss_of_the_algorithm():
     torch.manual_seed(0)
     model = build_ebm(backbone=tiny_vit(img_size=16), token_nce_weight=0.7, position_dropping=dict(ratio=0.25))
     corrupted, clean = images()
-    pair = model._training_pair(corrupted, clean)
+    pair = model.patch_choice(corrupted, clean)
     _, losses = model._step(model.missing.start(pair.corrupted).requires_grad_(), pair)
     with model.position_dropping.placing(pair.dropped, torch.zeros(2, 4, 16), None):
         energies = model.head.token_energies(model.backbone(corrupted))
@@ -129,14 +130,14 @@ def test_negative_weight():
 
 
 @pytest.mark.parametrize('options', [dict(), dict(token_dropping=dict(patch_size=4, visible=0.5, corrupted=0.25))])
-def test_images_that_are_not_restored(options):
+def test_images_that_are_not_restored(options, monkeypatch):
     """Losses of energies are means over all images, the restoration loss over the first quarter of them."""
     torch.manual_seed(0)
     options |= dict(token_nce_weight=0.7, position_dropping=dict(ratio=0.25), backbone=tiny_vit(img_size=16))
     model = build_ebm(**options, step_size=2.0, restored_share=0.25)
     corrupted, clean = images(8)
-    pair = model._training_pair(corrupted, clean)
-    model._training_pair = lambda *_: pair
+    pair = model.patch_choice(corrupted, clean)
+    monkeypatch.setattr(PatchChoice, '__call__', lambda *_: pair)
     found = model.loss([corrupted, clean])
     first, rest = pair.take(torch.arange(2)), pair.take(torch.arange(2, 8))
     _, restored = model._step(model.missing.start(first.corrupted).requires_grad_(), first)
@@ -179,7 +180,7 @@ def test_clean_images_are_read_as_corrupted_ones_are():
     model = build_ebm(backbone=tiny_vit(img_size=16), position_dropping=dict(ratio=0.25), nce_weight=0.5)
     model.backbone.pos_embed.data.normal_()
     clean = images()[1]
-    pair = model._training_pair(clean, clean)
+    pair = model.patch_choice(clean, clean)
     energies, predicted = model._read(model.missing.start(clean), pair)
     found = model._losses_of_energies(energies, predicted, pair)['loss_nce']
     logits = energies.sum(dim=1)
@@ -192,7 +193,7 @@ def test_images_that_are_as_they_were_are_not_restored():
     model = build_ebm(backbone=tiny_vit(img_size=16), token_nce_weight=1.0, restored_share=0.25)
     corrupted, clean = images(8)
     corrupted[:5] = clean[:5]
-    to_restore, others = model._split(model._training_pair(corrupted, clean))
+    to_restore, others = model._split(model.patch_choice(corrupted, clean))
     assert torch.equal(to_restore.corrupted, corrupted[5:7])
     assert torch.equal(others.corrupted, torch.cat([corrupted[7:], corrupted[:5]]))
 
@@ -209,6 +210,9 @@ def test_batch_normalisation_sees_whole_batches():
     backbone |= dict(strides=(1, 2), dilations=(1, 1))
     with pytest.raises(ValueError, match='batch normalisation would see a batch in two parts'):
         build_ebm(backbone=backbone, head=dict(in_channels=8), token_nce_weight=1.0, restored_share=0.5)
+    neck = dict(type='NonLinearNeck', in_channels=16, hid_channels=8, out_channels=16, norm_cfg=dict(type='BN1d'))
+    with pytest.raises(ValueError, match='batch normalisation would see a batch in two parts'):
+        build_ebm(backbone=tiny_vit(img_size=16), neck=neck, nce_weight=1.0, restored_share=0.5)
 
 
 class OwnForward(EnergyHead):

@@ -252,7 +252,7 @@ def test_the_check_of_low_memory_draws_no_random_numbers():
     """A resumed run checks again, and must drop the paths that an uninterrupted one drops."""
     model = build(VIT | dict(drop_path_rate=0.5), low_memory=True)
     before = torch.get_rng_state()
-    batch = model._training_pair(*pair())
+    batch = model.patch_choice(*pair())
     model.training_step.check(type(model)._energy_fn, batch.corrupted, batch)
     assert torch.get_rng_state().equal(before)
 

@@ -44,7 +44,7 @@ class StepGuard:
 
     A fault is a loss or a norm of gradients that is not finite, or a spike of one. Gradients that are not finite
     although the loss is are left to ``AmpOptimWrapper`` while its scale of the loss can still fall. With accumulated
-    gradients, a fault of one batch leaves out the step of all of them.
+    gradients, a fault of one batch leaves out the step of all of them, and spikes are those of their sum.
 
     Args:
         wrapper: Of one optimiser, with mmengine's own ``update_params``.
@@ -59,7 +59,7 @@ class StepGuard:
         self.wrapper = wrapper
         self.model = unwrapped(model)
         self.spikes = loss_spikes, norm_spikes
-        self.snapshot = Snapshot(self.model, is_first=True)
+        self.snapshot: Snapshot | None = None
         self.batch: Any = None
         self.fault: Fault | None = None
         self.is_skipped = self.has_stepped = False
@@ -85,6 +85,8 @@ class StepGuard:
             vars(self.wrapper).pop(name, None)
 
     def _optim_context(self, model: nn.Module) -> AbstractContextManager:
+        if self.snapshot is None:  # not earlier: hooks may set weights before the first step
+            self.snapshot = Snapshot(self.model, is_first=True)
         self._random = random_state()
         return self._context(model)
 
@@ -98,10 +100,11 @@ class StepGuard:
             return
         self.is_skipped = self._agreed(self.fault.kind if self.fault else NONE)
         if self.is_skipped:
-            self.snapshot.restore()
+            if self.snapshot is not None:
+                self.snapshot.restore()
         else:
             wrapper.step(**(step_kwargs or {}))
-            if self.snapshot.begins:
+            if self.snapshot is None or self.snapshot.begins:
                 self.snapshot = Snapshot(self.model, is_first=False)
             self.snapshot.update()
             self.has_stepped = True
@@ -120,7 +123,8 @@ class StepGuard:
             if not math.isfinite(value):
                 left_to_scaler = kind == OF_GRADIENT and scale > 1
                 return (NONE, '') if left_to_scaler else (kind, f'the {name} is {value}')
-            if spikes and spikes.is_spike(value):
+            is_whole = kind == OF_LOSS or self.wrapper.should_update()  # norms of partial sums are lower
+            if spikes and is_whole and spikes.is_spike(value):
                 limit = f'{spikes.limit():.4g}, {spikes.sigmas:g} standard deviations above the mean of the last'
                 return kind, f'the {name} is {value:.4g}, more than {limit}'
         return NONE, ''

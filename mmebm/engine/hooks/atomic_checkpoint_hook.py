@@ -122,12 +122,14 @@ class AtomicCheckpointHook(CheckpointHook):
                 super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
+        self._spare_best()
         self._remove_obsolete()
 
     def _write(
         self, runner: Runner, name: str, meta: dict[str, int], by_epoch: bool, interim: str | None = None
     ) -> None:
         """Write a checkpoint and its name, then remove the files that it replaces."""
+        self._spare_best()
         hub = runner.message_hub
         before = hub.runtime_info.get(INTERIM)
         if before not in (None, name):
@@ -156,6 +158,12 @@ class AtomicCheckpointHook(CheckpointHook):
             self._due.reset()
         if not isinstance(self.file_backend, _RemovesLater):
             self._remove_obsolete()
+
+    def _spare_best(self) -> None:
+        """Keep the best checkpoint where it has the name of the one before, as in training by iterations."""
+        paths = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        best = {Path(path).name for path in paths if path}
+        self._obsolete[:] = [name for name in self._obsolete if name not in best]
 
     def _remove_obsolete(self) -> None:
         while self._obsolete:

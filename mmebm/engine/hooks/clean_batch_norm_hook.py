@@ -10,6 +10,7 @@ from torch.optim.swa_utils import update_bn
 
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.model_building import unwrapped
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import HOOKS
 
 
@@ -33,10 +34,7 @@ class CleanBatchNormHook(Hook):
     """
 
     def __init__(self, interval: int = 10, num_batches: int = 100) -> None:
-        if interval < 1 or num_batches < 1:
-            raise ValueError(
-                f'CleanBatchNormHook: interval={interval} and num_batches={num_batches} must both be 1 or more'
-            )
+        check_whole_numbers('CleanBatchNormHook', interval=interval, num_batches=num_batches)
         self.interval = interval
         self.num_batches = num_batches
 

@@ -18,12 +18,16 @@ class CPUTimeHook(Hook):
 
     ``train/cpu_time`` has one value per step: all threads of the process, and the processes that ended within the step.
     ``train/worker_cpu_time`` has one per epoch: the workers that loaded its data, which end with the epoch. Persistent
-    workers and the compiler's own workers end with the training, so that they are not counted.
+    workers and the compiler's own workers end with the training, so that they are not counted. It has a NaN for workers
+    that ended with an interrupted process, within an epoch, and so were not measured.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start to count."""
         self.start = cpu_time()
+        loader = runner.train_dataloader
+        if runner.iter % len(loader) and loader.num_workers:
+            runner.message_hub.update_scalar('train/worker_cpu_time', float('nan'))
 
     def after_train_iter(
         self,

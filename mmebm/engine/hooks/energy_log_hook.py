@@ -10,6 +10,7 @@ from torch import Tensor
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.model_building import unwrapped
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import HOOKS
 
 
@@ -28,12 +29,11 @@ class EnergyLogHook(Hook):
             regardless of ``micro_batch`` and ``low_memory``.
 
     Raises:
-        ValueError: ``num_images`` is less than 1.
+        ValueError: A number is less than 1.
     """
 
     def __init__(self, interval: int = 50, num_images: int = 32):
-        if num_images < 1:
-            raise ValueError(f'EnergyLogHook: num_images={num_images}, expected 1 or more')
+        check_whole_numbers('EnergyLogHook', interval=interval, num_images=num_images)
         self.interval = interval
         self.num_images = num_images
 

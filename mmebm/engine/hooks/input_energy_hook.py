@@ -13,6 +13,7 @@ from mmebm.checkpoint import check_fit, read_checkpoint
 from mmebm.config_files import find_config
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import HOOKS
 
 
@@ -36,9 +37,7 @@ class InputEnergyHook(Hook):
     """
 
     def __init__(self, config: str, checkpoint: str, interval: int = 50, size: int = 224):
-        for name, value in (('interval', interval), ('size', size)):
-            if value < 1:
-                raise ValueError(f'InputEnergyHook: {name}={value}, expected 1 or more')
+        check_whole_numbers('InputEnergyHook', interval=interval, size=size)
         self.config = config
         self.checkpoint = checkpoint
         self.interval = interval

@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmebm.engine.dry_run import idle_in_dry_runs
+from mmebm.option_check import check_whole_numbers
 
 
 @idle_in_dry_runs
@@ -19,8 +20,7 @@ class MeasuringHook(Hook):
     """
 
     def __init__(self, interval: int, by_epoch: bool) -> None:
-        if interval < 1:
-            raise ValueError(f'{type(self).__name__}: interval={interval}, expected 1 or more')
+        check_whole_numbers(type(self).__name__, interval=interval)
         self.interval = interval
         self.by_epoch = by_epoch
 

@@ -29,6 +29,7 @@ from mmebm.evaluation.restoration_metric import RestorationMetric
 from mmebm.evaluation.token_energy_metric import TokenEnergyMetric
 from mmebm.evaluation.token_metric import TokenMetric
 from mmebm.model_building import type_name, unwrapped
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import HOOKS
 from mmebm.visualization.figures import draw_energies
 from mmebm.visualization.restoration_sheet import compose, pictures_of
@@ -85,9 +86,7 @@ class RestorationProgressHook(MeasuringHook):
         by_epoch: bool = True,
     ) -> None:
         super().__init__(interval, by_epoch)
-        for name, value in dict(num_images=num_images, num_pictures=num_pictures).items():
-            if value < 1:
-                raise ValueError(f'RestorationProgressHook: {name}={value}, expected 1 or more')
+        check_whole_numbers('RestorationProgressHook', num_images=num_images, num_pictures=num_pictures)
         self.dataset = dataset
         self.num_images = num_images
         self.num_pictures = num_pictures
@@ -248,7 +247,7 @@ def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
     """What changed, in few words: the gain of each corruption in dB, tokens told, probes, and RankMe."""
     parts = []
     for key, value in metrics.items():
-        _, corruption, name = key.split('/')
+        corruption, _, name = key.removeprefix('held_out/').rpartition('/')
         if name == 'psnr_restored_db':
             parts.append(f'{corruption} {value - metrics[key.replace("restored", "corrupted")]:+.2f} dB')
         elif name == 'detection_auroc':

@@ -49,7 +49,7 @@ from mmebm.experiments.downstream.trainings import Run, with_weights
 from mmebm.experiments.image_folders import evenly_spaced, find_data, find_test_folder, find_train_folder
 from mmebm.experiments.processes import check_same, write_config_once
 from mmebm.experiments.reporting import say
-from mmebm.experiments.results import stamp
+from mmebm.experiments.results import stamp, write_json
 from mmebm.experiments.training_cost import Speed, measure_cost, measure_cpu_speed, measure_speed
 from mmebm.launch.checks.classes import check_classes
 from mmebm.launch.options import merge_options, replace_data_root
@@ -244,7 +244,7 @@ class Bench:
             say(f'{method}: measuring its {name.replace("_", " ")}')
             measured = measure(cfg)  # fails before anything is written, if the config is wrong
             write_config_once(cfg, folder)
-            path.write_text(json.dumps(measured))
+            write_json(path, measured)
         return json.loads(path.read_text())
 
     def evaluate(self, training: Training) -> None:
@@ -259,7 +259,7 @@ class Bench:
             path = training.folder / f'point_{epoch}.json'
             finetune = i >= first_finetuned
             if not path.is_file() or (finetune and json.loads(path.read_text())['finetune_top1'] is None):
-                path.write_text(json.dumps(self.row(training, epoch, finetune)))
+                write_json(path, self.row(training, epoch, finetune))
 
     def row(self, training: Training, epoch: int, finetune: bool) -> dict:
         """The figures of a training after a number of epochs."""

@@ -1,6 +1,5 @@
 """The last figures: scored on images that nothing was chosen by, with the correctness of each image."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmebm.evaluation.frozen_accuracy import KNNAccuracy, knn_classes, linear_cl
 from mmebm.experiments.comparison.scoring import Scoring, as_row, evaluated, finetuned_top1
 from mmebm.experiments.downstream.frozen import extract
 from mmebm.experiments.downstream.trainings import Run
-from mmebm.experiments.results import stamp
+from mmebm.experiments.results import stamp, write_json
 
 
 class HeldOut(Scoring):
@@ -61,7 +60,7 @@ class HeldOut(Scoring):
             finetuned, predictions = self.finetuned(run)
             correct['finetune_top1'] = [predictions[path] for path in paths]
         record = dict(method=run.init, seed=run.seed, epoch=epoch, images=paths, correct=correct)
-        (run.folder.parent / f'held_out_{epoch}.json').write_text(json.dumps(record))
+        write_json(run.folder.parent / f'held_out_{epoch}.json', record)
         return as_row(frozen, finetuned)
 
     def finetuned(self, run: Run) -> tuple[float, dict[str, int]]:

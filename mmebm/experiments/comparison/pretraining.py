@@ -1,5 +1,6 @@
 """One pretraining of a comparison: run in a process of its own, and what is read from its checkpoints."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +74,8 @@ def cpu_seconds(checkpoint: Path) -> float | None:
     steps = [history[name].data[0] for name in ('train/time', 'train/cpu_time') if name in history]
     if len({len(values) for values in steps}) != 1 or len(steps) < 2:
         return None
-    return float(steps[1].sum() + history['train/worker_cpu_time'].data[0].sum())
+    total = float(steps[1].sum() + history['train/worker_cpu_time'].data[0].sum())
+    return None if math.isnan(total) else total
 
 
 def _history(checkpoint: Path) -> dict:

@@ -15,7 +15,7 @@ from mmebm.experiments.comparison.settings import DOWNSTREAM
 from mmebm.experiments.comparison.tables import QUALITIES
 from mmebm.experiments.downstream.frozen import extract, frozen_metrics, score
 from mmebm.experiments.downstream.trainings import Run
-from mmebm.experiments.results import markdown_table, mean_and_std_text
+from mmebm.experiments.results import markdown_table, mean_and_std_text, write_json
 
 FOLDS = 5
 LABELLED = 'supervised'  # the method that learns from labels before it is scored
@@ -155,7 +155,7 @@ def write_selection(
     folder: Path, rows: Sequence[dict], chosen: Mapping[str, dict], backbone: str, methods: Sequence[str]
 ) -> None:
     """Write ``selection.json`` and ``selection.md``, which names those methods for which nothing is chosen."""
-    (folder / FILE).write_text(json.dumps(dict(backbone=backbone, chosen=chosen, rows=rows), indent=1) + '\n')
+    write_json(folder / FILE, dict(backbone=backbone, chosen=chosen, rows=rows))
     text = (
         f'Top-1 (%) at the last point, on training images alone: kNN and linear probe by {FOLDS}-fold cross-validation '
         f'(`{LABELLED}`: on the first fold), fine-tuning on the first fold. In bold: the best linear probe.'

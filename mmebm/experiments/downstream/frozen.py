@@ -1,6 +1,5 @@
 """Frozen features with the data and the backbone of a classifier's config; as a process, kNN for ``mmebm-evaluate``."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from mmengine.runner import Runner, set_random_seed
 
 from mmebm.engine.evaluating import evaluating
 from mmebm.evaluation.frozen_features import samples_of
+from mmebm.experiments.results import write_json
 from mmebm.model_building import build_initialized
 
 
@@ -20,7 +20,7 @@ def main(config: str) -> None:
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     metrics = frozen_metrics(cfg, 'mmebm.KNNAccuracy')
-    Path(cfg.work_dir, 'knn.json').write_text(json.dumps(metrics))
+    write_json(Path(cfg.work_dir, 'knn.json'), metrics)
 
 
 def frozen_metrics(cfg: Config, *metrics: str) -> dict[str, float]:

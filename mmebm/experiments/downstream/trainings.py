@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.experiments.processes import run_config
 from mmebm.experiments.reporting import reporting, say
+from mmebm.experiments.results import write_json
 from mmebm.planning.config_facts import accumulated, base_batch_size
 
 
@@ -113,7 +114,7 @@ def _do(run: Run, jobs: int, gpus: int, say: Callable[[str], None] = say) -> str
     with reporting(run.name, run.cfg, run.folder, say):
         _train(run, jobs, gpus)
     figures = dict(last_validation(run))
-    (run.folder / 'result.json').write_text(json.dumps(figures | dict(seconds=round(time.time() - start, 1))))
+    write_json(run.folder / 'result.json', figures | dict(seconds=round(time.time() - start, 1)))
     return ', '.join(f'{row["metric"]} {row["value"]:.1f}' for row in result_rows(run))
 
 

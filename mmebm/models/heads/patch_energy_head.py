@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmebm.checkpoint import loads_weights
 from mmebm.models.patch_codec import PatchCodec, PatchSplit
 from mmebm.models.patches import gather_patches, half_squared_distance
+from mmebm.option_check import check_not_negative
 from mmebm.registry import MODELS
 
 
@@ -37,6 +38,9 @@ class PatchEnergyHead(BaseModule):
         statistics_weight: Weight of the loss of statistics, relative to that of patterns.
         position_weight: Weight of the loss of positions, relative to that of patterns.
         init_cfg: As in mmengine's BaseModule.
+
+    Raises:
+        ValueError: A weight is negative.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class PatchEnergyHead(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        check_not_negative('PatchEnergyHead', statistics_weight=statistics_weight, position_weight=position_weight)
         self.codec = PatchCodec(grid_size, patch_size, image_channels, embed_dims)
         self.statistics_weight = statistics_weight
         self.position_weight = position_weight

@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmebm.option_check import check_whole_numbers
+from mmebm.option_check import check_not_negative, check_whole_numbers
 from mmebm.registry import MODELS
 
 PIXEL_LOSSES = {'smooth_l1': F.smooth_l1_loss, 'l2': F.mse_loss, 'l1': F.l1_loss}
@@ -47,11 +47,9 @@ class RestorationLoss(nn.Module):
             raise ValueError(f"RestorationLoss: region must be 'whole' or 'corrupted', not {region!r}")
         if norm_patch_size is not None:
             check_whole_numbers('RestorationLoss', norm_patch_size=norm_patch_size)
-        if not pixel_weight >= 0 or (pixel_weight and norm_patch_size is None):
-            raise ValueError(
-                'RestorationLoss: pixel_weight must be at least 0, and needs norm_patch_size, not '
-                f'{pixel_weight!r} with norm_patch_size={norm_patch_size}'
-            )
+        check_not_negative('RestorationLoss', pixel_weight=pixel_weight, loss_weight=loss_weight)
+        if pixel_weight and norm_patch_size is None:
+            raise ValueError(f'RestorationLoss: pixel_weight={pixel_weight!r} needs norm_patch_size')
         self.pixel_loss = PIXEL_LOSSES[kind]
         self.region = region
         self.norm_patch_size = norm_patch_size

@@ -88,7 +88,7 @@ def check_restored_share(model: nn.Module, training_step: Mapping) -> None:
     # Their losses would be added up and differentiated within the step, where those of the other images are not.
     if model.num_steps > 1 or training_step.get('micro_batch') or training_step.get('low_memory'):
         raise ValueError(f'{problem} excludes num_steps above 1, micro_batch and low_memory; leave it at 1')
-    if any(isinstance(module, _BatchNorm) for module in model.backbone.modules()):
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise ValueError(f'{problem}: batch normalisation would see a batch in two parts; use GN or LN')
 
 

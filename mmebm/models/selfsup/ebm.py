@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mmebm.energy import EnergyFn, Restoration, restoration_step, restore
 from mmebm.models.losses.noise_contrastive import image_nce, token_accuracy, token_nce
-from mmebm.models.patches import patch_grid
 from mmebm.models.selfsup.base import BaseRestorer, fill, freeze
 from mmebm.models.selfsup.checks import (
     check_engine,
@@ -31,7 +30,8 @@ from mmebm.models.selfsup.position_dropping import PositionDropping
 from mmebm.models.selfsup.step_size import calibrated_log_step_size
 from mmebm.models.selfsup.token_dropping import TokenDropping
 from mmebm.models.selfsup.training_pair import TrainingPair, as_pair
-from mmebm.option_check import check_whole_numbers
+from mmebm.models.token_energies import of_images, token_map
+from mmebm.option_check import check_not_negative, check_whole_numbers
 from mmebm.registry import MODELS
 from mmebm.training_step import TrainingStep
 
@@ -120,9 +120,7 @@ class EBMAlgorithm(BaseRestorer):
         check_whole_numbers('EBMAlgorithm', num_steps=num_steps)
         if step_size != 'auto' and not (isinstance(step_size, (int, float)) and 0 < step_size < math.inf):
             raise ValueError(f"EBMAlgorithm: step_size must be a positive number or 'auto', not {step_size!r}")
-        for name, weight in dict(nce_weight=nce_weight, token_nce_weight=token_nce_weight).items():
-            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
-                raise ValueError(f'EBMAlgorithm: {name} must be a number of at least 0, not {weight!r}')
+        check_not_negative('EBMAlgorithm', nce_weight=nce_weight, token_nce_weight=token_nce_weight)
         self.corruption = build_corruption(corruption)
         if self.corruption:
             self.num_inputs = 1
@@ -136,7 +134,7 @@ class EBMAlgorithm(BaseRestorer):
         self.position_dropping = PositionDropping(self.backbone, **position_dropping) if position_dropping else None
         self.content_dropping = ContentDropping(self.backbone, **content_dropping) if content_dropping else None
         self.patch_choice = PatchChoice(self.token_dropping, self.position_dropping, self.content_dropping)
-        self.droppings = [part for part in (self.position_dropping, self.content_dropping) if part]
+        self.droppings = self.patch_choice.droppings
         self.missing = MissingValues([part.shape for part in self.droppings])
         freeze(self, frozen)
         self.nce_weight = nce_weight
@@ -162,6 +160,12 @@ class EBMAlgorithm(BaseRestorer):
         """Energies (N,) of normalised images (N, C, H, W), or of their patches ``kept`` (N, M)."""
         return self.head(self._features(images, kept), images, kept)
 
+    def energy_parts(self, images: Tensor) -> Tensor:
+        """Energies (N, M) of the tokens of normalised images, whose sum is ``energy``, or (N,) if the head has none."""
+        if not has_token_energies(self.head):
+            return self.energy(images)
+        return self.head(self._features(images), images, in_parts=True)
+
     def _features(self, images: Tensor, kept: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         with nullcontext() if kept is None else self.token_dropping.keeping(kept, images):
             feats = self.backbone(images)
@@ -184,7 +188,7 @@ class EBMAlgorithm(BaseRestorer):
         With ``corruption``, for clean images (N, C, H, W), or a list of that one batch. The loss of restoration is
         ``loss``, or, where there are others, ``loss_restoration``.
         """
-        pair = self._training_pair(*(self.corruption(inputs, self) if self.corruption else as_pair(inputs)))
+        pair = self.patch_choice(*(self.corruption(inputs, self) if self.corruption else as_pair(inputs)))
         if self._is_first_batch:
             self._on_first_batch(pair)
         to_restore, others = self._split(pair)
@@ -234,7 +238,7 @@ class EBMAlgorithm(BaseRestorer):
         if self.nce_weight:
             # As the corrupted images are read, or the classes could be told by what is missing.
             clean, _ = self._read(self.missing.start(pair.clean), pair)
-            losses['loss_nce'] = self.nce_weight * image_nce(*map(_of_images, (clean, energies)))
+            losses['loss_nce'] = self.nce_weight * image_nce(*map(of_images, (clean, energies)))
         if self.token_nce_weight:
             changed = self.patch_choice.changed(pair, energies.shape[1])
             of_patches, counts = energies[:, -changed.shape[1] :], placed(pair, changed)
@@ -268,9 +272,6 @@ class EBMAlgorithm(BaseRestorer):
         if self.content_dropping:
             predicted.append(self.content_dropping.read(values[-1], pair.missing, last))
         return energies, predicted
-
-    def _training_pair(self, corrupted: Tensor, clean: Tensor, replaced: Tensor | None = None) -> TrainingPair:
-        return self.patch_choice(corrupted, clean, replaced)
 
     @torch.no_grad()
     def _statistics(self, pair: TrainingPair, restored: Tensor) -> dict[str, Tensor]:
@@ -336,10 +337,9 @@ class EBMAlgorithm(BaseRestorer):
             *inputs, replaced = self.corruption(inputs, self, rng)
         is_pair = isinstance(inputs, (list, tuple))
         corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
-        energy_fn = self._token_energies if has_token_energies(self.head) else self.energy
-        restoration = self._restore(energy_fn, corrupted)
+        restoration = self._restore(self.energy_parts, corrupted)
         restored = restoration.images[-1]
-        energies = [*map(_of_images, restoration.energies)]
+        energies = [*map(of_images, restoration.energies)]
         fields = dict(
             energies=torch.stack([*energies, self.energy(restored)], dim=1), restored=self.to_pixels(restored)
         )
@@ -349,19 +349,10 @@ class EBMAlgorithm(BaseRestorer):
             )
         if replaced is not None:
             fields['replaced_pixels'] = replaced
-        of_tokens = restoration.energies[0]
-        grid = patch_grid(of_tokens.shape[1], corrupted.shape[-2:]) if of_tokens.dim() == 2 else None
-        if grid is not None:
-            fields['token_energies'] = of_tokens[:, -math.prod(grid) :].unflatten(1, grid)
+        of_tokens = token_map(restoration.energies[0], corrupted.shape[-2:])
+        if of_tokens is not None:
+            fields['token_energies'] = of_tokens
         return fill(data_samples, fields)
-
-    def _token_energies(self, images: Tensor) -> Tensor:
-        return self.head(self._features(images), images, in_parts=True)
-
-
-def _of_images(energies: Tensor) -> Tensor:
-    """Energies (N,) of images, of these themselves or of their tokens' (N, M)."""
-    return energies if energies.dim() == 1 else energies.sum(dim=1)
 
 
 def _ratio(remaining: Tensor, initial: Tensor) -> Tensor:

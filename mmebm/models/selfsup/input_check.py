@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmebm.pixels import PEAK
 
+DARK = 8  # images that have been normalised are below it
 UNITS = (
     f'images must be in pixel units, 0 to {PEAK:g}: mmebm.LoadImage makes them of images of any depth, by '
     'value_range=(BLACK, WHITE) if their type does not say their range'
@@ -23,25 +24,26 @@ class InputCheck:
 
     Raises:
         ValueError: (when called) The inputs are not one or several batches (N, C, H, W) for this preprocessor and this
-            backbone; or, in the first batch, their values are not in pixel units.
+            backbone; or, in the first batch of training or of evaluation, their values are not in pixel units.
     """
 
     def __init__(self, owner: str, in_channels: int | None) -> None:
         self.owner = owner
         self.in_channels = in_channels
-        self.is_first = True
+        self.unseen = {True, False}  # training and evaluation, which may have pipelines of their own
 
     def __call__(self, preprocessor: nn.Module, args: tuple[Any, ...]) -> None:
         """Check the inputs of a batch, ``args[0]['inputs']``."""
         inputs = args[0].get('inputs') if args and isinstance(args[0], dict) else None
         if inputs is None:
             return
+        training = len(args) > 1 and bool(args[1])
         for view in [inputs] if isinstance(inputs, Tensor) else inputs:
             self._check_layout(view)
             self._check_channels(preprocessor, view.shape[1])
-            if self.is_first:
+            if training in self.unseen:
                 self._check_values(view)
-        self.is_first = False
+        self.unseen.discard(training)
 
     def _check_layout(self, view: Any) -> None:
         if isinstance(view, (list, tuple)) and isinstance(view[0], Tensor) and view[0].dim() == 4:
@@ -76,7 +78,7 @@ class InputCheck:
         # Interpolation of floating point overshoots.
         if highest > PEAK * (2 if is_float else 1):
             raise ValueError(f'{self.owner}: the first images have {images.dtype} values up to {highest:g}; {UNITS}')
-        if is_float and 0 < highest <= 1:
+        if is_float and 0 < highest <= DARK:
             MMLogger.get_current_instance().warning(
                 f'{self.owner}: the first images have values of at most {highest:g}; {UNITS}'
             )

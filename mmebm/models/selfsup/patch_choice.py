@@ -30,6 +30,7 @@ class PatchChoice:
         self.token_dropping = token_dropping
         self.position_dropping = position_dropping
         self.content_dropping = content_dropping
+        self.droppings = [part for part in (position_dropping, content_dropping) if part]
 
     def __call__(self, corrupted: Tensor, clean: Tensor, replaced: Tensor | None = None) -> TrainingPair:
         """A training pair.
@@ -44,15 +45,14 @@ class PatchChoice:
                 the patches that are dropped.
         """
         pair = TrainingPair(corrupted, clean, replaced=replaced)
-        droppings = [dropping for dropping in (self.position_dropping, self.content_dropping) if dropping]
-        for dropping in droppings:
+        for dropping in self.droppings:
             dropping.check_images(clean)
         if self.token_dropping:
             num_patches = math.prod(self.token_dropping.grid(clean))
-            if any(dropping.num_patches != num_patches for dropping in droppings):
+            if any(dropping.num_patches != num_patches for dropping in self.droppings):
                 raise ValueError(
                     f'token_dropping: the images have {num_patches} patches of patch_size '
-                    f'{self.token_dropping.patch_size}, but the backbone has {droppings[0].num_patches} position '
+                    f'{self.token_dropping.patch_size}, but the backbone has {self.droppings[0].num_patches} position '
                     'embeddings: set it to the patch size of the backbone'
                 )
             kept = self.token_dropping.choose(pair)

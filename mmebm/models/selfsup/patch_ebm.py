@@ -10,6 +10,7 @@ from mmebm.energy import EnergyFn, restoration_step
 from mmebm.models.patch_codec import PatchSplit
 from mmebm.models.selfsup.base import BaseRestorer, fill
 from mmebm.models.selfsup.checks import check_engine, check_reached
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import MODELS
 from mmebm.training_step import TrainingStep
 
@@ -79,8 +80,7 @@ class PatchEBM(BaseRestorer):
                 f'PatchEBM: visible_ratio={visible_ratio} and position_drop_ratio={position_drop_ratio} must each take '
                 f'one of {num_patches} patches or more, and leave one to mask'
             )
-        if views < 1:
-            raise ValueError(f'PatchEBM: views must be at least 1, not {views}')
+        check_whole_numbers('PatchEBM', views=views)
         self.views = views
         self.training_step = TrainingStep(self, self._step, **(training_step or {}))
 
