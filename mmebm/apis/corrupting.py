@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmebm.apis.sources import Prepared
 from mmebm.corruptions import CorruptedPair, base
 from mmebm.error_text import first_few
+from mmebm.model_building import type_name
 from mmebm.registry import TRANSFORMS
 
 Corruption = str | dict | Sequence[dict]
@@ -31,7 +32,7 @@ def make_pair(corruption: Corruption, known: Mapping[str, dict], scope: str) -> 
     """
     if isinstance(corruption, str):
         corruption = known.get(corruption) or dict(type=_transform(corruption, known))
-    if isinstance(corruption, dict) and str(corruption.get('type')).rpartition('.')[2] == 'CorruptedPair':
+    if isinstance(corruption, dict) and type_name(corruption) == 'CorruptedPair':
         options = {key: value for key, value in corruption.items() if key != 'type'}
     else:
         options = dict(corruption=corruption)

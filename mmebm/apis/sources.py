@@ -157,6 +157,7 @@ def as_array(item: Item, has_alpha: bool, has_range: bool) -> NDArray:
             pixel units.
 
     Raises:
+        BrokenImageError: It has values that are not finite.
         ValueError: Its range is not known, and its values seem to be in 0 to 1, or are other integers out of 0 to 255.
     """
     image = item.image
@@ -174,6 +175,8 @@ def as_array(item: Item, has_alpha: bool, has_range: bool) -> NDArray:
         if image.shape[-1] == 3 or (image.shape[-1] == 4 and has_alpha):
             image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
     image = image.astype(image.dtype.newbyteorder('='), copy=False)
+    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+        raise BrokenImageError(f'{item.name}: has values that are not finite')
     if has_range:
         return np.ascontiguousarray(image)
     image = _of_known_type(image, item.name)

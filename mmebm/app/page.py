@@ -22,7 +22,6 @@ MAX_UPLOAD = '20 MB'
 FONTS = dict(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # the default ones come from another server
 MAX_STEPS = 30
 PICTURE = dict(interactive=False, buttons=['fullscreen', 'download'])  # not the one that shares it elsewhere
-LACKS = 'This method corrupts images itself, restores them in one step, and has no energy of whole images.'
 
 
 def launch(explorer: Explorer, examples: list, title: str, port: int | None) -> None:

@@ -24,7 +24,7 @@ def number_classes(
         The folders' numbers, and the images with theirs.
 
     Raises:
-        ValueError: There are more folders or fewer than names.
+        ValueError: There are more folders or fewer than names, or the names are the folders' in another order.
     """
     folders = class_names(listing.folder)
     if classes is not None and len(classes) != len(folders):
@@ -32,6 +32,7 @@ def number_classes(
             f'{data_set}: {listing.folder!r} has {counted(len(folders), "folder")} ({first_few(folders)}), but the '
             f'config names {len(classes)} classes ({first_few(classes)}); correct `metainfo`, or leave it out'
         )
+    check_order(folders, classes or (), f'{data_set}: the folders in {listing.folder!r} and `metainfo`')
     numbers = {name: i for i, name in enumerate(folders)}
     samples = [(image, numbers[image.partition('/')[0]]) for image in listing.images]
     found = {number for _, number in samples}
@@ -42,6 +43,24 @@ def number_classes(
             f'image: {first_few(empty)}. They count as classes all the same.'
         )
     return numbers, samples
+
+
+def check_order(classes: Sequence[str], others: Sequence[str], places: str) -> None:
+    """Check that two lists of the same classes number them alike; others may name them differently, as titles do.
+
+    Args:
+        classes: Names of one list.
+        others: Of the other.
+        places: Where the two are from, with which the error starts.
+
+    Raises:
+        ValueError: They hold the same names in another order.
+    """
+    if [*classes] != [*others] and sorted(classes) == sorted(others):
+        raise ValueError(
+            f'{places} name the same classes in another order, which numbers them: {first_few(classes)}, and '
+            f'{first_few(others)}. Leave out a list in `metainfo`, or rename or relabel one of them'
+        )
 
 
 def check_same_classes(classes: Collection[str], others: Collection[str], requirement: str) -> None:

@@ -92,13 +92,12 @@ def collated(samples: Sequence[dict], size: tuple[int, int]) -> dict:
 
 
 def name_of(path: str | None, root: str, number: int) -> str:
-    """Of a file's copies: its own below the data set's folder, with ``.png`` behind; a number if there is none."""
+    """Of a file's copies: its own below the data set's folder, with ``.png`` behind; numbered if it is not below it."""
     if path is None:
         return f'{number:06d}.png'
-    try:
-        return f'{Path(path).relative_to(root)}.png'
-    except ValueError:  # of a data set of several folders
-        return f'{number:06d}_{Path(path).name}.png'
+    file = Path(path)
+    is_below = root and file.is_relative_to(root) and '..' not in file.relative_to(root).parts
+    return f'{file.relative_to(root)}.png' if is_below else f'{number:06d}_{file.name}.png'
 
 
 def write(path: Path, image: Tensor, is_rgb: bool) -> None:

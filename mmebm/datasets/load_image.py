@@ -119,7 +119,10 @@ class LoadImage(LoadImageFromFile):
                     return None
                 raise
         elif 'img' in results:
-            image = self._in_pixel_units(with_channels(results['img'], self.color_type), "results['img']")
+            image, source = with_channels(results['img'], self.color_type), "results['img']"
+            if self.value_range:
+                self._check_values(image, source)
+            image = self._in_pixel_units(image, source)
         else:
             raise KeyError(f"LoadImage needs results['img_path'] or results['img']; there is only {sorted(results)}")
         results['img'] = image.astype(np.float32) if self.to_float32 else image

@@ -77,7 +77,9 @@ def _labelled(images: Sequence[str], classes: Sequence[str]) -> list[Sample]:
 
 
 def _spread(samples: Sequence[Any]) -> list[Any]:
-    """At most ``MOST`` of the samples, evenly spaced."""
+    """At most ``MOST`` of the samples, evenly spaced, of those whose names can be a line of a list for mmengine."""
+    names = [sample if isinstance(sample, str) else sample[0] for sample in samples]
+    samples = [one for one, name in zip(samples, names, strict=True) if name.isprintable() and name == name.strip()]
     return list(samples[:: max(1, -(-len(samples) // MOST))])
 
 
@@ -85,7 +87,7 @@ def _loader(
     cfg: Config, file: Path, folder: Path, lines: Sequence[str], classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Config of the loader of a list of images, which is written to ``file``, as the test pipeline makes them."""
-    file.write_text(''.join(f'{line}\n' for line in lines), errors='surrogateescape')
+    file.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
     steps = [step for step in cfg.test_dataloader.dataset.pipeline if type_name(step) != 'CorruptedPair']
     dataset = dict(
         type='mmebm.ImageFolder', data_root=str(folder), ann_file=str(file.resolve()), with_label=bool(classes),

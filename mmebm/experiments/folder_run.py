@@ -16,6 +16,7 @@ from mmebm.datasets import ImageFolder
 from mmebm.datasets.listing import Listing, list_images
 from mmebm.error_text import counted
 from mmebm.experiments.folder_probe import add_probe
+from mmebm.experiments.image_folders import TEST_FOLDERS
 from mmebm.interchange import TARGETS, UnsupportedError, export
 from mmebm.interchange.library import Library, require
 from mmebm.launch.options import merge_options
@@ -147,7 +148,7 @@ class FolderRun:
     @property
     def test_folder(self) -> Path | None:
         """Images beside ``train/``; None if the folder has no such parts."""
-        parts = [self.folder / name for name in ('val', 'test')]
+        parts = [self.folder / name for name in TEST_FOLDERS]
         return next((part for part in parts if (self.folder / 'train').is_dir() and part.is_dir()), None)
 
     @property

@@ -6,6 +6,8 @@ from mmengine.config import ConfigDict
 
 from mmebm.datasets.embedded.shapes_files import write_shapes_once
 
+TEST_FOLDERS = ('test', 'val')  # the first that lies beside ``train``
+
 
 def find_data(data: str, images: int | None, work_dir: Path) -> Path:
     """The folder of the data; Shapes are drawn, 1,000 images to test with and ``images`` or 10,000 to train with."""
@@ -22,7 +24,7 @@ def find_test_folder(data: Path) -> str:
     Raises:
         FileNotFoundError: ``train``, or both of these are missing.
     """
-    found = [name for name in ('test', 'val') if (data / name).is_dir()]
+    found = [name for name in TEST_FOLDERS if (data / name).is_dir()]
     if not (data / 'train').is_dir() or not found:
         raise FileNotFoundError(f'--data {data}: needs train/ and test/ or val/, in each one folder per class')
     return found[0]

@@ -38,13 +38,15 @@ class OpenMMLab:
         torch.save(dict(state_dict=state), folder / CHECKPOINT)
         backbone = source.cfg | (dense_outputs(source) if self.is_dense else last_map(source))
         checkpoint = str(folder / CHECKPOINT)
-        init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix=PREFIX)
+        token = 'CHECKPOINT'  # not the path, which pformat would break at its spaces
+        init_cfg = dict(type='Pretrained', checkpoint=token, prefix=PREFIX)
         model = dict(backbone=dict(_delete_=True) | backbone | dict(init_cfg=init_cfg))
         if not self.is_dense and source.kind in FULL_OUTPUT:
             model |= classifier_parts(source)
         title = f'A pretrained backbone, to replace the one in a config of {self.package}.'
         text = docstring(title, source.note)
-        (folder / FRAGMENT).write_text(f'{text}\n\nmodel = {pformat(model, width=110, sort_dicts=False)}\n')
+        fragment = pformat(model, width=110, sort_dicts=False).replace(repr(token), repr(checkpoint))
+        (folder / FRAGMENT).write_text(f'{text}\n\nmodel = {fragment}\n')
 
     @torch.no_grad()
     def features(self, source: Source, folder: Path, images: Tensor) -> Tensor:

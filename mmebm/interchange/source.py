@@ -130,7 +130,8 @@ def read_source(path: str | Path, config: Config | None = None, image_size: int 
     trained.load_state_dict(state)
     trained.float()
 
-    size = image_size or cfg.get('img_size', IMAGE_SIZE)
+    own = cfg.get('config') or {}  # of transformers
+    size = image_size or cfg.get('img_size') or own.get('image_size') or IMAGE_SIZE
     resized = trained
     if kind in HAVE_IMAGE_SIZE:
         cfg = cfg | dict(img_size=size)

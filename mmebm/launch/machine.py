@@ -27,7 +27,7 @@ def adapt_to_cpu(cfg: Config) -> None:
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         (cfg.get(section) or {}).pop('pin_memory', None)  # torch would warn in every epoch
     wrapper = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
+    if type_name(wrapper) == 'AmpOptimWrapper':
         warnings.warn("No GPU here: training in float32, since mmengine's AmpOptimWrapper needs one.", stacklevel=2)
         wrapper.type = 'OptimWrapper'
         leave_out_amp_options(cfg)

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def _merge(cfg: Config, options: dict[str, Any]) -> None:
     cfg.merge_from_dict(options)
     follow_length(cfg, length, options)
     check_arguments(cfg, options)  # of the model that the options may have chosen
-    replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()])
+    set_alone = {key.removesuffix('.data_root') for key in options if key.endswith('.data_root')}
+    replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()], set_alone)
 
 
 def replace_data_root(cfg: Config, old: str, new: str) -> None:
@@ -69,7 +70,7 @@ def replace_data_root(cfg: Config, old: str, new: str) -> None:
     replace_data_roots(cfg, [(old, new)])
 
 
-def replace_data_roots(cfg: Config, roots: Iterable[tuple[str, str]]) -> None:
+def replace_data_roots(cfg: Config, roots: Iterable[tuple[str, str]], set_alone: Collection[str] = ()) -> None:
     """Gives every data set in the config that has an old ``data_root`` the new one, in place.
 
     A config's variables are substituted when the file is parsed, so that changing the top-level ``data_root`` later
@@ -78,11 +79,12 @@ def replace_data_roots(cfg: Config, roots: Iterable[tuple[str, str]]) -> None:
     Args:
         cfg: The config.
         roots: Old and new ones. One that is new for some data sets may be the old one of others.
+        set_alone: Dotted keys of data sets that keep theirs.
 
     Raises:
         ValueError: no data set has an old root, so that the new one would be ignored.
     """
-    left = [node for path, node in nested_dicts(cfg._cfg_dict) if path]
+    left = [node for path, node in nested_dicts(cfg._cfg_dict) if path and path not in set_alone]
     for old, new in roots:
         moved = [node for node in left if _move(node, old.rstrip('/'), new)]
         if not any('data_root' in node for node in moved):

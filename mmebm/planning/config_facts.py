@@ -17,7 +17,7 @@ IMAGENET = re.compile(r'(imagenet|ilsvrc|in)[-_]?(1k|2012)?', re.IGNORECASE)  # 
 
 def autocast_type(cfg: Config) -> torch.dtype:
     """The type that a config trains in on a GPU: float32, or what its ``AmpOptimWrapper`` casts to."""
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+    if type_name(cfg.optim_wrapper) != 'AmpOptimWrapper':
         return torch.float32
     return getattr(torch, cfg.optim_wrapper.get('dtype') or 'float16')
 
@@ -38,9 +38,9 @@ def image_size(cfg: Config) -> tuple[int, int]:
     dataset = cfg.train_dataloader.dataset
     sizes = [dataset.get('image_size') or cfg.model.backbone.get('img_size')]
     for step in dataset.get('pipeline', []):
-        if step['type'].endswith('Crop'):
+        if type_name(step).endswith('Crop'):
             sizes.append(step.get('crop_size') or step.get('scale'))
-        elif step['type'].endswith('Resize') and 'scale' in step:
+        elif type_name(step).endswith('Resize') and 'scale' in step:
             scale = step['scale']
             sizes.append(scale if isinstance(scale, int) else scale[::-1])  # (width, height)
     size = next((size for size in reversed(sizes) if size), None)

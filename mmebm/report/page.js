@@ -22,6 +22,7 @@ function draw(parent, name, attributes, text) {
 function short(value) {
   if (value === 0) return '0';
   const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e7) return String(value);
   return size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(4)));
 }
 

@@ -1,6 +1,7 @@
 """The report as a page: what the template needs, and the file."""
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
@@ -84,7 +85,8 @@ def energies(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for name in dict.fromkeys(name for entry in entries for name in entry['corruptions']):
             of_name = [(entry, entry['corruptions'].get(name, {})) for entry in entries]
             steps = [
-                dict(step=entry['step'], unit=entry['unit'], clean=group['clean'], corrupted=group['corrupted'])
+                dict(step=entry['step'], unit=entry['unit'])
+                | {kind: [*filter(math.isfinite, group[kind])] for kind in ('clean', 'corrupted')}
                 for entry, group in of_name
                 if 'clean' in group
             ]

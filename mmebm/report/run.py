@@ -37,16 +37,24 @@ class Run:
     def curves(self) -> dict[str, dict[str, Points]]:
         """Scalars by axis, ``iteration`` of training or ``evaluation`` (epochs, or iterations), and by name.
 
-        Of values for one step, which a resumed training may repeat, the last one counts.
+        From its first step on, a later start takes the place of earlier ones: a resumed training repeats some steps,
+        and one that began anew has no part in the others.
         """
         found: dict[str, dict[str, dict[float, float]]] = {
             axis: defaultdict(dict) for axis in ('iteration', 'evaluation')
         }
-        for line in self._lines('scalars.json'):
-            axis = 'iteration' if 'iter' in line else 'evaluation'
-            for name, value in line.items():
-                if name not in ('step', 'iter', 'epoch') and isinstance(value, (int, float)) and math.isfinite(value):
-                    found[axis][name][line['step']] = value
+        for start in self.starts:
+            lines = [*_of_steps(start / 'vis_data' / 'scalars.json')]
+            of_axes = {axis: [line for line in lines if ('iter' in line) == (axis == 'iteration')] for axis in found}
+            for axis, rows in of_axes.items():
+                begin = min((row['step'] for row in rows), default=math.inf) if of_axes['iteration'] else math.inf
+                for name, points in found[axis].items():
+                    found[axis][name] = {step: value for step, value in points.items() if step < begin}
+                for row in rows:
+                    for name, value in row.items():
+                        is_number = isinstance(value, (int, float)) and math.isfinite(value)
+                        if is_number and name not in ('step', 'iter', 'epoch'):
+                            found[axis][name][row['step']] = value
         return {
             axis: {name: sorted(points.items()) for name, points in curves.items()} for axis, curves in found.items()
         }
@@ -54,9 +62,12 @@ class Run:
     @cached_property
     def restorations(self) -> list[dict[str, Any]]:
         """The entries of ``RestorationProgressHook``, one a step, each with the ``folder`` of its pictures."""
-        by_step = {}
+        by_step: dict[float, dict[str, Any]] = {}
         for start in self.starts:
-            for entry in _json_lines(start / 'vis_data' / RECORD):
+            entries = [*_of_steps(start / 'vis_data' / RECORD)]
+            if entries:  # as of curves
+                by_step = {step: entry for step, entry in by_step.items() if step < entries[0]['step']}
+            for entry in entries:
                 by_step[entry['step']] = entry | dict(folder=start / 'vis_data' / 'vis_image')
         return [by_step[step] for step in sorted(by_step)]
 
@@ -94,7 +105,7 @@ class Run:
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
         for start in self.starts:
-            yield from _json_lines(start / 'vis_data' / name)
+            yield from _of_steps(start / 'vis_data' / name)
 
 
 def find_run(folder: Path, name: str) -> Run:
@@ -118,12 +129,16 @@ def find_run(folder: Path, name: str) -> Run:
     )
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; that of a running training may end in half a one."""
+def _of_steps(file: Path) -> Iterator[dict[str, Any]]:
+    return (row for row in json_lines(file) if 'step' in row)
+
+
+def json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file, objects; that of a training that runs, or was killed, may end in half a one."""
     for line in file.read_text(errors='replace').splitlines() if file.is_file() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(row, dict) and 'step' in row:
+        if isinstance(row, dict):
             yield row

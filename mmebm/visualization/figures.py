@@ -1,5 +1,6 @@
 """Figures of restorations and of training curves, as files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def draw_energies(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> np.nda
     groups = {name: group for name, group in groups.items() if 'clean' in group}
     figure = Figure(figsize=(3.2 * len(groups), 2.6), layout='constrained', dpi=100)
     for axes, (name, group) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-        values = [group[kind] for kind in ('clean', 'corrupted')]
+        values = [[*filter(math.isfinite, group[kind])] for kind in ('clean', 'corrupted')]
         axes.hist(values, bins=20, histtype='stepfilled', alpha=0.6, label=['clean', 'corrupted'])
         axes.set(title=name, xlabel='energy', yticks=[])
     axes.legend(frameon=False)

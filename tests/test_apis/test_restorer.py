@@ -112,6 +112,26 @@ def test_integers_of_a_known_range_are_scaled(restorer, pictures, monkeypatch):
         assert next(restorer.energy(image)).energy == pytest.approx(expected, abs=1e-4)
 
 
+def test_values_of_arrays_are_checked_as_those_of_files(pictures):
+    model = MODELS.build(
+        dict(
+            type='mmebm.EBMAlgorithm',
+            backbone=tiny_vit(img_size=32),
+            head=dict(type='mmebm.EnergyHead', in_channels=16),
+        )
+    )
+    pipeline = [dict(type='mmebm.LoadImage', color_type='unchanged', value_range=(0, 4095))]
+    config = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    model._config = config
+    restorer = Restorer(model, device='cpu')
+    assert len([*restorer.energy(pictures.astype(np.uint16) * 16, progress=False)]) == 5
+    with pytest.raises(ValueError, match=r'value_range=\(0, 4095\) exceeds the uint8 values'):
+        [*restorer.energy(pictures, progress=False)]
+    broken = pictures.astype(np.float32)
+    broken[1, 0, 0] = np.nan
+    assert len([*restorer.energy(broken, progress=False)]) == 4 and len(restorer.skipped) == 1
+
+
 def test_boolean_images_are_black_and_white(restorer, pictures):
     mask = pictures[0, ..., 0] > 127
     found, expected = (next(restorer.energy(image)).energy for image in (mask, mask.astype(np.uint8) * 255))

@@ -90,6 +90,12 @@ def test_without_classes_rankme_is_measured(folder, tmp_path, capsys):
     assert 'no classes to probe, so RankMe of 20 images' in capsys.readouterr().out
 
 
+def test_names_that_cannot_be_a_line_of_a_list_are_not_measured(tmp_path):
+    names = ['a.png', ' b.png', 'c\n.png', 'caf\udce9.png', 'd é.png']
+    assert folder_probe._spread(names) == ['a.png', 'd é.png']
+    assert folder_probe._spread([(name, 0) for name in names]) == [('a.png', 0), ('d é.png', 0)]
+
+
 def test_rankme_is_of_held_out_images_if_there_are_any(folder, tmp_path):
     (tmp_path / 'data').mkdir()
     for part, name in dict(train='red', val='blue').items():

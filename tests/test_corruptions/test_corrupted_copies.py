@@ -11,7 +11,7 @@ from tiny import ROOT, tiny_cim
 from mmebm.commands import make_corrupted as command
 from mmebm.corruptions import CorruptedCopy
 from mmebm.datasets import BrokenImageError, Shapes
-from mmebm.datasets.corrupted_files import write_corrupted
+from mmebm.datasets.corrupted_files import name_of, write_corrupted
 from mmebm.model_building import build_initialized
 
 PACK = dict(type='PackInputs', meta_keys=('img_path', 'sample_idx'))
@@ -142,3 +142,15 @@ def test_the_command(tmp_path, capsys):
         with pytest.raises(SystemExit):
             command.main(words)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('path', 'root', 'name'),
+    [
+        ('data/cat/a.jpg', 'data', 'cat/a.jpg.png'), ('/other/a.jpg', 'data', '000007_a.jpg.png'),
+        ('data/../a.jpg', 'data', '000007_a.jpg.png'), ('../data/a.jpg', '', '000007_a.jpg.png'),
+        (None, 'data', '000007.png'),
+    ],
+)  # fmt: skip
+def test_copies_stay_within_their_folders(path, root, name):
+    assert name_of(path, root, 7) == name

@@ -240,6 +240,30 @@ def test_splits_are_told_apart(tmp_path):
         HFImages(str(_plain_bytes(tmp_path)), split='train')
 
 
+def test_a_download_that_is_not_complete(tmp_path):
+    for part in (0, 2):
+        write_parquet(tmp_path / f'data/train-0000{part}-of-00003.parquet', table([part]))
+    with pytest.raises(ValueError, match=r'lacks 1 of 3 files train-\*-of-00003, the first of number 1; download'):
+        HFImages(str(tmp_path))
+    write_parquet(tmp_path / 'data/train-00001-of-00003.parquet', table([1]))
+    assert len(HFImages(str(tmp_path))) == 3
+
+
+def test_two_configurations_of_one_data_set(tmp_path):
+    for size in ('160px', '320px'):
+        write_parquet(tmp_path / size / 'train-00000-of-00001.parquet', table([0]))
+    with pytest.raises(ValueError, match='holds train several times, .*: 160px, 320px; name the folder of one'):
+        HFImages(str(tmp_path), split='train')
+    assert len(HFImages(str(tmp_path / '160px'))) == 1
+
+
+def test_classes_of_the_config_in_another_order(tmp_path):
+    root = str(write_parquet(tmp_path / 'train.parquet', table([0, 1])).parent)
+    with pytest.raises(ValueError, match='name the same classes in another order, .*: cat, ant, and ant, cat'):
+        HFImages(root, with_label=True, metainfo=dict(classes=['ant', 'cat']))
+    assert [*HFImages(root, with_label=True, metainfo=dict(classes=['a cat', 'an ant'])).CLASSES] == ['a cat', 'an ant']
+
+
 def test_what_the_library_keeps_beside_the_data_is_left_out(tmp_path):
     write_stream(tmp_path / 'name-train.arrow', table([0, 1]))
     write_stream(tmp_path / 'cache-0a1b.arrow', table([0]))

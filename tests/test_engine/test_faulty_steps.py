@@ -1,6 +1,7 @@
 """Training steps with losses and gradients that are not finite: skipped, captured, run again, rolled back."""
 
 import copy
+import errno
 import os
 import socket
 import uuid
@@ -106,6 +107,7 @@ def place(tmp_path, monkeypatch):
 
 def train(
     faults=None, epochs=1, model='mmebm.Model', hooks=(), wrapper=None, distributed=False, schedule=None, resume=None,
+    checkpoint=None,
     **options,
 ):  # fmt: skip
     states = States()
@@ -116,7 +118,9 @@ def train(
                               sampler=dict(type='DefaultSampler', shuffle=False)),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)) | (wrapper or {}),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1), checkpoint=checkpoint or dict(type='CheckpointHook', interval=1)
+        ),
         randomness=dict(seed=0),
         experiment_name=uuid.uuid4().hex,
         default_scope='mmengine',
@@ -212,6 +216,26 @@ def test_rolling_back():
     assert runner.iter == 2 * BATCHES
 
 
+def test_a_fault_right_after_rolling_back_leaves_the_buffers_of_the_checkpoint():
+    faults = {1: {2: NAN, 3: NAN, 4: NAN}}
+    _, states = train(epochs=2, hooks=[Faults(faults)], max_in_a_row=2, then='roll_back')
+    assert equal(states.after[BATCHES + 4][0], states.after[BATCHES - 1][0])
+
+
+def test_a_capture_that_does_not_fit_on_the_disk_is_left_out(monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('mmebm.engine.faulty_steps.capture.write_atomically', full)
+    train({2: NAN})
+    assert 'It could not be captured: [Errno 28] No space left on device' in log()
+
+
+def test_rolling_back_needs_the_state_of_the_optimiser():
+    with pytest.raises(ValueError, match="then='roll_back' needs the optimiser's state in checkpoints"):
+        train(then='roll_back', checkpoint=dict(type='CheckpointHook', save_optimizer=False))
+
+
 @pytest.mark.parametrize('schedule', [None, dict(type='CosineAnnealingLR', T_max=4, by_epoch=True)])
 def test_a_resumed_training_keeps_the_lower_learning_rate(schedule):
     options = dict(max_in_a_row=2, then='roll_back', lr_factor=0.1, schedule=schedule)
@@ -299,6 +323,7 @@ def test_a_skipped_first_step_leaves_what_hooks_have_set(monkeypatch):
     [
         (dict(max_in_a_row=0), 'max_in_a_row must be a whole number of at least 1, not 0'),
         (dict(then='retry'), "then must be 'stop' or 'roll_back', not 'retry'"),
+        (dict(max_captures=None), 'max_captures must be a whole number of at least 0, not None'),
         (dict(lr_factor=0), 'lr_factor must be above 0 and at most 1, not 0'),
         (dict(spike_sigmas=-1), 'spike_sigmas must be a positive number or None, not -1'),
     ],

@@ -1,6 +1,7 @@
 """Tasks of networks that no config is for, on folders of classes."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmebm.datasets import ImageFolder
 from mmebm.engine.evaluating import evaluating
 from mmebm.experiments.downstream.evaluation import Evaluation
 from mmebm.experiments.downstream.fitting import describe, leave_out_slow_average
+from mmebm.experiments.downstream.trainings import Run, check_age, logged
 from mmebm.launch.checks.pretrained import check_architecture
 from mmebm.model_building import build_initialized, type_name
 
@@ -173,3 +175,39 @@ def test_runs_on_folders(data, tmp_path):
     rows = json.loads((work_dir / 'results.json').read_text())
     assert [row['task'] for row in rows] == ['knn', 'knn', 'linear', 'linear', 'finetune', 'finetune']
     assert all(row['value'] in range(0, 101, 10) for row in rows)  # of ten images
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'message'),
+    [
+        ('color_type', 'grayscale', r"were read with \{'color_type': 'grayscale'\}; the tasks of --data read colour"),
+        ('value_range', (0, 4095), r"were read with \{'value_range': \(0, 4095\)\}"),
+        ('img_size', (64, 128), 'images of 64 x 128 pixels; the tasks of --data crop squares'),
+    ],
+)
+def test_images_that_no_task_reads_like_the_pretraining(option, value, message):
+    cfg = Config.fromfile(CONFIGS / 'ebm_vit-s_in1k.py')
+    (cfg.model.backbone if option == 'img_size' else cfg.train_dataloader.dataset.pipeline[0])[option] = value
+    with pytest.raises(ValueError, match=message):
+        describe(Checkpoint(Path('a.pth'), {}, dict(cfg=cfg.pretty_text)))
+
+
+def test_results_of_a_checkpoint_that_was_written_anew(tmp_path):
+    checkpoint, run = tmp_path / 'epoch_1.pth', Run('knn', 'a', 0, Config(), tmp_path / 'run')
+    run.folder.mkdir()
+    checkpoint.touch()
+    check_age(run, str(checkpoint))
+    (run.folder / 'result.json').touch()
+    os.utime(checkpoint, (1, 1))
+    check_age(run, str(checkpoint))
+    os.utime(run.folder / 'result.json', (0, 0))
+    with pytest.raises(ValueError, match=r'run holds a result of an older .*epoch_1.pth, .* remove that folder'):
+        check_age(run, str(checkpoint))
+    check_age(run, None)  # random weights
+
+
+def test_half_a_line_of_a_log_does_not_hide_the_others(tmp_path):
+    for start, text in dict(a='{"accuracy/top1": 5', b='{"accuracy/top1": 91.0}').items():
+        (tmp_path / start / 'vis_data').mkdir(parents=True)
+        (tmp_path / start / 'vis_data' / 'scalars.json').write_text(text)
+    assert logged(Run('linear', 'a', 0, Config(), tmp_path)) == [{'accuracy/top1': 91.0}]

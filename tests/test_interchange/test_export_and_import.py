@@ -285,12 +285,20 @@ def test_a_backbone_of_timm_goes_back_to_timm(tmp_path):
         export(tmp_path / 'epoch_1.pth', 'torchvision', tmp_path / 'torchvision')
 
 
-def test_a_backbone_of_transformers_goes_back_to_transformers(tmp_path):
+@pytest.mark.parametrize('size', [64, 224])
+def test_a_backbone_of_transformers_goes_back_to_transformers(tmp_path, size):
     config = dict(model_type='vit', hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    backbone = dict(type='mmebm.HuggingFaceBackbone', config=config | dict(image_size=224, patch_size=32))
+    backbone = dict(type='mmebm.HuggingFaceBackbone', config=config | dict(image_size=size, patch_size=32))
     save_checkpoint(tmp_path / 'epoch_1.pth', backbone)
     assert export(tmp_path / 'epoch_1.pth', 'hf', tmp_path / 'hf').difference < 1e-4
     assert export(tmp_path / 'epoch_1.pth', 'mmdet', tmp_path / 'mmdet').difference == 0
+
+
+def test_the_config_finds_its_checkpoint_at_a_path_with_blanks(tmp_path):
+    save_checkpoint(tmp_path / 'epoch_1.pth', VIT)
+    out = tmp_path / 'backbones of epoch one hundred' / 'for a classifier of photographs of my own that I took myself'
+    (config,) = [file for file in export(tmp_path / 'epoch_1.pth', 'mmpretrain', out).files if file.suffix == '.py']
+    assert Config.fromfile(config).model.backbone.init_cfg.checkpoint == str(out / 'backbone.pth')
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,13 @@ def test_arguments_are_merged():
     assert (cfg.model.training_step.micro_batch, cfg.model.head.over) == (8, 'pooled')
 
 
+def test_a_data_set_may_keep_the_root_that_others_leave():
+    cfg = Config.fromfile(find_config('ebm_vit-s_in1k'))
+    merge_options(cfg, {'data_root': 'new', 'test_dataloader.dataset.data_root': 'data/imagenet/train'})
+    roots = [cfg[f'{name}_dataloader'].dataset.data_root for name in ('train', 'test')]
+    assert roots == ['new', 'data/imagenet/train']
+
+
 def test_arguments_are_those_of_the_model_that_an_option_chooses():
     cfg = Config.fromfile(find_config('ebm_vit-t_shapes'))
     merge_options(cfg, {'model.type': 'mmebm.PatchEBM', 'model.visible_ratio': 0.5})

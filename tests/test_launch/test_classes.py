@@ -1,4 +1,5 @@
 import pytest
+from hf_files import table, write_parquet
 from mmengine.config import Config
 
 from mmebm.config_files import find_config
@@ -91,9 +92,30 @@ def test_hidden_folders_are_no_classes(root, name):
 
 def test_names_in_another_order_than_the_folders(root):
     named = labelled(root, 'train', metainfo=dict(classes=['owl', 'cat', 'dog']))
-    message = r'train_dataloader.dataset.metainfo.classes: the folders in .*/train are numbered .* cat, dog, owl, not'
+    message = r'/train and train_.*metainfo.classes name the same .* order.*: cat, dog, owl, and owl, cat'
     with pytest.raises(ValueError, match=message):
         check(config(named, labelled(root, 'train')))
+
+
+def test_folders_and_a_list_that_number_the_same_classes_differently(root):
+    notes = dict(image=dict(_type='Image'), label=dict(names=['dog', 'cat', 'owl'], _type='ClassLabel'))
+    write_parquet(root / 'hub/val.parquet', table([0, 1], features=notes))
+    hub = dict(type='mmebm.HFImages', data_root=str(root / 'hub'), with_label=True)
+    cfg = config(image_folder(root, 'train'), hub)
+    cfg.model = dict(head=dict(num_classes=3))
+    with pytest.raises(ValueError, match=r'/train and .*/hub name the same .*: cat, dog, owl, and dog, cat, owl\.'):
+        check(cfg)
+    cfg.train_dataloader.dataset.with_label = False
+    check(cfg)
+
+
+def test_labels_of_files_that_name_no_classes(root):
+    write_parquet(root / 'hub/train.parquet', table([0, 1, 2], labels=[0, 9, 1], features=None))
+    cfg = config(dict(type='mmebm.HFImages', data_root=str(root / 'hub'), with_label=True), None)
+    check(cfg)
+    cfg.model = dict(head=dict(num_classes=2))
+    with pytest.raises(ValueError, match=r'/hub has labels up to 9, but model.head.num_classes is 2: .*classes=10'):
+        check(cfg)
 
 
 def test_lists_of_classes_in_another_order():

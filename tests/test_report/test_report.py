@@ -140,6 +140,24 @@ def test_values_of_a_resumed_run_count_once(folder):
     assert run.environment['seed'] == '3'  # from the log that is there
 
 
+def test_a_shorter_training_that_began_anew_replaces_the_older_one(tmp_path):
+    make_run(tmp_path, epochs=10)
+    make_run(tmp_path, '20260102_000000', epochs=3)
+    run = find_run(tmp_path, 'a')
+    assert run.curves['evaluation']['restoration/mask/psnr_restored_db'][-1] == (3, 19.0)
+    assert run.curves['iteration']['loss'][-1][0] == 30
+    assert [entry['step'] for entry in run.restorations] == [0, 1, 2, 3]
+
+
+def test_energies_that_are_not_finite_are_left_out(tmp_path):
+    make_run(tmp_path, epochs=1)
+    (file,) = tmp_path.glob('*/vis_data/restorations.json')
+    write_lines(file, [restorations(0, energy=float('inf')), restorations(1, energy=float('nan'))])
+    (shown,) = energies([find_run(tmp_path, 'a')])
+    assert [step['corrupted'] for step in shown['steps']] == [[2.0], [2.0]]
+    json.loads(as_json(shown), parse_constant=pytest.fail)
+
+
 def test_a_running_training_and_values_that_are_not_finite(folder):
     file = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
     with file.open('a') as log:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmebm.error_text import first_few
 ENDINGS = ('.arrow', '.parquet')
 
 # `train-00000-of-00005.parquet`, also with a hash behind, and `imagenet-train-00000-of-00005.arrow`.
-_NUMBERED = re.compile(r'(?:.*-)?([^-]+)-\d+-of-\d+')
+_NUMBERED = re.compile(r'(?P<stem>(?:.*-)?(?P<split>[^-]+))-(?P<part>\d+)-of-(?P<total>\d+)')
 _SPLITS = frozenset({'train', 'training', 'validation', 'valid', 'val', 'dev', 'test', 'testing'})
 
 
@@ -83,7 +83,29 @@ def _listed(folder: str, split: str) -> list[str]:
             f'HFImages: {folder!r} holds Arrow and Parquet files ({first_few(chosen)}), perhaps the same images twice; '
             'name the folder of one kind'
         )
+    _check_complete(folder, chosen)
     return chosen
+
+
+def _check_complete(folder: str, files: Sequence[str]) -> None:
+    """Check that of files ``NAME-00001-of-00003`` all are there, and once."""
+    numbered = [(match, Path(path).parent) for path in files if (match := _NUMBERED.match(Path(path).name))]
+    for stem, total in {(match['stem'], match['total']) for match, _ in numbered}:
+        ours = [(match, at) for match, at in numbered if (match['stem'], match['total']) == (stem, total)]
+        parts = [(int(match['part']), at) for match, at in ours]
+        places = sorted({str(at) for _, at in parts})
+        found = {part for part, _ in parts}
+        if len(found) < len(parts):
+            raise ValueError(
+                f'HFImages: {folder!r} holds {stem} several times, perhaps in several configurations: '
+                f'{first_few(places)}; name the folder of one'
+            )
+        missing = sorted({*range(int(total))} - found)
+        if missing:
+            raise ValueError(
+                f'HFImages: {folder!r} lacks {len(missing)} of {int(total)} files {stem}-*-of-{total}, the first of '
+                f'number {missing[0]}; download them'
+            )
 
 
 def split_of(path: str) -> str:
@@ -93,8 +115,8 @@ def split_of(path: str) -> str:
         path: Relative to the data set's folder.
     """
     numbered = _NUMBERED.match(Path(path).name)
-    if numbered and numbered[1] != 'data':
-        return numbered[1]
+    if numbered and numbered['split'] != 'data':
+        return numbered['split']
     words = re.split(r'[^a-z]+', path.lower())
     return next((word for word in reversed(words) if word in _SPLITS), '')
 

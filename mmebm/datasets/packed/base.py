@@ -9,6 +9,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmpretrain.datasets import BaseDataset
 from numpy.typing import NDArray
 
+from mmebm.datasets.classes import check_order
 from mmebm.datasets.load_image import LoadImage
 from mmebm.datasets.skipping import SkipsBrokenImages
 
@@ -169,4 +170,5 @@ class PackedImages(SkipsBrokenImages, _FromMemory):
                 f'{type(self).__name__}: {self.data_root!r} has {len(classes)} classes, but the config names '
                 f'{len(self.CLASSES)}; correct `metainfo`, or leave it out'
             )
+        check_order(classes, self.CLASSES or (), f'{type(self).__name__}: {self.data_root!r} and `metainfo`')
         self._metainfo['classes'] = self.CLASSES or tuple(classes)

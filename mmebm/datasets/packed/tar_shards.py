@@ -9,9 +9,10 @@ from mmebm.registry import DATASETS
 class TarShards(PackedImages):
     """The images of a folder that ``mmebm-pack`` has written to shards, in place of :class:`ImageFolder` of the folder.
 
-    They have the same order, so the same index, seeds and draws; broken ones are skipped alike. Where each lies is in
-    files that are mapped into memory, once for all processes of a machine, and an image is read by a single call;
-    copies for workers carry paths alone. ``img_path`` is its path in the folder that was packed, below ``data_root``.
+    They have the order of ``ImageFolder(with_label=True)`` if all lie in subfolders, so the same index, seeds and
+    draws, unless packing left out broken files; others are skipped alike. Where each lies is in files that are mapped
+    into memory, once for all processes of a machine, and an image is read by a single call; copies for workers carry
+    paths alone. ``img_path`` is its path in the folder that was packed, below ``data_root``.
 
     Args:
         data_root: The folder of the shards.

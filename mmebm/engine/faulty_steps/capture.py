@@ -1,5 +1,6 @@
 """Files with all that a faulty step was computed from."""
 
+import io
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmebm.engine.atomic_backend import write_atomically
 from mmebm.engine.faulty_steps.guard import Fault
 from mmebm.unpickling import unpickle
 
@@ -36,6 +38,9 @@ def save_capture(path: Path, fault: Fault, model: nn.Module, cfg: Config, place:
         model: With the weights before the step.
         cfg: The training's config.
         place: Epoch, iteration and rank.
+
+    Raises:
+        OSError: It could not be written, and nothing is left of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
@@ -49,7 +54,9 @@ def save_capture(path: Path, fault: Fault, model: nn.Module, cfg: Config, place:
         batch=on_cpu(fault.batch),
         random=fault.random,
     )
-    torch.save(content, path)
+    buffer = io.BytesIO()  # torch would report a full disk by another error, and leave a part of the file
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def read_capture(path: str | Path) -> dict[str, Any]:

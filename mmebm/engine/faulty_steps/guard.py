@@ -85,10 +85,18 @@ class StepGuard:
             vars(self.wrapper).pop(name, None)
 
     def _optim_context(self, model: nn.Module) -> AbstractContextManager:
-        if self.snapshot is None:  # not earlier: hooks may set weights before the first step
-            self.snapshot = Snapshot(self.model, is_first=True)
+        if self.wrapper.inner_count % self.wrapper._accumulative_counts == 0:
+            self._take_snapshot()
         self._random = random_state()
         return self._context(model)
+
+    def _take_snapshot(self) -> None:
+        """Just before a step: hooks, and rolling back, may have set what the model does not train."""
+        is_first = self.snapshot is None
+        if is_first or (self.snapshot.begins and not self.model._is_first_batch):
+            self.snapshot = Snapshot(self.model, is_first)
+        else:
+            self.snapshot.update()
 
     def _update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
         wrapper = self.wrapper
@@ -104,9 +112,6 @@ class StepGuard:
                 self.snapshot.restore()
         else:
             wrapper.step(**(step_kwargs or {}))
-            if self.snapshot is None or self.snapshot.begins:
-                self.snapshot = Snapshot(self.model, is_first=False)
-            self.snapshot.update()
             self.has_stepped = True
         wrapper.zero_grad(**(zero_kwargs or {}))
 

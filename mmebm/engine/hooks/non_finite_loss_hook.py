@@ -65,6 +65,7 @@ class NonFiniteLossHook(Hook):
         max_captures: int = 3,
     ) -> None:
         check_whole_numbers('NonFiniteLossHook', max_in_a_row=max_in_a_row)
+        check_whole_numbers('NonFiniteLossHook', least=0, max_captures=max_captures)
         if then not in ('stop', 'roll_back'):
             raise ValueError(f"NonFiniteLossHook: then must be 'stop' or 'roll_back', not {then!r}")
         if not 0 < lr_factor <= 1:
@@ -90,6 +91,12 @@ class NonFiniteLossHook(Hook):
             )
         if self.then == 'roll_back' and any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise ValueError("NonFiniteLossHook: then='roll_back' would leave the averages of EMAHook; use then='stop'")
+        writers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        if self.then == 'roll_back' and not all(hook.save_optimizer for hook in writers):
+            raise ValueError(
+                "NonFiniteLossHook: then='roll_back' needs the optimiser's state in checkpoints; leave out "
+                "default_hooks.checkpoint.save_optimizer=False, or use then='stop'"
+            )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Remember the batch."""

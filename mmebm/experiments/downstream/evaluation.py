@@ -21,7 +21,7 @@ from mmebm.experiments.downstream.tasks import (
     fitted_config,
     shipped_config,
 )
-from mmebm.experiments.downstream.trainings import Run, perform, result_rows, thaw, with_weights
+from mmebm.experiments.downstream.trainings import Run, check_age, perform, result_rows, thaw, with_weights
 from mmebm.experiments.processes import check_same
 from mmebm.experiments.results import markdown_table, mean_and_std_text, write_rows
 from mmebm.launch.checks.classes import check_classes
@@ -95,6 +95,7 @@ class Evaluation:
                     if init == RANDOM and task not in FROZEN:
                         thaw(run.cfg.model.backbone)
                     check_same(run.cfg, folder)
+                    check_age(run, paths.get(init))
                     runs.append(run)
         return runs
 

@@ -51,19 +51,33 @@ def describe(checkpoint: Checkpoint) -> Pretrained:
     """What a checkpoint's config says of its network.
 
     Raises:
-        ValueError: There is no such config, or one whose backbone is not known.
+        ValueError: There is no such config, one whose backbone is not known, or one of images that are not square or
+            read by options that no task has.
     """
     model = model_config(checkpoint, NAME_IT)
     backbone = backbone_config(model, checkpoint, is_trusted=False)
     loader = stored_values(checkpoint, ('train_dataloader',), NAME_IT).get('train_dataloader') or {}
     nodes = [node for _, node in nested_dicts(loader)]
+    for node in nodes:
+        if not str(node.get('color_type', 'color')).startswith('color') or node.get('value_range'):
+            options = {key: node[key] for key in ('color_type', 'value_range') if key in node}
+            raise ValueError(
+                f'{checkpoint.path} was trained on images that were read with {options}; the tasks of --data read '
+                'colour images of 8 or 16 bits alone. Embed such images by mmebm-embed, or use a config of your own'
+            )
     sizes = [node.get('scale' if type_name(node) == 'RandomResizedCrop' else 'crop_size') for node in nodes]
     size = backbone.get('img_size') or next((size for size in sizes if size), IMAGE_SIZE)
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ValueError(
+            f'{checkpoint.path} was trained on images of {height} x {width} pixels; the tasks of --data crop squares. '
+            'Use a config of your own'
+        )
     preprocessor = model.get('data_preprocessor') or {}
     is_rgb = preprocessor.get('to_rgb') or any(type_name(node) in LOADED_AS_RGB for node in nodes)
     values = {key: preprocessor.get(key) and list(preprocessor[key]) for key in ('mean', 'std')}
     normalization = dict(**values, to_rgb=bool(is_rgb))
-    return Pretrained(backbone, size if isinstance(size, int) else size[0], normalization)
+    return Pretrained(backbone, height, normalization)
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:

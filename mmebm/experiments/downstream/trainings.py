@@ -17,6 +17,7 @@ from mmebm.experiments.processes import run_config
 from mmebm.experiments.reporting import reporting, say
 from mmebm.experiments.results import write_json
 from mmebm.planning.config_facts import accumulated, base_batch_size
+from mmebm.report.run import json_lines
 
 
 class Run(NamedTuple):
@@ -71,6 +72,20 @@ def perform(runs: Sequence[Run], jobs: int, gpus: int) -> list[Run]:
     return failed
 
 
+def check_age(run: Run, checkpoint: str | None) -> None:
+    """Check that a run's result, if there is one, is not older than the checkpoint that it is of.
+
+    Raises:
+        ValueError: It is: the checkpoint has been written anew since.
+    """
+    result = run.folder / 'result.json'
+    if checkpoint and result.is_file() and result.stat().st_mtime < Path(checkpoint).stat().st_mtime:
+        raise ValueError(
+            f'{run.folder} holds a result of an older {checkpoint}, which has been written since; remove that folder, '
+            'or give another --work-dir'
+        )
+
+
 def result_rows(run: Run) -> list[dict]:
     """One row per metric: ``task, metric, init, seed, value`` (in percent) and ``seconds``."""
     result = json.loads((run.folder / 'result.json').read_text())
@@ -104,7 +119,7 @@ def logged(run: Run) -> list[dict]:
     """What a run has logged, oldest first."""
     paths = sorted(run.folder.glob('*/vis_data/scalars.json'))  # by the time at which the process began
     paths += [path for path in (run.folder / 'knn.json', run.folder / 'validation' / 'metrics.json') if path.is_file()]
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [line for path in paths for line in json_lines(path)]
 
 
 def _do(run: Run, jobs: int, gpus: int, say: Callable[[str], None] = say) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmebm.datasets import ImageFolder
-from mmebm.datasets.classes import check_same_classes
+from mmebm.datasets.classes import check_order, check_same_classes
 from mmebm.datasets.listing import class_names, is_hidden
 from mmebm.error_text import first_few
 from mmebm.launch.checks.class_counts import check_class_counts, class_counts
@@ -43,6 +43,8 @@ def check_classes(cfg: Config, sections: Sequence[str]) -> None:
                 f'{lists[0][0]} and {where} must name the same classes in the same order, which numbers them, not '
                 f'{first_few(lists[0][1])} and {first_few(names)}'
             )
+    for where, names in known[1:] if any(class_counts(cfg)) else ():
+        check_order(known[0][1], names, f'{known[0][0]} and {where}')
     check_label_lists(cfg, ['train_dataloader', *sections])
     for where, names in known:
         check_class_counts(cfg, sections, str(where), names)
@@ -73,11 +75,7 @@ def class_lists(cfg: Config, section: str) -> Iterator[tuple[Path | str, list[st
             names = class_names(folder)
             if not issubclass(kind, ImageFolder):
                 check_hidden(folder, place)
-            if named and sorted(named) == names and [*named] != names:
-                raise ValueError(
-                    f'{place}.metainfo.classes: the folders in {folder} are numbered in the order of their names, '
-                    f'{first_few(names)}, not as listed, {first_few(named)}; leave the list out'
-                )
+            check_order(names, named or (), f'{folder} and {place}.metainfo.classes')
             yield folder, names
         elif named:
             yield f'{place}.metainfo.classes', [*named]

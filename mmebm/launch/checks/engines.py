@@ -4,12 +4,11 @@ Evaluation, and the training of other models, are not checked.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import mmengine
 from mmengine.config import Config
 
-from mmebm.model_building import model_class
+from mmebm.model_building import model_class, type_name
 from mmebm.models.selfsup.checks import COMPILE_INSTEAD, refusal
 
 # Training strategies and model wrappers of mmengine that shard parameters or gradients.
@@ -31,8 +30,8 @@ def check_engine_config(cfg: Config) -> None:
         raise ValueError(f'compile: {COMPILE_INSTEAD}')
     for key, what in _sharding(cfg):
         raise ValueError(f'{key}: {refusal(what)}')
-    hooks = {_name(hook) for hook in cfg.get('custom_hooks') or ()}
-    if _name((cfg.get('optim_wrapper') or {}).get('optimizer')) == 'ZeroRedundancyOptimizer' and HOOK not in hooks:
+    hooks = {type_name(hook) for hook in cfg.get('custom_hooks') or ()}
+    if type_name((cfg.get('optim_wrapper') or {}).get('optimizer')) == 'ZeroRedundancyOptimizer' and HOOK not in hooks:
         raise ValueError(
             "optim_wrapper.optimizer.type='ZeroRedundancyOptimizer': mmengine's runner would wait for ever when it "
             f"saves the first checkpoint; add dict(type='mmebm.{HOOK}') to custom_hooks"
@@ -48,9 +47,9 @@ def _sharding(cfg: Config) -> Iterator[tuple[str, str]]:
     """The keys of a config that shard more than the optimiser's state, each with what does so."""
     strategy, wrapper = cfg.get('strategy'), cfg.get('model_wrapper_cfg')
     for key, value in (('strategy', strategy), ('model_wrapper_cfg', wrapper)):
-        if _name(value) in SHARDING:
-            yield f'{key}.type={_name(value)!r}', _name(value)
-    if _name(strategy) == 'DeepSpeedStrategy':
+        if type_name(value) in SHARDING:
+            yield f'{key}.type={type_name(value)!r}', type_name(value)
+    if type_name(strategy) == 'DeepSpeedStrategy':
         stage = _zero_stage(strategy)
         if stage >= 2:
             yield f'strategy.zero_optimization.stage={stage}', f'DeepSpeed ZeRO-{stage}'
@@ -68,9 +67,3 @@ def _zero_stage(strategy: dict) -> int:
 def _compiles(compile: bool | dict | None) -> bool:
     """How mmengine reads the key: an empty dict compiles too."""
     return not compile.get('disable', False) if isinstance(compile, dict) else bool(compile)
-
-
-def _name(config: Any) -> str:
-    """The type in a config, which is a name or a class, without its scope or module."""
-    kind = config.get('type') if isinstance(config, dict) else None
-    return (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]

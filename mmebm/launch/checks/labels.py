@@ -58,16 +58,20 @@ def folder_of_classes(dataset: dict, kind: type | None) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def _is_labelled(dataset: dict, kind: type | None, expected: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, expected) and bool(dataset.get('with_label'))
+
+
 def packed_classes(dataset: dict, kind: type | None) -> list[str] | None:
     """The classes of a data set of shards, as their index names them; None if it is another, or without labels."""
-    if not (isinstance(kind, type) and issubclass(kind, TarShards) and dataset.get('with_label')):
+    if not _is_labelled(dataset, kind, TarShards):
         return None
     return read_about(dataset.get('data_root') or '')['classes']
 
 
 def noted_classes(dataset: dict, kind: type | None) -> list[str] | None:
     """The classes of a HuggingFace data set, as its files name them; None if they do not, or if it is another."""
-    if not (isinstance(kind, type) and issubclass(kind, HFImages) and dataset.get('with_label')):
+    if not _is_labelled(dataset, kind, HFImages):
         return None
     return read_classes(*(dataset.get(option) or '' for option in ('data_root', 'split', 'label_column')))
 
@@ -84,7 +88,14 @@ def check_label_lists(cfg: Config, sections: Sequence[str]) -> None:
     """
     for section in sections if any(class_counts(cfg)) else ():
         for _, dataset in data_sets((cfg.get(section) or {}).get('dataset'), section):
-            file = list_of_labels(dataset, class_of(dataset, DATASETS, cfg.get('default_scope')))
+            kind = class_of(dataset, DATASETS, cfg.get('default_scope'))
+            if _is_labelled(dataset, kind, HFImages) and not noted_classes(dataset, kind):
+                options = {key: dataset[key] for key in ('data_root', 'split', 'image_column', 'label_column')
+                           if key in dataset}  # fmt: skip
+                labels = HFImages(**options, with_label=True).get_gt_labels()
+                check_largest_label(cfg, str(dataset.get('data_root')), int(labels.max()))
+                continue
+            file = list_of_labels(dataset, kind)
             lines = file.read_text().splitlines() if file and file.is_file() else []
             labels = [line.strip().rpartition(' ')[2] for line in lines]
             wrong = next((i for i, label in enumerate(labels) if not label.isdecimal()), None)
