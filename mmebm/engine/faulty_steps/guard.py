@@ -92,9 +92,8 @@ class StepGuard:
 
     def _take_snapshot(self) -> None:
         """Just before a step: hooks, and rolling back, may have set what the model does not train."""
-        is_first = self.snapshot is None
-        if is_first or (self.snapshot.begins and not self.model._is_first_batch):
-            self.snapshot = Snapshot(self.model, is_first)
+        if self.snapshot is None or (self.snapshot.begins and not self.model._is_first_batch):
+            self.snapshot = Snapshot(self.model, is_first=self.snapshot is None)
         else:
             self.snapshot.update()
 
