@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,16 +45,14 @@ class Run:
         }
         for start in self.starts:
             lines = [*_of_steps(start / 'vis_data' / 'scalars.json')]
-            of_axes = {axis: [line for line in lines if ('iter' in line) == (axis == 'iteration')] for axis in found}
-            for axis, rows in of_axes.items():
-                begin = min((row['step'] for row in rows), default=math.inf) if of_axes['iteration'] else math.inf
-                for name, points in found[axis].items():
-                    found[axis][name] = {step: value for step, value in points.items() if step < begin}
-                for row in rows:
-                    for name, value in row.items():
-                        is_number = isinstance(value, (int, float)) and math.isfinite(value)
-                        if is_number and name not in ('step', 'iter', 'epoch'):
-                            found[axis][name][row['step']] = value
+            values = [*_values(lines)]
+            has_trained = any('iter' in line for line in lines)
+            for axis, curves in found.items() if has_trained else ():
+                begin = min((step for at, _, step, _ in values if at == axis), default=math.inf)
+                for name, points in curves.items():
+                    curves[name] = {step: value for step, value in points.items() if step < begin}
+            for axis, name, step, value in values:
+                found[axis][name][step] = value
         return {
             axis: {name: sorted(points.items()) for name, points in curves.items()} for axis, curves in found.items()
         }
@@ -127,6 +125,15 @@ def find_run(folder: Path, name: str) -> Run:
         f'{folder}: no training has left its log here, TIME/vis_data/scalars.json, which mmengine writes with '
         f"dict(type='LocalVisBackend') in vis_backends.{hint}"
     )
+
+
+def _values(lines: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, float, float]]:
+    """Axis, name, step and value of each finite number in the lines of a log."""
+    for line in lines:
+        axis = 'iteration' if 'iter' in line else 'evaluation'
+        for name, value in line.items():
+            if name not in ('step', 'iter', 'epoch') and isinstance(value, (int, float)) and math.isfinite(value):
+                yield axis, name, line['step'], value
 
 
 def _of_steps(file: Path) -> Iterator[dict[str, Any]]:

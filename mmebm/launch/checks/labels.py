@@ -92,8 +92,8 @@ def check_label_lists(cfg: Config, sections: Sequence[str]) -> None:
             if _is_labelled(dataset, kind, HFImages) and not noted_classes(dataset, kind):
                 options = {key: dataset[key] for key in ('data_root', 'split', 'image_column', 'label_column')
                            if key in dataset}  # fmt: skip
-                labels = HFImages(**options, with_label=True).get_gt_labels()
-                check_largest_label(cfg, str(dataset.get('data_root')), int(labels.max()))
+                largest = int(HFImages(**options, with_label=True).get_gt_labels().max())
+                check_largest_label(cfg, str(dataset.get('data_root')), largest)
                 continue
             file = list_of_labels(dataset, kind)
             lines = file.read_text().splitlines() if file and file.is_file() else []
