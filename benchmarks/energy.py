@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.output import RESULTS
 from mmebm.config_files import find_config
+from mmebm.evaluation.restoration_metric import split_key
 from mmebm.experiments.results import hardware, markdown_table, stamp, write_rows
 from mmebm.launch.options import replace_data_root
 from mmebm.models.selfsup.checks import has_token_energies
@@ -54,7 +55,7 @@ def main() -> None:
         cfg.test_evaluator.append(dict(type='mmebm.TokenEnergyMetric'))
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
-    corruptions = [key.split('/')[1] for key in metrics if key.endswith('/pair_accuracy')]
+    corruptions = [split_key(key)[1] for key in metrics if key.endswith('/pair_accuracy')]
     rows = [
         dict(against=name, **{column: metrics.get(key.format(name)) for column, key in COLUMNS.items()})
         for name in corruptions

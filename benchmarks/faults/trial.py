@@ -1,7 +1,6 @@
 """A training of seconds, in processes that are forked from one that has imported everything, to be disturbed."""
 
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -14,6 +13,7 @@ import torch
 
 from benchmarks.output import REPOSITORY
 from mmebm.commands.train import main
+from mmebm.report.run import json_lines
 
 EPOCHS, IMAGES, BATCH = 3, 32, 4
 ITERATIONS = EPOCHS * IMAGES // BATCH
@@ -94,8 +94,8 @@ class Trial:
 
     def steps(self) -> int:
         """The number of iterations that were finished, as the log of the run says that went furthest."""
-        rows = [row for path in self.work_dir.glob('*/vis_data/scalars.json') for row in path.read_text().splitlines()]
-        return max((json.loads(row).get('step', 0) for row in rows if row.endswith('}') and '"loss"' in row), default=0)
+        rows = [row for path in self.work_dir.glob('*/vis_data/scalars.json') for row in json_lines(path)]
+        return max((row.get('step', 0) for row in rows if 'loss' in row), default=0)
 
     def saved_iteration(self) -> int:
         """The iteration of the checkpoint that the run would resume from; 0 without one."""

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mmebm.evaluation.restoration_metric import split_key
 from mmebm.registry import LOG_PROCESSORS
 
 # In characters. Wide enough for any table: a terminal may wrap its lines, a log file must not lose a part of them.
@@ -29,7 +30,7 @@ class CorruptionLogProcessor(LogProcessor):
         by_corruption, others = {}, {}
         for key, value in tag.items():
             name = self._remove_prefix(key, f'{mode}/')
-            is_by_corruption = name.count('/') == 2 and isinstance(value, float)
+            is_by_corruption = name.count('/') >= 2 and isinstance(value, float)
             (by_corruption if is_by_corruption else others)[name] = value
         if not by_corruption:
             return tag, text
@@ -49,7 +50,7 @@ def table(metrics: Mapping[str, float]) -> str:
     """
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
-        metric, corruption, number = key.split('/')
+        metric, corruption, number = split_key(key)
         rows.setdefault(f'{metric}/{number}', {})[corruption] = value
     corruptions = sorted({corruption for row in rows.values() for corruption in row})
     shown = Table('', box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

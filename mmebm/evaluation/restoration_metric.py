@@ -16,6 +16,13 @@ from mmebm.registry import METRICS
 MAX_PSNR_DB = 100.0
 
 
+def split_key(key: str) -> tuple[str, str, str]:
+    """Prefix, corruption and number of a metric's key ``prefix/corruption/number``; a corruption may hold slashes."""
+    prefix, _, rest = key.partition('/')
+    corruption, _, number = rest.rpartition('/')
+    return prefix, corruption, number
+
+
 class CorruptionMetric(BaseMetric):
     """Base class: numbers measured per image and summarised per corruption.
 

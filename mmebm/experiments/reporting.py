@@ -1,6 +1,5 @@
 """How far a training in another process is, read from its log while it runs."""
 
-import json
 import sys
 import threading
 import time
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+
+from mmebm.report.run import json_lines
 
 # Seconds between two lines.
 INTERVAL = 20.0
@@ -57,9 +58,8 @@ def position(cfg: Config, folder: Path, since: float = 0.0) -> str | None:
         since: Time before which logs are those of earlier processes.
     """
     logs = [path for path in folder.glob('*/vis_data/scalars.json') if path.stat().st_mtime >= since]
-    lines = max(logs, key=lambda path: path.stat().st_mtime).read_text().splitlines() if logs else []
-    whole = [line for line in lines if line.endswith('}')]  # the last one may be half written
-    for line in map(json.loads, reversed(whole)):
+    lines = [*json_lines(max(logs, key=lambda path: path.stat().st_mtime))] if logs else []
+    for line in reversed(lines):
         for key, total in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
             if key in line and total in cfg.train_cfg:
                 return f'{key.replace("iter", "iteration")} {line[key]} of {cfg.train_cfg[total]}'

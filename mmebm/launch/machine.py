@@ -35,7 +35,7 @@ def adapt_to_cpu(cfg: Config) -> None:
         with ending_at_once():
             torch.distributed.init_process_group('gloo', timeout=_timeout(cfg))
         for _, node in nested_dicts(cfg._cfg_dict):
-            if node.get('type') == 'SyncBN':  # needs GPUs as well
+            if type_name(node) == 'SyncBN':  # needs GPUs as well
                 node['type'] = 'BN'
         ddp = dict(
             type='MMDistributedDataParallel',

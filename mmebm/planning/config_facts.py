@@ -36,6 +36,8 @@ def image_size(cfg: Config) -> tuple[int, int]:
         ValueError: None of them says.
     """
     dataset = cfg.train_dataloader.dataset
+    while 'dataset' in dataset or 'datasets' in dataset:  # in RepeatDataset, ConcatDataset
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
     sizes = [dataset.get('image_size') or cfg.model.backbone.get('img_size')]
     for step in dataset.get('pipeline', []):
         if type_name(step).endswith('Crop'):

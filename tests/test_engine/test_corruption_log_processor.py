@@ -44,6 +44,12 @@ def test_corruptions_are_columns_and_the_rest_a_line(with_hierarchy):
     assert len(tag) == len(METRICS)
 
 
+def test_a_corruption_may_have_a_slash_in_its_name():
+    _, text = log({'val/restoration/jpeg/50/psnr_restored_db': 22.04})
+    _, columns, _, row = text.splitlines()
+    assert (columns.split(), row.split()) == (['jpeg/50'], ['restoration/psnr_restored_db', '22.04'])
+
+
 def test_other_metrics_are_logged_as_usual():
     _, text = log({'val/accuracy/top1': 50.0, 'val/mIoU': 31.0})
     assert text.split('  ', 1)[1].strip() == 'accuracy/top1: 50.0000  mIoU: 31.0000'

@@ -24,6 +24,7 @@ from mmebm.engine.hooks.restoration_progress_hook import (
     sound_indices,
     which_curve,
 )
+from mmebm.visualization.figures import draw_energies
 from mmebm.visualization.restoration_sheet import compose, error_map, pictures_of, take_apart
 
 NOISE = dict(type='mmebm.GaussianNoise', sigma=50.0, seed=0)
@@ -287,6 +288,13 @@ def test_what_measures_the_features_is_named(hooks, words):
 def test_a_corruption_may_have_a_slash_in_its_name():
     metrics = {'held_out/jpeg/50/psnr_corrupted_db': 20.0, 'held_out/jpeg/50/psnr_restored_db': 21.5}
     assert progress(SimpleNamespace(message_hub=SimpleNamespace(log_scalars={})), metrics) == 'jpeg/50 +1.50 dB'
+
+
+def test_energies_that_are_not_finite_are_not_drawn():
+    energies = dict(clean=[0.0, float('nan')], corrupted=[float('inf'), 1.0])
+    finite = dict(clean=[0.0], corrupted=[1.0])
+    assert np.array_equal(draw_energies(dict(mask=energies)), draw_energies(dict(mask=finite)))
+    draw_energies(dict(mask=dict(clean=[float('nan')], corrupted=[float('nan')])))
 
 
 def test_samples_without_a_clean_image_have_no_error():

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmebm.commands.plan import main
 from mmebm.config_files import find_config
 from mmebm.planning.config_facts import (
+    autocast_type,
     image_size,
     known_length,
     learning_rate,
@@ -291,6 +292,19 @@ def test_only_imagenet_1k_is_known_by_its_folder(folder, length):
     cfg = Config.fromfile(find_config('ebm_vit-b_in1k'))
     cfg.train_dataloader.dataset.data_root = folder
     assert known_length(cfg.train_dataloader.dataset) == length
+
+
+@pytest.mark.parametrize('wrapped', [lambda d: dict(type='RepeatDataset', times=2, dataset=d),
+                                     lambda d: dict(type='ConcatDataset', datasets=[d, d])])  # fmt: skip
+def test_image_size_of_wrapped_data_sets(cfg, wrapped):
+    inner = dict(type='CustomDataset', pipeline=[dict(type='mmpretrain.RandomCrop', crop_size=448)])
+    cfg.train_dataloader.dataset = wrapped(inner)
+    assert image_size(cfg) == (448, 448)
+
+
+def test_amp_with_its_scope_is_amp(cfg):
+    cfg.optim_wrapper = dict(type='mmengine.AmpOptimWrapper', dtype='bfloat16')
+    assert autocast_type(cfg) == torch.bfloat16
 
 
 def test_image_size_is_that_of_the_last_crop(cfg):

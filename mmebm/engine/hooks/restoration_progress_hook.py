@@ -25,7 +25,7 @@ from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.engine.evaluating import evaluating
 from mmebm.engine.hooks.measuring_hook import MeasuringHook
 from mmebm.evaluation.energy_metric import EnergyMetric
-from mmebm.evaluation.restoration_metric import RestorationMetric
+from mmebm.evaluation.restoration_metric import RestorationMetric, split_key
 from mmebm.evaluation.token_energy_metric import TokenEnergyMetric
 from mmebm.evaluation.token_metric import TokenMetric
 from mmebm.model_building import type_name, unwrapped
@@ -247,7 +247,7 @@ def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
     """What changed, in few words: the gain of each corruption in dB, tokens told, probes, and RankMe."""
     parts = []
     for key, value in metrics.items():
-        corruption, _, name = key.removeprefix('held_out/').rpartition('/')
+        _, corruption, name = split_key(key)
         if name == 'psnr_restored_db':
             parts.append(f'{corruption} {value - metrics[key.replace("restored", "corrupted")]:+.2f} dB')
         elif name == 'detection_auroc':

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmebm.config_files import find_config
+from mmebm.evaluation.restoration_metric import split_key
 from mmebm.experiments.demos.demo_runner import frozen_accuracies, make_runner
 from mmebm.launch.preparation import add_hook
 from mmebm.model_building import type_name
@@ -107,7 +108,7 @@ def summarize(runner: Runner, metrics: dict[str, float]) -> dict:
     seconds = scalars(runner.message_hub, 'train/time')
     corruptions: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
-        _, corruption, name = key.split('/')
+        _, corruption, name = split_key(key)
         name = name.replace('auroc', 'energy_auroc').replace('pair', 'energy_pair')
         corruptions.setdefault(corruption, {})[name] = round(float(value), 4)
     return dict(
