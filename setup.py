@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     'rich>=13',
     'jinja2>=3,<4',
     'packaging',
+    'filelock>=3.12',
 ]
 EXTRAS_REQUIRE = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy', 'regex'],

@@ -30,6 +30,7 @@ from mmebm.experiments.comparison.quick import DEFAULTS, MAX_IMAGES
 from mmebm.experiments.comparison.settings import METHODS, RANDOM, Comparison, known_methods
 from mmebm.experiments.processes import ending_together
 from mmebm.launch.command_line import OptionAction, expanded, path
+from mmebm.output_folder import alone_in
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         bench = Bench(comparison)
         print_estimate([*estimates(bench, startup)], comparison.seeds)
-        with ending_together():
+        with alone_in(comparison.work_dir), ending_together():
             for failure in bench.run_all():
                 failed.append(failure)
                 print(failure, file=sys.stderr)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmebm.models.selfsup.cim import CIM, Target
+from mmebm.output_folder import check_new
 from mmebm.visualization.figures import to_picture
 
 
@@ -45,8 +46,7 @@ def write_corrupted(
     """
     if not isinstance(model, CIM):
         raise ValueError(f'the config is of {type(model).__name__}; corrupted copies are made by a CIM')
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f'{out} exists and is not an empty folder; name a new one, or remove it first')
+    check_new(out)
     loader = Runner.build_dataloader(
         dict(
             batch_size=batch_size,

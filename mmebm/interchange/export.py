@@ -18,6 +18,7 @@ from mmebm.interchange.openmmlab import OpenMMLab
 from mmebm.interchange.source import Source, from_bgr, read_source
 from mmebm.interchange.timm_models import NativeTimm, Timm
 from mmebm.interchange.torchvision_models import Torchvision
+from mmebm.output_folder import check_new
 
 
 class Target(Protocol):
@@ -106,8 +107,7 @@ def export(
             features are not finite, or they differ by more than ``TOLERANCE``. Nothing is written then.
     """
     out = Path(out).resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f'{out} exists and is not an empty folder; name a new one (--out)')
+    check_new(out, '--out')
     source = read_source(checkpoint, config, image_size)
     source = from_bgr(source) if channels == 'bgr' else source
     target = NATIVE.get((to, source.kind), TARGETS[to])

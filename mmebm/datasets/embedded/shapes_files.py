@@ -10,6 +10,7 @@ import numpy as np
 from rich.progress import track
 
 from mmebm.datasets.embedded.shapes import Picture, Shapes
+from mmebm.output_folder import check_new
 
 CLASSES = Shapes.METAINFO['classes']
 
@@ -32,8 +33,7 @@ def write_shapes(out: Path, layout: str, train: int, val: int, image_size: int, 
         FileExistsError: The folder is in use.
         ValueError: Shapes cannot be drawn so small, or in such a number.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f'{out} exists and is not an empty folder; name a new one, or remove it first.')
+    check_new(out)
     datasets = [
         Shapes(size=size, image_size=image_size, split=split, seed=seed)
         for split, size in (('train', train), ('val', val))

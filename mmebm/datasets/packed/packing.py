@@ -22,6 +22,7 @@ from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.datasets.packed.shards import FORMAT, HEADER, MEMBER, read_about
 from mmebm.engine.atomic_backend import partial_file, write_atomically
 from mmebm.error_text import printable
+from mmebm.output_folder import check_new
 from mmebm.provenance import digest_of
 
 BROKEN = 'broken_images.txt'
@@ -129,8 +130,7 @@ def begin(out: Path, source: Source, images_per_shard: int) -> None:
     facts = dict(images=len(source.images), paths_sha256=source.digest(), images_per_shard=images_per_shard)
     note = out / 'pack.json'
     if not note.is_file():
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise FileExistsError(f'--out {out} exists and is not an empty folder; name a new one, or remove it first')
+        check_new(out, '--out')
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(note, json.dumps(facts).encode())
         return
