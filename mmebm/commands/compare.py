@@ -30,7 +30,7 @@ from mmebm.experiments.comparison.quick import DEFAULTS, MAX_IMAGES
 from mmebm.experiments.comparison.settings import METHODS, RANDOM, Comparison, known_methods
 from mmebm.experiments.processes import ending_together
 from mmebm.launch.command_line import OptionAction, expanded, path
-from mmebm.output_folder import alone_in
+from mmebm.output_files import alone_in
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from mmebm.experiments.downstream.evaluation import Evaluation, print_table
 from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.experiments.processes import ending_together
 from mmebm.launch.command_line import OptionAction, count, expanded, path
-from mmebm.output_folder import alone_in
+from mmebm.output_files import alone_in
 
 
 def main(argv: Sequence[str] | None = None) -> None:

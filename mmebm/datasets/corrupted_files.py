@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmebm.models.selfsup.cim import CIM, Target
-from mmebm.output_folder import check_new
+from mmebm.output_files import check_new
 from mmebm.visualization.figures import to_picture
 
 

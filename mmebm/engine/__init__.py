@@ -1,5 +1,6 @@
 """Hooks of the training loop, the layout of its log, layer-wise learning rate decay, and clipping by parts."""
 
+from mmebm.engine.atomic_backend import AtomicBackend
 from mmebm.engine.clipping import ClipGeneratorApart
 from mmebm.engine.corruption_log_processor import CorruptionLogProcessor
 from mmebm.engine.hooks import (
@@ -27,6 +28,7 @@ from mmebm.engine.hooks import (
 from mmebm.engine.layer_decay import BackboneLayerDecay
 
 __all__ = [
+    'AtomicBackend',
     'AtomicCheckpointHook',
     'BackboneLayerDecay',
     'BatchOfOneHook',

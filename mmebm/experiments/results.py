@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmebm.engine.atomic_backend import write_atomically
+from mmebm.output_files import write_atomically
 from mmebm.provenance import commit
 
 

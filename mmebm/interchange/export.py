@@ -18,7 +18,7 @@ from mmebm.interchange.openmmlab import OpenMMLab
 from mmebm.interchange.source import Source, from_bgr, read_source
 from mmebm.interchange.timm_models import NativeTimm, Timm
 from mmebm.interchange.torchvision_models import Torchvision
-from mmebm.output_folder import check_new
+from mmebm.output_files import check_new
 
 
 class Target(Protocol):

@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from mmebm.engine import AtomicCheckpointHook, PreemptionHook
-from mmebm.engine.atomic_backend import write_atomically
 from mmebm.engine.hooks import atomic_checkpoint_hook
 from mmebm.engine.resuming.stop_signals import REQUEUE, IgnoresSignals, catching_signals
+from mmebm.output_files import write_atomically
 
 
 class Model(BaseModel):

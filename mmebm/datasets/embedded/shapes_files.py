@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import track
 
 from mmebm.datasets.embedded.shapes import Picture, Shapes
-from mmebm.output_folder import check_new
+from mmebm.output_files import check_new
 
 CLASSES = Shapes.METAINFO['classes']
 

@@ -20,9 +20,8 @@ from mmebm.datasets.classes import number_classes
 from mmebm.datasets.listing import class_and_name, list_images
 from mmebm.datasets.load_image import BrokenImageError, LoadImage
 from mmebm.datasets.packed.shards import FORMAT, HEADER, MEMBER, read_about
-from mmebm.engine.atomic_backend import partial_file, write_atomically
 from mmebm.error_text import printable
-from mmebm.output_folder import check_new
+from mmebm.output_files import check_new, partial_file, write_atomically
 from mmebm.provenance import digest_of
 
 BROKEN = 'broken_images.txt'

@@ -11,8 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmebm.engine.atomic_backend import write_atomically
 from mmebm.engine.faulty_steps.guard import Fault
+from mmebm.output_files import write_atomically
 from mmebm.unpickling import unpickle
 
 # Of the config, what computes a step.

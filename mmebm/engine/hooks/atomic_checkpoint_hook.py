@@ -12,8 +12,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmebm.engine.atomic_backend import partial_file, write_atomically
 from mmebm.engine.resuming.agreement import Agreement
+from mmebm.output_files import partial_file, write_atomically
 from mmebm.registry import HOOKS
 
 # Entries of the message hub, which checkpoints hold: files that the next checkpoint makes superfluous.

@@ -5,12 +5,12 @@ import pytest
 
 from mmebm.commands import compare, evaluate
 from mmebm.commands.make_shapes import main as make_shapes
-from mmebm.output_folder import alone_in, check_new
+from mmebm.output_files import alone_in, check_new
 
 HOLDER = """
 import sys
 from pathlib import Path
-from mmebm.output_folder import alone_in
+from mmebm.output_files import alone_in
 with alone_in(Path(sys.argv[1])):
     print('held', flush=True)
     sys.stdin.read()
