@@ -1,4 +1,4 @@
-"""ViT-B/16 on ImageNet-1k: shuffled patches told and restored, lost positions and missing contents found; for features.
+"""ViT-B/16 on ImageNet-1k, for features: detects and restores shuffled patches, predicts positions and contents.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/dist_train.sh configs/ebm_vit-b_in1k.py 8
@@ -8,10 +8,10 @@ Time:     not run
 Expect:   not run
 
 Of 196 patches, 49 are shuffled among themselves, 49 have lost their position, 49 are missing, and 49 are as they were.
-The energies of tokens tell which were shuffled, and a step down the gradient of their sum puts contents, positions and
-what is missing right. Losses, shares and weights are this project's choice, not the paper's; they were found with small
-ViTs at 32 pixels (docs/ablations.md). For restoration of whole images: ebm-mix; for an energy of
-them, the same with nce_weight.
+Each token's energy is trained as the logit of its patch being shuffled. One gradient step on the sum of energies
+restores the shuffled patches and predicts positions and missing contents. Losses, shares and weights are this project's
+choice, not the paper's; they were found with small ViTs at 32 pixels (docs/ablations.md). To restore whole images:
+ebm-mix; for an energy of whole images: ebm-mix with model.nce_weight=0.05.
 """
 
 _base_ = './ebm-mask_vit-b_in1k.py'

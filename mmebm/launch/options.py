@@ -58,11 +58,22 @@ def _merge(cfg: Config, options: dict[str, Any]) -> None:
     warn_unknown_options(cfg, options)
     refuse_variables(cfg, [key for key in options if key not in roots])
     length = training_length(cfg)
-    cfg.merge_from_dict(options)
+    cfg.merge_from_dict(options | _other_initialisations(cfg, options))
     follow_length(cfg, length, options)
     check_arguments(cfg, options)  # of the model that the options may have chosen
     set_alone = {key.removesuffix('.data_root') for key in options if key.endswith('.data_root')}
     replace_data_roots(cfg, [(old, str(options[key])) for key, old in roots.items()], set_alone)
+
+
+def _other_initialisations(cfg: Config, options: dict[str, Any]) -> dict[str, bool]:
+    """Options that drop the arguments of each ``init_cfg`` to which the options give another type: they are not its."""
+    new = {key.removesuffix('.type'): value for key, value in options.items() if key.endswith('init_cfg.type')}
+    found = ((path, node) for path, node in nested(cfg._cfg_dict) if path in new)
+    return {
+        f'{path}._delete_': True
+        for path, node in found
+        if not (isinstance(node, dict) and node.get('type') == new[path])
+    }
 
 
 def replace_data_root(cfg: Config, old: str, new: str) -> None:

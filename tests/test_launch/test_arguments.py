@@ -5,6 +5,7 @@ from mmengine.config import Config
 
 from mmebm.config_files import find_config
 from mmebm.launch.options import merge_options
+from mmebm.model_building import build
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,20 @@ def test_other_models_are_not_checked():
     cfg = Config.fromfile(find_config('finetune_ebm-vit-t_shapes'))
     merge_options(cfg, {'model.anything': 1})
     assert cfg.model.anything == 1
+
+
+def test_an_initialisation_of_another_type_keeps_nothing_of_the_old_one():
+    start = {'model.backbone.init_cfg.type': 'Pretrained', 'model.backbone.init_cfg.checkpoint': 'mae.pth'}
+    expected = dict(type='Pretrained', checkpoint='mae.pth')
+    xavier = find_config('ebm_vit-b_in1k')
+    plain = find_config('ebm-mask_vit-b_in1k')
+    for file in (xavier, plain):
+        cfg = Config.fromfile(file)
+        merge_options(cfg, start)
+        assert cfg.model.backbone.init_cfg == expected
+        assert build(cfg.model.backbone | dict(arch='deit-tiny'), 'mmpretrain').init_cfg == expected
+    merge_options(cfg, start | {'model.backbone.init_cfg.checkpoint': 'other.pth'})
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='other.pth')
+    cfg = Config.fromfile(xavier)
+    merge_options(cfg, {'model.backbone.init_cfg.type': 'Xavier', 'model.backbone.init_cfg.gain': 2})
+    assert cfg.model.backbone.init_cfg == dict(type='Xavier', layer='Linear', distribution='uniform', gain=2)
