@@ -1,4 +1,4 @@
-"""ViT-S/16 on ImageNet-1k: shuffled patches told and restored, lost positions and missing contents found; for features.
+"""ViT-S/16 on ImageNet-1k, for features: detects and restores shuffled patches, predicts positions and contents.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  tools/dist_train.sh configs/ebm_vit-s_in1k.py 8

@@ -1,4 +1,4 @@
-"""Shuffled patches told and restored, lost positions and missing contents found, by a small ViT of 12 blocks.
+"""A small ViT of 12 blocks detects and restores shuffled patches, and predicts positions and missing contents.
 
 Paper:    Energy-Inspired Self-Supervised Pretraining for Vision Models, arXiv 2302.01384
 Command:  python tools/train.py configs/peers/ebm_vit-w128-d12_32px.py --cfg-options data_root=FOLDER

@@ -1,4 +1,4 @@
-"""The inferencer: restores images, and tells their energies and features."""
+"""The inferencer: restores images, and computes their energies and features."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class Restorer:
-    """Restores images, and tells their energies and features, by the conventions of mmpretrain's inferencers.
+    """Restores images, and computes their energies and features, by the conventions of mmpretrain's inferencers.
 
         restorer = Restorer('work_dirs/demo/epoch_7.pth')
         for result in restorer.energy('my_photos'):

@@ -1,4 +1,4 @@
-"""How well replaced tokens are told, and how well the generator predicts tokens."""
+"""How well replaced tokens are detected, and how well the generator predicts tokens."""
 
 import numpy as np
 from sklearn.metrics import roc_auc_score

@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 from mmebm.model_building import type_name
 
 FEATURES = 'features; its energies tell which patches are wrong, and hardly compare images'
-ENERGY = 'an energy that tells clean images from corrupted ones; nce_weight=0.05 is what was measured'
+ENERGY = 'an energy that separates clean images from corrupted ones; nce_weight=0.05 is what was measured'
 FEATURES_ALONE = 'features; its energies were not measured'
 RESTORATION = 'restoring whole images; for features of a ViT take ebm_vit-*, for an energy of images set nce_weight'
 OTHERS = {

@@ -244,7 +244,7 @@ def which_curve(runner: Runner, num_images: int, source: str) -> str:
 
 
 def progress(runner: Runner, metrics: Mapping[str, float]) -> str:
-    """What changed, in few words: the gain of each corruption in dB, tokens told, probes, and RankMe."""
+    """What changed, in few words: the gain of each corruption in dB, tokens detected, probes, and RankMe."""
     parts = []
     for key, value in metrics.items():
         _, corruption, name = split_key(key)
