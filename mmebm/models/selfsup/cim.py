@@ -28,8 +28,8 @@ class CIM(BaseRestorer):
 
     A frozen tokenizer encodes an image. A small BEiT, the generator, masks some patches, predicts their tokens and
     draws one of each prediction. The tokenizer decodes the result; from this image the enhancer, backbone and head,
-    restores the original (``ResPixHead``) or detects the replaced tokens (``RevDetHead``). Both are trained at once, with
-    no gradient between them. In the checkpoint, the trained network is under ``backbone.``.
+    restores the original (``ResPixHead``) or detects the replaced tokens (``RevDetHead``). Both are trained at once,
+    with no gradient between them. In the checkpoint, the trained network is under ``backbone.``.
 
     ``docs/cim.md`` says which choices are the paper's and which are ours.
 
