@@ -197,6 +197,22 @@ def whitened(rank=0, world_size=1):
     return projection.state_dict()
 
 
+def recipe_gradients(wrap, rank):
+    """Gradients of the shipped recipe's losses on a process's share, by random numbers of its own."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(shrink(Config.fromfile(CONFIG), '').model)
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.randn(WORLD_SIZE * 4, 3, 64, 64, generator=generator)
+    corrupted = clean.clone()
+    corrupted[..., 48:] = clean[..., 48:].roll(16, dims=2)  # a quarter of the patches change places
+    wrapped = wrap(model)
+    torch.manual_seed(rank + 2)  # behind the wrapper, which draws numbers, too
+    losses = wrapped([view[rank::WORLD_SIZE] for view in (corrupted, clean)], mode='loss')
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def without_gradients(find_unused_parameters):
     """The error of two steps with a stage that the energy does not read, if there is one."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -249,6 +265,7 @@ def one_of_two(rank, path):
         found[f'predicted under {shard.__name__}'] = predict(shard(build_model(**TWO_STEPS)))
     found['without gradients'] = [without_gradients(find) for find in (False, True)]
     found['whitened'] = whitened(rank, WORLD_SIZE)
+    found['recipe'] = recipe_gradients(MMDistributedDataParallel, rank)
     found.update(run_with_sharded_state(path, rank))
     torch.save(found, f'{path}/rank{rank}.pth')
     del model
@@ -292,6 +309,15 @@ def test_two_processes_train_patches_as_one(found, name):
     for weights in found:
         torch.testing.assert_close(weights[name], expected, rtol=1e-5, atol=1e-6)
     assert [key for key in start if torch.equal(start[key], expected[key])] == ['backbone.pos_embed']
+
+
+def test_gradients_of_the_shipped_recipe_are_the_mean_of_both_shares(found):
+    alone = [recipe_gradients(lambda model: model, rank) for rank in range(WORLD_SIZE)]
+    for name, gradient in alone[0].items():
+        assert not torch.equal(gradient, alone[1][name]) and gradient.any(), name
+        for process in found:
+            mean = (gradient + alone[1][name]) / 2
+            torch.testing.assert_close(process['recipe'][name], mean, rtol=1e-4, atol=1e-7, msg=name)
 
 
 def test_parameters_that_would_stop_the_second_step_are_named_in_the_first(found):
