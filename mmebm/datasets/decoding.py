@@ -98,6 +98,7 @@ def with_channels(image: NDArray, color_type: str) -> NDArray:
     Raises:
         ChannelsError: It has neither one nor three nor, with an alpha channel, four channels.
     """
+    image = image.astype(image.dtype.newbyteorder('='), copy=False)  # OpenCV would take the bytes as this machine's
     channels = 1 if image.ndim == 2 else image.shape[-1]
     wanted = 1 if color_type.startswith('grayscale') else 3
     if color_type == 'unchanged' or (image.ndim, channels) == ((2, 1) if wanted == 1 else (3, 3)):
@@ -111,16 +112,23 @@ def with_channels(image: NDArray, color_type: str) -> NDArray:
         image = image.astype(np.float32)
     if channels == 1:
         gray = image.reshape(image.shape[:2])
-        return gray if wanted == 1 else cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+        return gray if wanted == 1 else np.repeat(gray[..., None], 3, axis=2)
     color = np.ascontiguousarray(image[..., :3])
     return color if wanted == 3 else cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)
 
 
 def read_tiff(content: bytes) -> NDArray:
-    """A TIFF's image (H, W[, C]); channels may be interleaved, planes, or pages, where the shortest axis is theirs."""
+    """A TIFF's image (H, W[, C]); channels may be interleaved, planes, or pages, where the shortest axis is theirs.
+
+    Raises:
+        ChannelsError: Its values are those of a palette, of inks, of CIELAB, or 0 is white.
+    """
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
+        meaning = file.series[0].keyframe.photometric.name
+        if meaning in ('PALETTE', 'SEPARATED', 'CIELAB', 'MINISWHITE'):
+            raise ChannelsError(f"tifffile does not turn {meaning} into grey or colours; use imdecode_backend='cv2'")
         image, axes = file.series[0].asarray(), file.series[0].axes
     if image.ndim == 3:
         image = np.moveaxis(image, axes.index('S') if 'S' in axes else int(np.argmin(image.shape)), 2)
@@ -156,7 +164,7 @@ def tiff_tags(content: bytes) -> dict[int, Any]:
         file.seek(tags.next)
         tags.load(file)
         return dict(tags)
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error):
         return {}
 
 
@@ -164,7 +172,8 @@ def pixels_in_header(content: bytes) -> tuple[int, int]:
     """Width and height in pixels by a file's header; (0, 0) if neither Pillow nor OpenCV knows the format."""
     if is_tiff(content):  # also of channels that Pillow does not know
         tags = tiff_tags(content)
-        return tags.get(IMAGE_WIDTH, 0), tags.get(IMAGE_LENGTH, 0)
+        sides = tags.get(IMAGE_WIDTH, 0), tags.get(IMAGE_LENGTH, 0)
+        return sides if all(isinstance(side, int) for side in sides) else (UNKNOWN, UNKNOWN)
     if sides := _OTHER_HEADERS.get(content[:2]):
         found = [[int(value) for value in re.findall(side, content[:HEADER])] for side in sides]
         return max(found[0], default=UNKNOWN), max(found[1], default=UNKNOWN)
@@ -184,7 +193,7 @@ def _from_header(content: bytes, read: Callable[[Image.Image], Any]) -> Any:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 return read(image)
-        except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error):
+        except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error):
             return None
         finally:
             Image.MAX_IMAGE_PIXELS = limit

@@ -1,6 +1,7 @@
 """Loads images in pixel units, and rejects damaged files."""
 
 import struct
+from numbers import Real
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from mmebm.registry import TRANSFORMS
 # Raised by OpenCV, Pillow, libjpeg-turbo and tifffile on damaged data; wrong options raise other errors.
 _DECODING_ERRORS = (
     *(cv2.error, OSError, SyntaxError, ValueError, EOFError, struct.error, LookupError, TypeError, MemoryError),
+    *(RuntimeError, ArithmeticError),  # of AVIF and BigTIFF
     Image.DecompressionBombError,
 )
 
@@ -94,7 +96,7 @@ class LoadImage(LoadImageFromFile):
             raise ImportError("LoadImage: imdecode_backend='turbojpeg' needs PyTurboJPEG; install it, or use 'cv2'.")
         if imdecode_backend == 'tifffile' and mmcv_io.tifffile is None:
             raise ImportError("LoadImage: imdecode_backend='tifffile' needs tifffile: pip install tifffile")
-        is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
+        is_pair = isinstance(value_range, (list, tuple)) and [isinstance(x, Real) for x in value_range] == [True, True]
         if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')
         check_whole_numbers('LoadImage', max_pixels=max_pixels)
@@ -160,7 +162,7 @@ class LoadImage(LoadImageFromFile):
             raise ValueError(f'LoadImage: {path}: {error}') from error
         except _DECODING_ERRORS as error:
             raise BrokenImageError(f'{path}: cannot be decoded ({error})') from error
-        if image is None:
+        if image is None or not image.size:
             raise BrokenImageError(f'{path}: cannot be decoded')
         self._check_values(image, path)
         return self._in_pixel_units(image, path)

@@ -71,6 +71,8 @@ class SkipsBrokenImages(BaseDataset):
         except Exception as error:
             if type(error) is not Exception:  # mmengine raises a plain one after `max_refetch` tries
                 raise
+            if self.test_mode:  # which tries once
+                raise RuntimeError(f'Image {idx} of {self.img_prefix!r}: the pipeline returned None') from error
             raise RuntimeError(
                 f'No usable image in {self.img_prefix!r} after {self.max_refetch + 1} tries: {self.num_broken} of '
                 f'{len(self)} files are known to be broken (the log names each), and another transform that returns '

@@ -202,3 +202,38 @@ def test_a_decoder_that_is_not_installed(monkeypatch):
     monkeypatch.setattr('mmcv.image.io.TurboJPEG', None)
     with pytest.raises(ImportError, match="imdecode_backend='turbojpeg' needs PyTurboJPEG"):
         LoadImage(imdecode_backend='turbojpeg')
+
+
+@pytest.mark.parametrize('color_type', ['color', 'grayscale'])
+def test_the_order_of_bytes_changes_nothing(tmp_path, color_type):
+    tifffile = pytest.importorskip('tifffile')
+    image = np.rint(shades(1) * 65535).astype(np.uint16)
+    for order, backend in ((order, backend) for order in '<>' for backend in ('cv2', 'pillow', 'tifffile')):
+        tifffile.imwrite(tmp_path / 'deep.tif', image, byteorder=order)
+        loaded = load(str(tmp_path / 'deep.tif'), imdecode_backend=backend, color_type=color_type)
+        gray = loaded[..., 0] if color_type == 'color' else loaded
+        assert np.abs(gray - image / 257).max() <= 1, (order, backend)
+    array = LoadImage(color_type=color_type).transform(dict(img=image.astype('>u2')))['img']
+    assert np.abs((array[..., 0] if color_type == 'color' else array) - image / 257).max() <= 1
+
+
+def test_tifffile_reads_bits_and_refuses_what_it_does_not_turn_into_colours(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    options = dict(imdecode_backend='tifffile', value_range=(0, 1))
+    tifffile.imwrite(tmp_path / 'bits.tif', np.eye(8, dtype=bool), photometric='minisblack')
+    assert load(str(tmp_path / 'bits.tif'), **options).shape == (8, 8, 3)
+    color = Image.new('RGB', (8, 8), (200, 100, 50))
+    color.quantize(4).save(tmp_path / 'palette.tif')
+    color.convert('CMYK').save(tmp_path / 'inks.tif')
+    tifffile.imwrite(tmp_path / 'white.tif', np.full((8, 8), 200, np.uint8), photometric='miniswhite')
+    for name, meaning in (('palette', 'PALETTE'), ('inks', 'SEPARATED'), ('white', 'MINISWHITE')):
+        path = str(tmp_path / f'{name}.tif')
+        with pytest.raises(ValueError, match=f"{name}.tif: tifffile does not turn {meaning} .*imdecode_backend='cv2'"):
+            load(path, imdecode_backend='tifffile')
+        assert load(path).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize('value_range', [(0, None), ('a', 'b'), (1, 0), 'ab'])
+def test_ranges_that_are_none(value_range):
+    with pytest.raises(ValueError, match='must be two numbers, the lower one first'):
+        LoadImage(value_range=value_range)

@@ -115,6 +115,15 @@ def test_parts_of_a_whole_are_not_read_for_the_provenance(tmp_path, monkeypatch)
 def test_labels_that_were_not_read(layout):
     with pytest.raises(ValueError, match='were not read; set with_label=True'):
         HFImages(str(layout)).get_gt_labels()
+    with pytest.raises(ValueError, match='were not read; set with_label=True'):
+        HFImages(str(layout)).get_cat_ids(0)
+
+
+def test_files_are_listed_when_they_are_needed(layout):
+    lazy, listed = (HFImages(str(layout), with_label=True, lazy_init=is_lazy) for is_lazy in (True, False))
+    assert lazy.get_cat_ids(1) == listed.get_cat_ids(1)
+    lazy = HFImages(str(layout), lazy_init=True)
+    assert lazy.files_sha256 == listed.files_sha256
 
 
 def test_a_pickle_carries_no_content_and_reads_the_same(layout):
@@ -255,6 +264,14 @@ def test_two_configurations_of_one_data_set(tmp_path):
     with pytest.raises(ValueError, match='holds train several times, .*: 160px, 320px; name the folder of one'):
         HFImages(str(tmp_path), split='train')
     assert len(HFImages(str(tmp_path / '160px'))) == 1
+
+
+def test_two_configurations_whose_files_are_only_numbered(tmp_path):
+    for name in ('full', 'small'):
+        write_parquet(tmp_path / name / 'train/0000.parquet', table([0]))
+    with pytest.raises(ValueError, match=r'several configurations: full/train/0000.parquet, small/train/0000.parquet;'):
+        HFImages(str(tmp_path), split='train')
+    assert len(HFImages(str(tmp_path / 'full'))) == 1
 
 
 def test_classes_of_the_config_in_another_order(tmp_path):

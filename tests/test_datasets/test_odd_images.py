@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.logging import MMLogger
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from mmebm.datasets import BrokenImageError, ImageFolder, LoadImage
 from mmebm.datasets.decoding import pixels_in_header
@@ -144,7 +144,9 @@ def test_a_folder_of_all_kinds(folder, caplog):
     assert len(dataset) == len(SOUND) + len(BROKEN) and dataset.num_broken == len(BROKEN)
     hook, log = BrokenImagesHook(), MMLogger.get_current_instance()
     log.addHandler(caplog.handler)
-    hook.after_train(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), work_dir='.', logger=log))
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), work_dir='.', logger=log, iter=0)
+    hook.before_train(runner)
+    hook.after_train(runner)
     log.removeHandler(caplog.handler)
     lines = [line.split('\t') for line in Path('broken_images.txt').read_text().split('\n')[:-1]]
     assert sorted(path.rpartition('/')[2] for fault, path in lines if fault == 'broken') == sorted(
@@ -159,6 +161,66 @@ def test_a_folder_of_all_kinds(folder, caplog):
         'pipe.jpg': 'no regular files',
     }
     assert f'{len(lines)} image files could not be used' in caplog.text and 'broken_images.txt' in caplog.text
+
+
+def test_a_resumed_training_keeps_what_was_listed(tmp_path):
+    (tmp_path / 'images').mkdir()
+    for name in 'ab':
+        (tmp_path / 'images' / f'{name}.jpg').write_bytes(content('JPEG') if name == 'a' else b'no image')
+    listed = f'broken\t{tmp_path}/images/'
+    (tmp_path / 'broken_images.txt').write_text(f'{listed}0.jpg\n')
+    for iteration, expected in ((1, ['0', 'b']), (0, ['b'])):  # of a resumed training, and of a new one
+        dataset = ImageFolder(data_root=str(tmp_path / 'images'), pipeline=PIPELINE)
+        assert dataset.prepare_data(1) is None
+        runner = SimpleNamespace(
+            train_dataloader=SimpleNamespace(dataset=dataset), work_dir=str(tmp_path), iter=iteration
+        )
+        hook = BrokenImagesHook()
+        hook.before_train(runner)
+        hook.after_train_epoch(runner)
+        lines = (tmp_path / 'broken_images.txt').read_text().splitlines()
+        assert lines == [f'{listed}{name}.jpg' for name in expected]
+
+
+def test_an_image_that_a_pipeline_drops_in_a_test(tmp_path):
+    for name in ('a.jpg', 'b.jpg'):
+        (tmp_path / name).write_bytes(content('JPEG') if name == 'a.jpg' else b'no image')
+    pipeline = [dict(type='mmebm.LoadImage', ignore_empty=True)]
+    dataset = ImageFolder(data_root=str(tmp_path), pipeline=pipeline, test_mode=True)
+    with pytest.raises(RuntimeError, match=f'Image 1 of .*{tmp_path.name}.*: the pipeline returned None'):
+        dataset[1]
+
+
+def tiff(big):
+    file = io.BytesIO()
+    Image.new('RGB', (16, 16)).save(file, 'TIFF', big_tiff=big)
+    return bytearray(file.getvalue())
+
+
+def test_damage_whose_errors_are_not_of_decoding(tmp_path):
+    plain, big = tiff(big=False), tiff(big=True)
+    first = struct.unpack_from('<I', plain, 4)[0]
+    [width] = [i for i in range(first + 2, len(plain), 12) if struct.unpack_from('<H', plain, i)[0] == 0x100][:1]
+    plain[width + 2] = 2  # text
+    struct.pack_into('<Q', big, 8, 2**64 - 1)  # the place of the first page
+    for data in (plain, big):
+        with pytest.raises(BrokenImageError):
+            read('damaged.tif', bytes(data), tmp_path)
+
+
+@pytest.mark.skipif(not features.check('avif'), reason='this Pillow cannot write AVIF')
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_a_wrong_byte_in_avif(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = content('AVIF', exif=exif)
+    found = set()
+    for place in range(8, len(data)):
+        try:
+            read('damaged.avif', data[:place] + b'\0' + data[place + 1 :], tmp_path)
+        except BrokenImageError:
+            found.add(place)
+    assert found
 
 
 def test_a_folder_of_broken_files_stops_at_once(tmp_path, caplog):

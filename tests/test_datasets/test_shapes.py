@@ -172,5 +172,13 @@ def test_runner_loads_a_concatenation(config, num_workers):
 )
 def test_bad_arguments_are_named(argument):
     ((name, value),) = argument.items()
-    with pytest.raises(ValueError, match=f'{name}={value!r}'):
+    with pytest.raises(ValueError, match=f'{name}.*{value!r}'):
         Shapes(**argument)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(size=10.0), dict(size='10'), dict(image_size=32.5), dict(image_size=(32, 48)), dict(seed=None)]
+)
+def test_numbers_that_are_no_whole_ones(options):
+    with pytest.raises(ValueError, match=f'Shapes: {next(iter(options))} must be a whole number'):
+        Shapes(**options)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from mmebm.engine.hooks import CleanBatchNormHook
 
@@ -52,6 +53,20 @@ def test_they_are_those_of_clean_images(model):
     torch.testing.assert_close(norm.running_var, sum(variances) / 2)
     assert norm.momentum == 0.1 and model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_layers_that_read_no_clean_image_keep_theirs():
+    backbone = RESNET | dict(frozen_stages=1)
+    head = dict(type='mmebm.EnergyHead', in_channels=64)
+    model = MODELS.build(dict(type='mmebm.EBMAlgorithm', backbone=backbone, head=head, step_size=1.0)).train()
+    model.head.extra = nn.BatchNorm1d(2)
+    for norm in (model.backbone.bn1, model.head.extra):
+        norm.running_mean.fill_(3.0)
+        norm.num_batches_tracked.fill_(7)
+    finish_epoch(CleanBatchNormHook(num_batches=2), model, epoch=19)
+    for norm in (model.backbone.bn1, model.head.extra):
+        assert (norm.running_mean == 3).all() and norm.num_batches_tracked == 7
+    assert model.backbone.layer2[0].bn1.num_batches_tracked == 2
 
 
 def test_every_tenth_epoch_and_the_last(model):

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmebm.commands.replay import main as replay
+from mmebm.engine.evaluating import evaluating
 from mmebm.engine.faulty_steps.capture import read_capture
 from mmebm.engine.faulty_steps.spikes import Spikes
 from mmebm.engine.hooks import NonFiniteLossHook, ResumeHook
@@ -178,6 +179,27 @@ def test_a_faulty_step_changes_nothing_and_is_not_logged(value):
 def test_the_first_step_can_be_skipped():
     runner, states = train({0: NAN})
     assert equal(states.before[0], states.after[0]) and not equal(states.before[1], states.after[1])
+
+
+class Measures(Hook):
+    """As hooks of mmebm that compute energies between steps, or before the first one."""
+
+    def measure(self, runner):
+        with evaluating(runner.model), runner.optim_wrapper.optim_context(runner.model):
+            pass
+
+    def before_train(self, runner):
+        self.measure(runner)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.measure(runner)
+
+
+def test_a_faulty_step_is_undone_where_hooks_measure():
+    runner, states = train({0: NAN, 2: NAN}, hooks=[Measures()])
+    changed = [not equal(*pair) for pair in zip(states.before, states.after, strict=True)]
+    assert changed == [False, True, False, True, True, True]
+    assert runner.model.norm.running_mean.isfinite().all() and runner.model.norm.num_batches_tracked == 4
 
 
 def test_a_gradient_alone_is_enough():

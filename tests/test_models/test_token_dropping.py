@@ -73,3 +73,10 @@ def test_other_patch_sizes_and_maps_are_refused():
     images = torch.randn(2, 3, 32, 32)
     with dropping.keeping(torch.zeros(2, 3, dtype=torch.long), images), pytest.raises(ValueError, match='not tokens'):
         cnn(images)
+
+
+def test_refuses_a_network_that_returns_a_map():
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    vit = MODELS.build(dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=4, out_type='featmap'))
+    with pytest.raises(ValueError, match="token_dropping: .* out_type='raw'"):
+        TokenDropping(vit, patch_size=4, visible=0.25, corrupted=0.25)

@@ -134,3 +134,22 @@ def test_builds_from_a_config():
 def test_sizes_of_vqvae(options, message):
     with pytest.raises(ValueError, match=message):
         VQVAE(**options)
+
+
+def test_kmeans_waits_for_a_batch_with_enough_features(monkeypatch):
+    torch.manual_seed(0)
+    model = VQVAE(num_embed=128, width=8, embed_dims=4, kmeans_interval=3).train()
+    images = torch.randn(16, 3, 32, 32)
+    fitted = []
+    initialise = model.quantizer.embedding.init_embed_
+
+    def counted(features):
+        if not model.quantizer.embedding.initted:
+            fitted.append(len(features))
+        initialise(features)
+
+    monkeypatch.setattr(model.quantizer.embedding, 'init_embed_', counted)
+    for batch in (images, images, images, images[:1], images, images):
+        model.loss(batch)
+    positions = 16 * (32 // model.stride) ** 2
+    assert (32 // model.stride) ** 2 < 128 <= positions and fitted == [positions, positions] and model.batches == 5

@@ -7,6 +7,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from mmebm.datasets.embedded.drawing import Drawing, draw
+from mmebm.option_check import check_whole_numbers
 from mmebm.registry import DATASETS
 
 SPLITS = ('train', 'val')
@@ -56,7 +57,7 @@ class Shapes(BaseDataset):
             ``test_mode`` and ``lazy_init``.
 
     Raises:
-        ValueError: ``size``, ``image_size``, ``split`` or ``seed`` is out of range.
+        ValueError: ``size``, ``image_size``, ``split`` or ``seed`` is out of range, or no whole number.
     """
 
     # In alphabetical order, as a data set of folders numbers its classes.
@@ -76,8 +77,7 @@ class Shapes(BaseDataset):
         if split not in SPLITS:
             raise ValueError(f'Shapes: split={split!r} is unknown; choose from {list(SPLITS)}.')
         for name, value, least in (('size', size, 1), ('image_size', image_size, MIN_IMAGE_SIZE), ('seed', seed, 0)):
-            if value < least:
-                raise ValueError(f'Shapes: {name}={value} is too small; it must be at least {least}.')
+            check_whole_numbers('Shapes', least, **{name: value})
         self.size = size
         self.image_size = image_size
         self.split = split

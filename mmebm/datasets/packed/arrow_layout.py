@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def _listed(folder: str, split: str) -> list[str]:
             'name the folder of one kind'
         )
     _check_complete(folder, chosen)
+    names = Counter(Path(path).name for path in chosen)
+    twice = [path for path in chosen if names[Path(path).name] > 1]
+    if twice:
+        raise ValueError(
+            f'HFImages: {folder!r} holds files of the same name several times, perhaps of several configurations: '
+            f'{first_few(twice)}; name the folder of one'
+        )
     return chosen
 
 

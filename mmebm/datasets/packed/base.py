@@ -137,6 +137,7 @@ class PackedImages(SkipsBrokenImages, _FromMemory):
     @property
     def files_sha256(self) -> str | None:
         """The hash that the index has; None of a part of the images."""
+        self.full_init()
         index = self.data_list.index
         return index.files_sha256 if len(self) == len(index) else None
 
@@ -146,14 +147,17 @@ class PackedImages(SkipsBrokenImages, _FromMemory):
 
     def get_gt_labels(self) -> NDArray:
         """The class of each image, (len,); raises ValueError without ``with_label``."""
+        return self._labelled().labels()
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of image ``idx`` in a list; raises as ``get_gt_labels``."""
+        return self._labelled().take([idx]).labels().tolist()
+
+    def _labelled(self) -> Rows:
         self.full_init()
         if not self.with_label:
             raise ValueError(f'{type(self).__name__}: labels of {self.data_root!r} were not read; set with_label=True')
-        return self.data_list.labels()
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of image ``idx`` in a list."""
-        return self.data_list.take([idx]).labels().tolist()
+        return self.data_list
 
     def extra_repr(self) -> list[str]:
         """The folder, for ``repr``."""

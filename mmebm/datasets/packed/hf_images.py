@@ -55,6 +55,7 @@ class HFImages(PackedImages):
     @property
     def files_sha256(self) -> str:
         """A hash of the files' paths and their numbers of images; of a part of the images also of their rows."""
+        self.full_init()
         rows, whole = self.data_list, self.data_list.index.files_sha256
         if len(rows) == len(rows.index):
             return whole

@@ -10,9 +10,10 @@ from mmengine.runner import Runner
 from mmebm.datasets.skipping import SkipsBrokenImages
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.error_text import first_few, printable
+from mmebm.output_files import write_atomically
 from mmebm.registry import HOOKS
 
-FILE = 'broken_images.txt'
+FILE, TAB = 'broken_images.txt', '\t'
 
 
 @HOOKS.register_module()
@@ -26,6 +27,11 @@ class BrokenImagesHook(Hook):
     broken links) are among them. At the end, a warning counts them. ``tools/train.py`` adds this hook.
     """
 
+    def before_train(self, runner: Runner) -> None:
+        """Keep what a training that is resumed has listed."""
+        file = Path(runner.work_dir, FILE)
+        self._earlier = file.read_text(encoding='utf-8').splitlines() if runner.iter and file.is_file() else []
+
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the list."""
         self._write(runner)
@@ -33,17 +39,17 @@ class BrokenImagesHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write the list and say how many there are."""
         if found := self._write(runner):
+            paths = first_few(line.partition(TAB)[2] for line in found)
             runner.logger.warning(
-                f'{len(found)} image files could not be used: {first_few(path for _, path in found)}. All are listed '
-                f'in {Path(runner.work_dir, FILE)}'
+                f'{len(found)} image files could not be used: {paths}. All are listed in {Path(runner.work_dir, FILE)}'
             )
 
-    def _write(self, runner: Runner) -> list[tuple[str, str]]:
-        found = [item for folder in _folders(runner.train_dataloader.dataset) for item in _unusable(folder)]
-        if found and is_main_process():
-            lines = [f'{fault}\t{printable(path)}\n' for fault, path in found]
-            Path(runner.work_dir, FILE).write_text(''.join(lines), encoding='utf-8')
-        return found
+    def _write(self, runner: Runner) -> list[str]:
+        found = (item for folder in _folders(runner.train_dataloader.dataset) for item in _unusable(folder))
+        lines = [*dict.fromkeys([*self._earlier, *(f'{fault}{TAB}{printable(path)}' for fault, path in found)])]
+        if lines and is_main_process():
+            write_atomically(Path(runner.work_dir, FILE), ''.join(f'{line}\n' for line in lines).encode())
+        return lines
 
 
 def _folders(dataset: object) -> Iterator[SkipsBrokenImages]:

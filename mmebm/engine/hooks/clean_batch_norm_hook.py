@@ -6,6 +6,7 @@ from itertools import islice
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from mmebm.engine.dry_run import idle_in_dry_runs
@@ -42,7 +43,12 @@ class CleanBatchNormHook(Hook):
         """Measure the statistics every ``interval`` epochs and after the last one, before a checkpoint is saved."""
         if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
             model = unwrapped(runner.model)
+            before = {m: [b.clone() for b in m.buffers()] for m in model.modules() if isinstance(m, _BatchNorm)}
             update_bn(self._inputs(runner, model), model)
+            for module, values in before.items():
+                if not module.num_batches_tracked:  # frozen, or of a part that features do not need
+                    for buffer, value in zip(module.buffers(), values, strict=True):
+                        buffer.copy_(value)
 
     def _inputs(self, runner: Runner, model: nn.Module) -> Iterator[list[list[Tensor]]]:
         for batch in islice(runner.train_dataloader, self.num_batches):

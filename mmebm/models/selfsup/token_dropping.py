@@ -28,7 +28,8 @@ class TokenDropping:
         corrupted: Corrupted patches to keep and restore, as a share of L.
 
     Raises:
-        ValueError: ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1, or the backbone has no blocks.
+        ValueError: ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1, or the backbone has no blocks or
+            returns a map of its tokens.
     """
 
     def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
@@ -37,6 +38,8 @@ class TokenDropping:
                 'token_dropping: visible must be at least 0, corrupted above 0, and both together at most 1; '
                 f'not {visible} and {corrupted}'
             )
+        if getattr(backbone, 'out_type', 'raw') == 'featmap':
+            raise ValueError("token_dropping: a map (N, D, h, w) needs all tokens; set the backbone's out_type='raw'")
         blocks = residual_blocks(backbone)
         if not blocks:
             raise ValueError(f'token_dropping: found no blocks in {type(backbone).__name__} to drop tokens before')

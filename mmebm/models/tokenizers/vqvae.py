@@ -90,8 +90,12 @@ class VQVAE(BaseModel):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """Mean squared errors of the decoded images (N, 3, H, W), and of the features against their tokens."""
-        if self.batches % self.kmeans_interval == 0:
+        features = self.encoder(images)
+        is_due = self.batches % self.kmeans_interval == 0
+        # An epoch's last, smaller batch would leave most tokens without features; the next one is taken then.
+        waits = is_due and self.batches > 0 and features[:, 0].numel() < self.vocabulary
+        if is_due and not waits:
             self.quantizer.embedding.initted.zero_()
-        self.batches += 1
-        tokens, loss, _ = self.quantizer(self.encoder(images))
+        self.batches += not waits
+        tokens, loss, _ = self.quantizer(features)
         return dict(loss_restored=F.mse_loss(self.decoder(tokens), images), loss_tokens=loss)
