@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from mmebm.apis.loading import load_model
 from mmebm.datasets import Shapes
 from mmebm.datasets.corrupted_files import write_corrupted
+from mmebm.engine.hooks.restoration_progress_hook import steps_between
 from mmebm.planning.plan import notes_on
 from mmebm.planning.step_cost import build_model
 
@@ -195,6 +196,15 @@ def test_dropped_tokens_and_contents(cim):
     losses = model.loss([normalised(shapes())])
     assert {'loss_restoration', 'loss_token_nce', 'loss_position', 'loss_content'} <= losses.keys()
     assert all(value.isfinite().all() for value in losses.values())
+
+
+def test_steps_between_begin_with_the_corrupted_image(cim):
+    model = build(cim, step_size=1e-6, num_steps=3).eval()
+    batch = dict(inputs=[shapes(2)], data_samples=None)
+    samples = model.val_step(batch)
+    for sample, (first, _) in zip(samples, steps_between(model, batch, 2), strict=True):  # which hardly moves
+        torch.testing.assert_close(first, sample.corrupted, rtol=0, atol=0.01)
+        assert (sample.corrupted - sample.clean).abs().max() > 1
 
 
 def test_predictions(cim):
