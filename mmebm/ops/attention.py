@@ -37,7 +37,12 @@ def explicit_attention(
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
     if is_causal:
-        attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        causal = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        if attn_mask is None:
+            attn_mask = causal
+        else:
+            lowest = False if attn_mask.dtype == torch.bool else float('-inf')
+            attn_mask = attn_mask.masked_fill(~causal, lowest)
     # Autocast would compute the softmax in float32 and keep that for both backward passes.
     with torch.autocast(query.device.type, enabled=False):
         logits = (query * _scale(query, scale)) @ key.transpose(-2, -1)

@@ -16,7 +16,7 @@ def residual_blocks(model: nn.Module) -> list[nn.Module]:
 
     They are the members of the innermost ``ModuleList`` or ``Sequential`` whose members are composite and of one class.
     """
-    return [block for stack in _stacks(model) for block in stack]
+    return [*dict.fromkeys(block for stack in _stacks(model) for block in stack)]  # shared ones once
 
 
 def _stacks(module: nn.Module) -> list[list[nn.Module]]:

@@ -119,3 +119,18 @@ def test_too_many_patches_are_read():
     model = build(content_dropping=dict(ratio=0.5))
     with pytest.raises(ValueError, match='12 of 16 patches are read, which leaves fewer than the 8 of ratio'):
         model.loss([torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)])
+
+
+def test_contents_are_embedded_as_patches_are_with_a_norm_too():
+    backbone = tiny_vit(16, patch_cfg=dict(norm_cfg=dict(type='LN')))
+    dropping = build_ebm(
+        backbone,
+        step_size=0.1,
+        token_dropping=dict(patch_size=4, visible=0.5, corrupted=0.25),
+        content_dropping=dict(ratio=0.25),
+    ).content_dropping
+    contents, missing, memory = torch.randn(1, 2, 48), torch.tensor([[0, 1]]), torch.randn(1, 5, 16)
+    norm = dropping._network[0].patch_embed.norm
+    before = dropping.read(contents, missing, memory)
+    torch.nn.init.normal_(norm.weight)
+    assert (dropping.read(contents, missing, memory) - before).abs().max() > 1e-3

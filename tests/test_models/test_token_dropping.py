@@ -80,3 +80,9 @@ def test_refuses_a_network_that_returns_a_map():
     vit = MODELS.build(dict(type='VisionTransformer', arch=arch, img_size=32, patch_size=4, out_type='featmap'))
     with pytest.raises(ValueError, match="token_dropping: .* out_type='raw'"):
         TokenDropping(vit, patch_size=4, visible=0.25, corrupted=0.25)
+
+
+@pytest.mark.parametrize('patch_size', [0, -4, 4.0, '4'])
+def test_refuses_sizes_that_are_none(patch_size):
+    with pytest.raises(ValueError, match='token_dropping: patch_size must be a whole number'):
+        TokenDropping(backbone(), patch_size, visible=0.25, corrupted=0.25)

@@ -9,6 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmebm.ops.attention import explicit_attention, recomputed_attention
+from mmebm.ops.checkpointing import residual_blocks
 from mmebm.ops.double_backward import (
     SecondOrderOperators,
     gelu,
@@ -16,6 +17,7 @@ from mmebm.ops.double_backward import (
     layer_norm,
     normalization_derivative,
 )
+from mmebm.ops.forward_mode import DualOperators
 
 
 def randn(*shape, dtype=torch.float64):
@@ -207,3 +209,28 @@ def test_operators_are_torch_s_own_again_afterwards():
     with SecondOrderOperators(lambda *args, **kwargs: None):
         assert F.scaled_dot_product_attention(query, key, value) is None
     assert F.scaled_dot_product_attention(query, key, value).shape == value.shape
+
+
+@pytest.mark.parametrize('kind', [torch.bool, torch.float32])
+def test_explicit_attention_takes_a_mask_and_the_causal_one(kind):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 5, 8)
+    allowed = torch.rand(5, 5) > 0.3
+    allowed.fill_diagonal_(True)
+    mask = allowed if kind == torch.bool else torch.randn(5, 5).masked_fill(~allowed, float('-inf'))
+    both = torch.zeros(5, 5) if kind == torch.bool else mask
+    both = both.masked_fill(~(allowed & torch.ones(5, 5, dtype=torch.bool).tril()), float('-inf'))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, both)
+    torch.testing.assert_close(explicit_attention(query, key, value, mask, is_causal=True), expected)
+
+
+def test_the_forward_mode_refuses_attention_that_it_cannot_see_into():
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(1, 3, 8)
+    with DualOperators(), pytest.raises(RuntimeError, match='low_memory is not exact for .*micro_batch'):
+        attention(x, x, x)
+
+
+def test_shared_blocks_are_listed_once():
+    block = torch.nn.TransformerEncoderLayer(4, 1, 4)
+    assert residual_blocks(torch.nn.ModuleList([block, block])) == [block]

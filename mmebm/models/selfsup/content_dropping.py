@@ -99,6 +99,8 @@ class ContentDropping(nn.Module):
         positions = network.pos_embed[:, network.num_extra_tokens :].expand(len(missing), -1, -1)
         convolution = network.patch_embed.projection
         tokens = F.linear(contents.to(memory.dtype), convolution.weight.flatten(1), convolution.bias)
+        if network.patch_embed.norm is not None:
+            tokens = network.patch_embed.norm(tokens)
         tokens = tokens + gather_patches(positions, missing)
         # Each token attends to the memory and to itself.
         own = torch.eye(missing.shape[1], dtype=torch.bool, device=missing.device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmebm.models.patches import MOST_EXTRA_TOKENS, gather_patches
 from mmebm.models.selfsup.training_pair import TrainingPair
 from mmebm.ops.checkpointing import residual_blocks
+from mmebm.option_check import check_whole_numbers
 
 
 class TokenDropping:
@@ -28,11 +29,12 @@ class TokenDropping:
         corrupted: Corrupted patches to keep and restore, as a share of L.
 
     Raises:
-        ValueError: ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1, or the backbone has no blocks or
-            returns a map of its tokens.
+        ValueError: ``patch_size`` is no whole number above 0, ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1,
+            or the backbone has no blocks or returns a map of its tokens.
     """
 
     def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
+        check_whole_numbers('token_dropping', patch_size=patch_size)
         if not (visible >= 0 and corrupted > 0 and visible + corrupted <= 1):
             raise ValueError(
                 'token_dropping: visible must be at least 0, corrupted above 0, and both together at most 1; '
