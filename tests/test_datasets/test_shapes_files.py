@@ -133,7 +133,7 @@ def test_refuses_a_folder_in_use(tmp_path, capsys):
 def test_bad_values_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         main([str(tmp_path / 'out'), '--layout=coco', '--image-size=4'])
-    assert 'image_size=4' in capsys.readouterr().err
+    assert 'image_size must be a whole number of at least 8, not 4' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 

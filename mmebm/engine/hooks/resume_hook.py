@@ -9,7 +9,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 from mmebm.checkpoint import check_fit
 from mmebm.engine.faulty_steps.rollback import forget_scale, scale_of_rates, scale_rates
 from mmebm.engine.resuming.position import check_length, own_paths, to_present_epochs
-from mmebm.engine.resuming.schedule import check_replayable, hyperparameters, replay, same_optimizer, same_schedule
+from mmebm.engine.resuming.schedule import hyperparameters, replay, same_optimizer, same_schedule
 from mmebm.engine.resuming.settings import changed_settings, check_complete
 from mmebm.model_building import unwrapped
 from mmebm.registry import HOOKS
@@ -66,7 +66,6 @@ class ResumeHook(Hook):
         keeps = same_optimizer(checkpoint, runner, path)
         if same_schedule(checkpoint, runner, path) and keeps and not interrupted:
             return
-        check_replayable(runner, path)
         self._hyperparameters = hyperparameters(runner)
         self._has_new_rate = 'optim_wrapper.optimizer.lr' in changed
         checkpoint.pop('param_schedulers', None)  # mmengine would restore it

@@ -47,23 +47,12 @@ def same_schedule(checkpoint: Mapping[str, Any], runner: Runner, path: str) -> b
     stored = checkpoint.get('param_schedulers') or []
     if [*map(_constants, stored)] == [_constants(scheduler.state_dict()) for scheduler in schedulers]:
         return True
-    check_replayable(runner, path)
-    return False
-
-
-def check_replayable(runner: Runner, path: str) -> None:
-    """Reject schedules that cannot be taken to where the training is.
-
-    Raises:
-        ValueError: One depends on validations that are past.
-    """
-    schedulers = runner.param_schedulers or []
     if plateau := [scheduler for scheduler in schedulers if getattr(scheduler, 'need_val_args', False)]:
         raise ValueError(
-            f'{path} has no state of the present schedule (param_scheduler) at the present settings and position, and '
-            f'that of {type(plateau[0]).__name__} depends on validations that are past. Set schedule, optimizer and '
-            f'batch as they were, or {new_training(path)}'
+            f'{path} has no state of the present schedule (param_scheduler), and that of {type(plateau[0]).__name__} '
+            f'depends on validations that are past. Set the schedule as it was, or {new_training(path)}'
         )
+    return False
 
 
 def replay(runner: Runner) -> None:

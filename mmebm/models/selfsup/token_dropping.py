@@ -29,8 +29,8 @@ class TokenDropping:
         corrupted: Corrupted patches to keep and restore, as a share of L.
 
     Raises:
-        ValueError: ``patch_size`` is no whole number above 0, ``visible`` < 0, ``corrupted`` <= 0, their sum is above 1,
-            or the backbone has no blocks or returns a map of its tokens.
+        ValueError: ``patch_size`` is no whole number above 0, ``visible`` < 0, ``corrupted`` <= 0, their sum is above
+            1, or the backbone has no blocks or returns a map of its tokens.
     """
 
     def __init__(self, backbone: nn.Module, patch_size: int, visible: float, corrupted: float) -> None:
