@@ -22,7 +22,7 @@ WORDS = dict(FOLDER='images', LABELLED='images', HELD_OUT='images/val', SHARDS='
 
 PRETRAIN = 'pretrain FOLDER --backbone vit-tiny --epochs 100 --out RUN'
 FOLDER = 'train ebm_vit-t_folder --work-dir RUN --cfg-options data_root=FOLDER train_cfg.max_epochs=100'
-TRAIN, MASKS = 'train configs/ebm_vit-b_in1k.py', 'train configs/ebm-mask_vit-b_in1k.py'
+TRAIN = 'train configs/ebm_vit-b_in1k.py'
 IMPORT = 'import_weights mae_pretrain_vit_base.pth --from mae --config ebm_vit-b_in1k --out checkpoints/mae.pth'
 START = 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=checkpoints/mae.pth'
 BANDS = 'train bands.py --work-dir RUN --cfg-options data_root=FOLDER train_cfg.max_epochs=100'
@@ -49,7 +49,7 @@ EXECUTED = {
     FOLDER: Here('run_folder/epoch_1.pth', f'{SHORT} {SMALL}', (), dict(RUN='run_folder')),
     TRAIN: Here('work_dirs/ebm_vit-b_in1k/epoch_1.pth', f'--cfg-options {SHORT}'),
     f'{TRAIN} --cfg-options data_root=FOLDER': Here('run_b/epoch_1.pth', f'{SHORT} --work-dir run_b'),
-    f'{MASKS} --cfg-options {START} model.backbone.init_cfg.prefix=backbone.': Here(
+    f'{TRAIN} --cfg-options {START} model.backbone.init_cfg.prefix=backbone.': Here(
         'run_c/epoch_1.pth', f'{SHORT} --work-dir run_c', (IMPORT,)),
     IMPORT: Here('checkpoints/mae.pth', '', (), {'ebm_vit-b_in1k': 'configs/ebm_vit-b_in1k.py'}),
     'test configs/ebm_vit-b_in1k.py CHECKPOINT --cfg-options test_data_root=FOLDER': Here(
