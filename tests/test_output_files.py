@@ -5,13 +5,13 @@ import pytest
 
 from mmebm.commands import compare, evaluate
 from mmebm.commands.make_shapes import main as make_shapes
-from mmebm.output_files import alone_in, check_new
+from mmebm.output_files import check_new, locked
 
 HOLDER = """
 import sys
 from pathlib import Path
-from mmebm.output_files import alone_in
-with alone_in(Path(sys.argv[1])):
+from mmebm.output_files import locked
+with locked(Path(sys.argv[1])):
     print('held', flush=True)
     sys.stdin.read()
 """
@@ -33,11 +33,11 @@ def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout.readline() == 'held\n'
-        with pytest.raises(FileExistsError, match=f'{folder}: another process is writing there'), alone_in(folder):
+        with pytest.raises(FileExistsError, match=f'{folder}: another process is writing there'), locked(folder):
             pass
         holder.kill()
         holder.wait()
-    with alone_in(folder):
+    with locked(folder):
         pass
 
 
@@ -49,7 +49,7 @@ def test_compare_and_evaluate_refuse_a_folder_in_use(tmp_path, capsys, monkeypat
     monkeypatch.setattr(evaluate.Evaluation, 'plan_runs', lambda *args: [])
     options = [f'finetune.{split}_dataloader.batch_size=2' for split in ('train', 'val')]
     of_random = ['--data', str(tmp_path / 'data'), '--methods', 'random', '--seeds', '1', '--cfg-options', *options]
-    with alone_in(folder):
+    with locked(folder):
         for main, argv in ((compare.main, of_random), (evaluate.main, ['pretrained.pth'])):
             with pytest.raises(SystemExit) as exit:
                 main([*argv, '--work-dir', str(folder)])

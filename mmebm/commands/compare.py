@@ -30,7 +30,7 @@ from mmebm.experiments.comparison.quick import DEFAULTS, MAX_IMAGES
 from mmebm.experiments.comparison.settings import METHODS, RANDOM, Comparison, known_methods
 from mmebm.experiments.processes import ending_together
 from mmebm.launch.command_line import OptionAction, expanded, path
-from mmebm.output_files import alone_in
+from mmebm.output_files import locked
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         bench = Bench(comparison)
         print_estimate([*estimates(bench, startup)], comparison.seeds)
-        with alone_in(comparison.work_dir), ending_together():
+        with locked(comparison.work_dir), ending_together():
             for failure in bench.run_all():
                 failed.append(failure)
                 print(failure, file=sys.stderr)

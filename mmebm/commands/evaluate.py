@@ -12,7 +12,7 @@ from mmebm.experiments.downstream.evaluation import Evaluation, print_table
 from mmebm.experiments.downstream.tasks import TASKS
 from mmebm.experiments.processes import ending_together
 from mmebm.launch.command_line import OptionAction, count, expanded, path
-from mmebm.output_files import alone_in
+from mmebm.output_files import locked
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     evaluation = Evaluation(**args)
     try:
         runs = evaluation.plan_runs(gpus)
-        with alone_in(evaluation.work_dir), ending_together():
-            rows, failed = evaluation.perform(runs, jobs, gpus)
+        lock = locked(evaluation.work_dir)
     except (OSError, TypeError, ValueError, KeyError) as error:
         parser.error(str(error))
+    with lock, ending_together():
+        rows, failed = evaluation.perform(runs, jobs, gpus)
     print_table(rows)
     print(f'The table is in {evaluation.work_dir / "results.md"}, its rows in {evaluation.work_dir / "results.json"}.')
     if failed:

@@ -50,8 +50,8 @@ class LoadImage(LoadImageFromFile):
 
     With the default ``color_type='color'`` every file (16-bit, grey, palette, RGBA and CMYK too) becomes a uint8 array
     (H, W, 3) in BGR order, turned as its EXIF tag says. ``color_type='unchanged'`` keeps channels, alpha and depth: an
-    image of 16 bits becomes float32, its 65535 becoming 255; the EXIF tag is read of TIFFs alone. By
-    Pillow, images of 16 bits are not turned.
+    image of 16 bits becomes float32, its 65535 becoming 255; the EXIF tag is read of TIFFs alone.
+    Pillow does not turn images of 16 bits.
 
     A file that is in memory, as a member of an archive, comes as ``results['img_bytes']``; ``img_path`` then only names
     it. An image that is in ``results['img']`` already, where there is no ``img_path``, is treated as one from a file;

@@ -23,6 +23,7 @@ from mmebm.launch.options import merge_options
 from mmebm.launch.scripts import train
 from mmebm.launch.start import find_latest
 from mmebm.model_building import type_name
+from mmebm.output_files import check_new
 from mmebm.planning.config_facts import autocast_type, image_size, learning_rate, total_batch
 from mmebm.planning.memory import Memory, available_memory, memory_of
 from mmebm.planning.step_cost import step_cost
@@ -118,11 +119,8 @@ class FolderRun:
 
     def check(self) -> Listing:
         """The training images; raises as ``prepare`` does."""
-        if self.out.exists() and any(self.out.iterdir() if self.out.is_dir() else [self.out]):
-            raise FileExistsError(
-                f'--out {self.out} holds something. Name a new folder; or, to go on with an interrupted run there: '
-                f'tools/train.py {self.config_file} --work-dir {self.out} --resume'
-            )
+        resume = f'tools/train.py {self.config_file} --work-dir {self.out} --resume'
+        check_new(self.out, '--out', f'name a new one; or, to go on with an interrupted run there: {resume}')
         for name, value in dict(epochs=self.epochs, image_size=self.image_size or 1).items():
             if value < 1:
                 raise ValueError(f'--{name.replace("_", "-")} must be at least 1, not {value}')

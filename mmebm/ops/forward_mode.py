@@ -29,7 +29,7 @@ class DualOperators(TorchFunctionMode):
             with self:  # its softmax has to be replaced too
                 return explicit_attention(*args, **kwargs)
         if func is F.multi_head_attention_forward:  # torch's own softmax, within it, would not be seen here
-            raise RuntimeError("low_memory is not exact for torch's nn.MultiheadAttention; use micro_batch instead")
+            raise RuntimeError("forward mode is not exact for torch's nn.MultiheadAttention")
         replacement = _REPLACEMENTS.get(func)
         return func(*args, **kwargs) if replacement is None else replacement(func, *args, **kwargs)
 

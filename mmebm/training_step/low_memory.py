@@ -48,7 +48,8 @@ class LowMemoryGradient:
             x: Images (N, C, H, W); one image is enough.
 
         Raises:
-            RuntimeError: They differ by a relative error of ``TOLERANCE`` or more: this model needs another way.
+            RuntimeError: They differ by a relative error of ``TOLERANCE`` or more, or an operator has no forward mode:
+                this model needs another way.
         """
         # Its own generator: a resumed run, which checks again, must draw the same numbers as an uninterrupted one.
         generator = torch.Generator(x.device).manual_seed(0)
@@ -58,9 +59,15 @@ class LowMemoryGradient:
             with conditions():
                 _, gradient = gradient_fn(energy_fn, x, create_graph=True)
             # Both share what the energy function has computed already, such as features.
-            parts = torch.autograd.grad(
-                gradient, trainable(self.model), direction, allow_unused=True, retain_graph=True
-            )
+            try:
+                parts = torch.autograd.grad(
+                    gradient, trainable(self.model), direction, allow_unused=True, retain_graph=True
+                )
+            except RuntimeError as error:
+                reason = str(error).partition('\n')[0]
+                raise RuntimeError(
+                    f'low_memory cannot differentiate this model ({reason}); use micro_batch instead'
+                ) from error
             found.append(torch.cat([part.flatten() for part in parts if part is not None]))
         expected, computed = found
         error = (computed - expected).norm() / expected.norm() if len(computed) == len(expected) else float('inf')

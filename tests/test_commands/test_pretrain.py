@@ -64,7 +64,7 @@ def test_a_folder_of_classes(folder, tmp_path, capsys):
     assert len(frozen) == 1 and 'frozen/linear_top1' in frozen[0]
     with pytest.raises(SystemExit):  # nothing is overwritten
         call(folder, out)
-    assert 'holds something. Name a new folder' in capsys.readouterr().err
+    assert 'exists and is not an empty folder; name a new one; or, to go on' in capsys.readouterr().err
 
 
 def test_train_and_val(folder, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -282,3 +283,15 @@ def test_a_checkpoint_without_a_config_is_not_compared():
 def test_differences_of_trees():
     old, new = dict(a=[1, dict(b=2)], c={}, d=0), dict(a=[1, dict(b=3), 4], c=dict(e=1), d=0)
     assert differences(old, new) == {'a.1.b': (2, 3), 'c': ({}, None), 'a.2': (None, 4), 'c.e': (None, 1)}
+
+
+def test_a_schedule_by_validations_says_that_it_begins_anew(tmp_path, monkeypatch):
+    schedule = [dict(type='ReduceOnPlateauLR', monitor='loss', rule='less', end=4)]
+    run(tmp_path / 'half', epochs=2, schedule=schedule)
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: said.append(text))
+    resumed = dict(resume=tmp_path / 'half/epoch_2.pth', schedule=schedule)
+    run(tmp_path / 'same', **resumed)
+    assert not [text for text in said if 'begins anew' in text]
+    run(tmp_path / 'other', optimizer=dict(weight_decay=0.5), **resumed)
+    assert [text for text in said if text.startswith('ReduceOnPlateauLR begins anew')]

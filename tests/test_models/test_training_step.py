@@ -18,6 +18,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from mmebm.planning.step_cost import OpCounter
 from mmebm.training_step.compiled import Compiled, make_traceable
+from mmebm.training_step.low_memory import LowMemoryGradient
 
 VIT = dict(
     type='VisionTransformer',
@@ -266,6 +267,19 @@ def test_low_memory_gradients_that_are_wrong_are_refused(monkeypatch):
     monkeypatch.setattr(forward_mode, '_REPLACEMENTS', replacements)
     with pytest.raises(RuntimeError, match='low-memory gradients are wrong'):
         build(low_memory=True).loss(pair())
+
+
+def test_low_memory_refuses_attention_that_it_cannot_see_into():
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.GELU())
+    attention = torch.nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def energy(x):
+        tokens = block(x.flatten(2).transpose(1, 2))
+        return attention(tokens, tokens, tokens)[0].square().flatten(1).sum(dim=1)
+
+    gradient = LowMemoryGradient(torch.nn.ModuleList([block, attention]))
+    with pytest.raises(RuntimeError, match='low_memory cannot .*not exact for .*MultiheadAttention.*use micro_batch'):
+        gradient.check(energy, torch.randn(1, 4, 2, 2))
 
 
 def test_several_steps_hold_the_graph_of_one():

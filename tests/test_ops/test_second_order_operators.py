@@ -227,7 +227,7 @@ def test_explicit_attention_takes_a_mask_and_the_causal_one(kind):
 def test_the_forward_mode_refuses_attention_that_it_cannot_see_into():
     attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.randn(1, 3, 8)
-    with DualOperators(), pytest.raises(RuntimeError, match='low_memory is not exact for .*micro_batch'):
+    with DualOperators(), pytest.raises(RuntimeError, match='forward mode is not exact for .*MultiheadAttention'):
         attention(x, x, x)
 
 

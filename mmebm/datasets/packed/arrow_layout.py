@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,33 +85,28 @@ def _listed(folder: str, split: str) -> list[str]:
             'name the folder of one kind'
         )
     _check_complete(folder, chosen)
-    names = Counter(Path(path).name for path in chosen)
-    twice = [path for path in chosen if names[Path(path).name] > 1]
-    if twice:
-        raise ValueError(
-            f'HFImages: {folder!r} holds files of the same name several times, perhaps of several configurations: '
-            f'{first_few(twice)}; name the folder of one'
-        )
     return chosen
 
 
 def _check_complete(folder: str, files: Sequence[str]) -> None:
-    """Check that of files ``NAME-00001-of-00003`` all are there, and once."""
-    numbered = [(match, Path(path).parent) for path in files if (match := _NUMBERED.match(Path(path).name))]
-    for stem, total in {(match['stem'], match['total']) for match, _ in numbered}:
-        ours = [(match, at) for match, at in numbered if (match['stem'], match['total']) == (stem, total)]
-        parts = [(int(match['part']), at) for match, at in ours]
-        places = sorted({str(at) for _, at in parts})
-        found = {part for part, _ in parts}
-        if len(found) < len(parts):
+    """Check that each file is there once, and of files ``NAME-00001-of-00003`` all are."""
+    places: dict[str, list[str]] = defaultdict(list)  # of what a file holds: a part of a whole, or what its name says
+    parts: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for path in map(Path, files):
+        numbered = _NUMBERED.match(path.name)
+        places[numbered[0] if numbered else path.name].append(str(path.parent))
+        if numbered:
+            parts[numbered['stem'], int(numbered['total'])].add(int(numbered['part']))
+    for name, folders in places.items():
+        if len(folders) > 1:
             raise ValueError(
-                f'HFImages: {folder!r} holds {stem} several times, perhaps in several configurations: '
-                f'{first_few(places)}; name the folder of one'
+                f'HFImages: {folder!r} holds {name} several times, perhaps in several configurations: '
+                f'{first_few(sorted(folders))}; name the folder of one'
             )
-        missing = sorted({*range(int(total))} - found)
-        if missing:
+    for (stem, total), found in parts.items():
+        if missing := sorted({*range(total)} - found):
             raise ValueError(
-                f'HFImages: {folder!r} lacks {len(missing)} of {int(total)} files {stem}-*-of-{total}, the first of '
+                f'HFImages: {folder!r} lacks {len(missing)} of {total} files {stem}-*-of-{total:05}, the first of '
                 f'number {missing[0]}; download them'
             )
 

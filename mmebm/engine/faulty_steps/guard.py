@@ -62,7 +62,7 @@ class StepGuard:
         self.snapshot: Snapshot | None = None
         self.batch: Any = None
         self.fault: Fault | None = None
-        self.is_skipped = self.has_stepped = self._begins = False
+        self.is_skipped = self.has_stepped = False
         self._context: Callable[[nn.Module], AbstractContextManager] = wrapper.optim_context
         self._random: dict[str, Any] = {}
         wrapper.optim_context = self._optim_context  # type: ignore[method-assign]
@@ -75,7 +75,7 @@ class StepGuard:
 
     def begin(self, batch: Any) -> None:
         """Prepare for a batch of the data loader."""
-        self.batch, self.is_skipped, self.has_stepped, self._begins = batch, False, False, True
+        self.batch, self.is_skipped, self.has_stepped = batch, False, False
         if self.wrapper.inner_count % self.wrapper._accumulative_counts == 0:
             self.fault = None
 
@@ -85,8 +85,7 @@ class StepGuard:
             vars(self.wrapper).pop(name, None)
 
     def _optim_context(self, model: nn.Module) -> AbstractContextManager:
-        if self._begins:  # not a hook that measures, with the model in evaluation mode
-            self._begins = False
+        if model.training:  # else a hook measures
             if self.wrapper.inner_count % self.wrapper._accumulative_counts == 0:
                 self._take_snapshot()
             self._random = random_state()

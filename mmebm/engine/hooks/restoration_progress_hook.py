@@ -195,8 +195,8 @@ def steps_between(model: nn.Module, batch: dict, num_images: int) -> list[list[T
     if getattr(model, 'num_steps', 1) == 1 or not hasattr(model, 'restore'):
         return [[] for _ in range(num_images)]
     inputs = model.data_preprocessor(batch)['inputs']
-    if getattr(model, 'corruption', None) and not isinstance(inputs, Tensor) and len(inputs) == 1:
-        inputs = model.corruption(inputs, model, torch.Generator(inputs[0].device).manual_seed(0))  # as in `predict`
+    if hasattr(model, 'corrupted_alike'):
+        inputs, _ = model.corrupted_alike(inputs)
     corrupted = inputs if isinstance(inputs, Tensor) else inputs[0]
     between = torch.stack(model.restore(corrupted).images[1:-1], dim=1)  # (N, K - 1, C, H, W)
     return [list(steps) for steps in model.to_pixels(between).cpu()]

@@ -66,6 +66,12 @@ class ResumeHook(Hook):
         keeps = same_optimizer(checkpoint, runner, path)
         if same_schedule(checkpoint, runner, path) and keeps and not interrupted:
             return
+        for scheduler in runner.param_schedulers or []:
+            if getattr(scheduler, 'need_val_args', False):
+                runner.logger.warning(
+                    f'{type(scheduler).__name__} begins anew, since the settings or the position in the epoch are '
+                    'others: the learning rate is the first one, and what past validations found is forgotten'
+                )
         self._hyperparameters = hyperparameters(runner)
         self._has_new_rate = 'optim_wrapper.optimizer.lr' in changed
         checkpoint.pop('param_schedulers', None)  # mmengine would restore it

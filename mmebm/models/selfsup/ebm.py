@@ -313,6 +313,18 @@ class EBMAlgorithm(BaseRestorer):
             inputs = inputs[0] if self._is_to_be_corrupted(inputs) else as_pair(inputs)[1]
         return self.backbone(inputs)
 
+    def corrupted_alike(self, inputs: Tensor | list[Tensor]) -> tuple[Tensor | list[Tensor], Tensor | None]:
+        """``inputs`` of ``predict``, corrupted if they are to be, by the same random numbers for every batch.
+
+        Returns:
+            The images or ``[corrupted, clean]``, and which pixels (N, H, W) are of replaced tokens; None if none are.
+        """
+        if not self._is_to_be_corrupted(inputs):
+            return inputs, None
+        rng = torch.Generator(inputs[0].device).manual_seed(0)  # as CIM does
+        *pair, replaced = self.corruption(inputs, self, rng)
+        return pair, replaced
+
     def _is_to_be_corrupted(self, inputs: Tensor | Sequence[Tensor]) -> bool:
         return bool(self.corruption) and isinstance(inputs, (list, tuple)) and len(inputs) == 1
 
@@ -331,10 +343,7 @@ class EBMAlgorithm(BaseRestorer):
             has an energy for each token, and these are a grid of square patches, also ``token_energies`` (h, w) of x_0.
             Of images that are corrupted here, also ``replaced_pixels`` (H, W), True = of a replaced token.
         """
-        replaced = None
-        if self._is_to_be_corrupted(inputs):
-            rng = torch.Generator(inputs[0].device).manual_seed(0)  # as CIM does
-            *inputs, replaced = self.corruption(inputs, self, rng)
+        inputs, replaced = self.corrupted_alike(inputs)
         is_pair = isinstance(inputs, (list, tuple))
         corrupted, clean = as_pair(inputs) if is_pair else (inputs, None)
         restoration = self._restore(self.energy_parts, corrupted)

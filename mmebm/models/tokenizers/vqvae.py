@@ -91,7 +91,7 @@ class VQVAE(BaseModel):
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """Mean squared errors of the decoded images (N, 3, H, W), and of the features against their tokens."""
         features = self.encoder(images)
-        is_due = self.batches % self.kmeans_interval == 0
+        is_due = bool(self.batches % self.kmeans_interval == 0)
         # An epoch's last, smaller batch would leave most tokens without features; the next one is taken then.
         waits = is_due and self.batches > 0 and features[:, 0].numel() < self.vocabulary
         if is_due and not waits:
