@@ -97,7 +97,8 @@ class LoadImage(LoadImageFromFile):
             raise ImportError("LoadImage: imdecode_backend='turbojpeg' needs PyTurboJPEG; install it, or use 'cv2'.")
         if imdecode_backend == 'tifffile' and mmcv_io.tifffile is None:
             raise ImportError("LoadImage: imdecode_backend='tifffile' needs tifffile: pip install tifffile")
-        is_pair = isinstance(value_range, (list, tuple)) and [isinstance(x, Real) for x in value_range] == [True, True]
+        is_pair = isinstance(value_range, (list, tuple)) and len(value_range) == 2
+        is_pair = is_pair and all(isinstance(value, Real) for value in value_range)
         if value_range is not None and not (is_pair and value_range[0] < value_range[1]):
             raise ValueError(f'LoadImage: value_range={value_range!r} must be two numbers, the lower one first.')
         check_whole_numbers('LoadImage', max_pixels=max_pixels)

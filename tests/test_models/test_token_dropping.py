@@ -86,3 +86,14 @@ def test_refuses_a_network_that_returns_a_map():
 def test_refuses_sizes_that_are_none(patch_size):
     with pytest.raises(ValueError, match='token_dropping: patch_size must be a whole number'):
         TokenDropping(backbone(), patch_size, visible=0.25, corrupted=0.25)
+
+
+def test_refuses_a_patch_size_that_is_not_the_network_s_where_few_tokens_would_hide_it():
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    vit = MODELS.build(dict(type='VisionTransformer', arch=arch, img_size=24, patch_size=8, out_type='raw'))
+    images = torch.randn(1, 3, 24, 24)
+    with TokenDropping(vit, 8, visible=0.25, corrupted=0.25).keeping(torch.tensor([[0, 5]]), images):
+        assert vit(images)[0].shape == (1, 1 + 2, 16)
+    dropping = TokenDropping(vit, 12, visible=0.25, corrupted=0.25)  # 4 patches, and 6 tokens more
+    with dropping.keeping(torch.tensor([[0, 1]]), images), pytest.raises(ValueError, match='patches of patch_size'):
+        vit(images)

@@ -46,6 +46,7 @@ class TokenDropping:
         if not blocks:
             raise ValueError(f'token_dropping: found no blocks in {type(backbone).__name__} to drop tokens before')
         self.patch_size = patch_size
+        self.num_extra = getattr(backbone, 'num_extra_tokens', None)  # None: unknown
         self.visible = visible
         self.corrupted = corrupted
         self.kept: Tensor | None = None
@@ -97,7 +98,7 @@ class TokenDropping:
             return None
         tokens, *others = args
         num_extra = tokens.shape[1] - self.num_patches if tokens.dim() == 3 else -1
-        if not 0 <= num_extra <= MOST_EXTRA_TOKENS:
+        if not 0 <= num_extra <= MOST_EXTRA_TOKENS or self.num_extra not in (None, num_extra):
             raise ValueError(
                 f'token_dropping: the blocks of the backbone take features of shape {tuple(tokens.shape)}, not tokens '
                 f'(N, {self.num_patches} and at most {MOST_EXTRA_TOKENS} extra ones, D); tokens '
