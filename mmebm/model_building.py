@@ -1,5 +1,6 @@
 """Models from configs: what a config's types are called, how its model is built, and how a wrapped one is unwrapped."""
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -39,8 +40,12 @@ def class_of(config: Mapping[str, Any] | None, registry: Registry, scope: str | 
     kind = (config or {}).get('type')
     if not isinstance(kind, str):
         return kind
-    with registry.switch_scope_and_registry(scope or 'mmpretrain') as meant:
-        return meant.get(kind)
+    with (
+        registry.switch_scope_and_registry(scope or 'mmpretrain') as meant,
+        contextlib.suppress(RuntimeError, TypeError),
+    ):
+        return meant.get(kind)  # names that cannot be, as an empty one or ".a", are errors there
+    return None
 
 
 def complete_model_config(cfg: Mapping) -> dict[str, Any]:

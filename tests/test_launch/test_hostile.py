@@ -1,7 +1,7 @@
 """Configs, options and checkpoints that do not fit are answered by a message that names them."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from tiny import ROOT
@@ -45,6 +45,8 @@ PLACES = st.one_of(TEXTS, st.sampled_from(KEYS), st.tuples(st.sampled_from(KEYS)
 @pytest.mark.filterwarnings('ignore')
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(PLACES, VALUES), min_size=1, max_size=2))
+@example([('model.type', '')])
+@example([('model.type', '.a')])
 def test_any_option_is_merged_or_refused_with_its_name(pairs):
     try:
         options = dict(option(f'{key}={value}') for key, value in pairs)
