@@ -9,6 +9,9 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=root.MODELS, locations=['mmebm.models'], scope='mmebm')
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer', parent=root.WEIGHT_INITIALIZERS, locations=['mmebm.models'], scope='mmebm'
+)
 TRANSFORMS = Registry(
     'transform', parent=root.TRANSFORMS, locations=['mmebm.corruptions', 'mmebm.datasets'], scope='mmebm'
 )

@@ -7,6 +7,7 @@ from mmebm.models.backbones.huggingface_backbone import HuggingFaceBackbone
 from mmebm.models.backbones.patch_subset_vit import PatchSubsetViT
 from mmebm.models.backbones.sincos_vit import SinCosViT
 from mmebm.models.backbones.stages import ConvNeXtStages, StageNorms, SwinStages
+from mmebm.models.backbones.tied_attention import TiedAttention
 from mmebm.models.backbones.windowed_vit import WindowedViT
 from mmebm.models.classifiers.energy_classifier import EnergyClassifier
 from mmebm.models.data_preprocessor import SelfSupDataPreprocessor
@@ -67,6 +68,7 @@ __all__ = [
     'SinCosViT',
     'StageNorms',
     'SwinStages',
+    'TiedAttention',
     'TokenGenerator',
     'WindowedViT',
 ]

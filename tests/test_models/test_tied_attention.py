@@ -1,0 +1,90 @@
+"""``TiedAttention``: what each attention layer computes before the first step."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mmebm.models import TiedAttention
+
+XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
+TIED = dict(type='mmebm.TiedAttention')
+
+
+def vit(init_cfg: dict, **options) -> torch.nn.Module:
+    arch = dict(embed_dims=128, num_layers=2, num_heads=4, feedforward_channels=256)
+    torch.manual_seed(0)
+    config = dict(type='mmebm.SinCosViT', arch=arch, img_size=64, patch_size=8, init_cfg=init_cfg, **options)
+    backbone = MODELS.build(config)
+    backbone.init_weights()
+    return backbone
+
+
+def test_keys_are_the_queries_and_the_output_is_minus_the_values():
+    backbone = vit(TIED)
+    for layer in backbone.layers:
+        queries, keys, values = layer.attn.qkv.weight.view(3, 128, 128)
+        assert torch.equal(keys, queries)
+        assert torch.equal(layer.attn.proj.weight, -values.T)
+        assert not layer.attn.qkv.bias.any() and not layer.attn.proj.bias.any()
+    first, second = (layer.attn.qkv.weight for layer in backbone.layers)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize('options', [{}, dict(query_key=0.2, value_output=1.5)])
+def test_variances(options: dict):
+    queries, _, values = vit(TIED | options).layers[0].attn.qkv.weight.view(3, 128, 128)
+    assert queries.var().item() == pytest.approx(options.get('query_key', 0.7) / 128, rel=0.05)
+    assert values.var().item() == pytest.approx(options.get('value_output', 0.7) / 128, rel=0.05)
+
+
+def test_logit_of_a_token_with_itself():
+    attention = vit(TIED).layers[0].attn
+    tokens = torch.nn.functional.layer_norm(torch.randn(1000, 128), (128,))
+    queries, keys, _ = attention.qkv(tokens).view(1000, 3, 4, 32).unbind(1)
+    logits = (queries * keys).sum(dim=-1) / 32**0.5
+    assert logits.mean().item() == pytest.approx(0.7 * 32**0.5, rel=0.05)
+
+
+def test_other_layers_are_xavier_uniform():
+    backbone = vit(TIED)
+    bound = (6 / (128 + 256)) ** 0.5
+    for layer in backbone.layers:
+        for linear in (layer.ffn.layers[0][0], layer.ffn.layers[1]):
+            assert bound * 0.99 < linear.weight.abs().max().item() <= bound
+        assert layer.ln1.weight.eq(1).all()
+
+
+def test_patches_attend_to_their_neighbours():
+    """In an image of one colour, by distance: itself before its neighbours; Xavier weights make all alike."""
+    shares = {}
+    for name, init_cfg in dict(tied=TIED, xavier=XAVIER).items():
+        backbone = vit(init_cfg, with_cls_token=False, out_type='raw')
+        attention = backbone.layers[0].attn
+        tokens = backbone.layers[0].ln1(backbone.patch_embed(torch.zeros(1, 3, 64, 64))[0] + backbone.pos_embed)
+        queries, keys, _ = attention.qkv(tokens).view(64, 3, 4, 32).permute(1, 2, 0, 3)
+        weights = (queries @ keys.transpose(1, 2) / 32**0.5).softmax(dim=-1).mean(dim=0)
+        centre = 8 * 4 + 4
+        shares[name] = [weights[centre, centre + step].item() * 64 for step in (0, 1, 2, 3)]
+    itself, near, next_, far = shares['tied']
+    assert itself > near > next_ > far
+    assert near > 1.5  # times an equal share
+    assert far < 0.8 * near, shares
+    assert min(shares['xavier']) > 0.8, shares
+    assert max(shares['xavier']) < 1.2, shares
+
+
+def test_other_packages_attention():
+    config = dict(type='mmpretrain.TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32)
+    backbone = MODELS.build(config)
+    TiedAttention()(backbone)  # mmpretrain's TIMMBackbone ignores init_cfg
+    for block in backbone.timm_model.blocks:
+        queries, keys, values = block.attn.qkv.weight.view(3, 192, 192)
+        assert torch.equal(keys, queries) and torch.equal(block.attn.proj.weight, -values.T)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='TiedAttention: query_key must be a positive number, not 0'):
+        vit(TIED | dict(query_key=0))
+    resnet = MODELS.build(dict(type='mmpretrain.ResNet', depth=18, init_cfg=TIED))
+    with pytest.raises(ValueError, match='TiedAttention: ResNet has no attention layer with linear qkv'):
+        resnet.init_weights()
