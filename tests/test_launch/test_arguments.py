@@ -59,9 +59,10 @@ def test_other_models_are_not_checked():
 def test_an_initialisation_of_another_type_keeps_nothing_of_the_old_one():
     start = {'model.backbone.init_cfg.type': 'Pretrained', 'model.backbone.init_cfg.checkpoint': 'mae.pth'}
     expected = dict(type='Pretrained', checkpoint='mae.pth')
-    xavier = find_config('ebm_vit-b_in1k')
+    xavier = find_config('peers/ebm_vit-w128_32px')
+    tied = find_config('ebm_vit-b_in1k')
     plain = find_config('ebm-mask_vit-b_in1k')
-    for file in (xavier, plain):
+    for file in (xavier, tied, plain):
         cfg = Config.fromfile(file)
         merge_options(cfg, start)
         assert cfg.model.backbone.init_cfg == expected
