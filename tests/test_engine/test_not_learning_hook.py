@@ -133,28 +133,32 @@ def test_a_learning_rate_that_still_rises_is_mentioned(tmp_path, log):
 OVERLAPPING, PATTERNS = 'overlapping patches', 'the loss of patterns within patches (norm_patch_size'
 POSITIONS, ENERGY = 'mmebm.SinCosViT in place of', 'another energy (model.head.kind'
 PIXELS = 'the loss of pixels (model.head.loss without norm_patch_size)'
+NEIGHBOURS = 'attention that begins with neighbours (model.backbone.init_cfg.type=mmebm.TiedAttention)'
+ALL = (OVERLAPPING, PATTERNS, POSITIONS, ENERGY, PIXELS, NEIGHBOURS)
 
 
 @pytest.mark.parametrize(
     ('config', 'expected'),
     [
-        ('ebm-mask_vit-b_in1k', {PATTERNS, ENERGY, OVERLAPPING}),
+        ('ebm-mask_vit-b_in1k', {PATTERNS, ENERGY, OVERLAPPING, NEIGHBOURS}),
         ('ebm_vit-b_in1k', {PIXELS, ENERGY, OVERLAPPING}),
-        ('ebm_vit-t_shapes', {PATTERNS, ENERGY, POSITIONS}),
+        ('ebm_vit-t_shapes', {PATTERNS, ENERGY, POSITIONS, NEIGHBOURS}),
+        ('continued/ebm_vit-b-mae_in1k', {PATTERNS, ENERGY, OVERLAPPING}),
+        ('peers/ebm_vit-w128_32px', {PIXELS, ENERGY, OVERLAPPING, NEIGHBOURS}),
         ('ebm_resnet50_in1k', {PATTERNS, ENERGY}),
     ],
 )
 def test_what_to_try_is_what_the_config_does_not_do(tmp_path, log, config, expected):
     train(tmp_path, [1.0] * 10, cfg=Config.fromfile(f'{ROOT}/configs/{config}.py').model)
     [(_, text)] = log()
-    assert {tip for tip in (OVERLAPPING, PATTERNS, POSITIONS, ENERGY, PIXELS) if tip in text} == expected
+    assert {tip for tip in ALL if tip in text} == expected
 
 
 def test_what_to_try_with_a_residual_energy_of_patterns(tmp_path, log):
     loss = dict(type='mmebm.RestorationLoss', norm_patch_size=4)
     train(tmp_path, [1.0] * 10, cfg=dict(head=dict(type='mmebm.ResidualEnergyHead', loss=loss)))
     [(_, text)] = log()
-    assert {tip for tip in (OVERLAPPING, PATTERNS, POSITIONS, ENERGY, PIXELS) if tip in text} == {PIXELS}
+    assert {tip for tip in ALL if tip in text} == {PIXELS}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Warns of a restoration that does not start."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -105,8 +105,15 @@ def _remedies(runner: Runner) -> Iterator[str]:
         yield 'the loss of pixels (model.head.loss without norm_patch_size)'
     if type_name(backbone) == 'VisionTransformer':
         yield 'positions that need not be learned first (mmebm.SinCosViT in place of VisionTransformer)'
+    if type_name(backbone) in PLAIN_VITS and not _starts_from(backbone.get('init_cfg'), 'TiedAttention', 'Pretrained'):
+        yield 'attention that begins with neighbours (model.backbone.init_cfg.type=mmebm.TiedAttention)'
     if type_name(backbone) in PLAIN_VITS and 'kernel_size' not in (backbone.get('patch_cfg') or {}):
         yield 'overlapping patches (model.backbone.patch_cfg, as in configs/ebm_vit-t_shapes.py)'
+
+
+def _starts_from(init_cfg: Mapping | Sequence[Mapping] | None, *types: str) -> bool:
+    configs = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
+    return any(type_name(config) in types for config in configs)
 
 
 def _now(runner: Runner, key: str) -> str:
