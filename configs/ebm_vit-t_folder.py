@@ -26,7 +26,7 @@ model = dict(
     token_dropping=dict(patch_size=patch_size, visible=0.625),
     token_nce_weight=2.0,
     position_dropping=dict(ratio=0.125),
-    content_dropping=dict(ratio=0.125),
+    content_dropping=dict(ratio=0.125, weight=1.0),
     restored_share=0.5,
     training_step=dict(compile=False),  # so that it starts at once
 )

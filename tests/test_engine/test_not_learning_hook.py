@@ -133,7 +133,7 @@ def test_a_learning_rate_that_still_rises_is_mentioned(tmp_path, log):
 OVERLAPPING, PATTERNS = 'overlapping patches', 'the loss of patterns within patches (norm_patch_size'
 POSITIONS, ENERGY = 'mmebm.SinCosViT in place of', 'another energy (model.head.kind'
 PIXELS = 'the loss of pixels (model.head.loss without norm_patch_size)'
-NEIGHBOURS = 'attention that begins with neighbours (model.backbone.init_cfg.type=mmebm.TiedAttention)'
+NEIGHBOURS = "attention that begins with neighbours (model.backbone.init_cfg=dict(type='mmebm.TiedAttention'))"
 ALL = (OVERLAPPING, PATTERNS, POSITIONS, ENERGY, PIXELS, NEIGHBOURS)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmebm.models import TiedAttention
+from mmebm.models.backbones.tied_attention import ATTENTION
 
 XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
 TIED = dict(type='mmebm.TiedAttention')
@@ -73,18 +73,26 @@ def test_patches_attend_to_their_neighbours():
     assert max(shares['xavier']) < 1.2, shares
 
 
-def test_other_packages_attention():
-    config = dict(type='mmpretrain.TIMMBackbone', model_name='vit_tiny_patch16_224', img_size=32)
-    backbone = MODELS.build(config)
-    TiedAttention()(backbone)  # mmpretrain's TIMMBackbone ignores init_cfg
-    for block in backbone.timm_model.blocks:
-        queries, keys, values = block.attn.qkv.weight.view(3, 192, 192)
-        assert torch.equal(keys, queries) and torch.equal(block.attn.proj.weight, -values.T)
+@pytest.mark.parametrize(
+    'config',
+    [dict(type='BEiTViT', arch='deit-tiny', img_size=32), dict(type='SwinTransformer', arch='tiny', img_size=64)],
+)
+def test_other_transformers_of_mmpretrain(config: dict):
+    backbone = MODELS.build(config | dict(type='mmpretrain.' + config['type'], init_cfg=TIED))
+    backbone.init_weights()
+    layers = [layer for layer in backbone.modules() if isinstance(layer, ATTENTION)]
+    assert len(layers) == 12
+    for layer in layers:
+        queries, keys, values = layer.qkv.weight.chunk(3)
+        assert torch.equal(keys, queries)
+        assert torch.equal(layer.proj.weight, -values.T)
 
 
 def test_errors():
     with pytest.raises(ValueError, match='TiedAttention: query_key must be a positive number, not 0'):
         vit(TIED | dict(query_key=0))
-    resnet = MODELS.build(dict(type='mmpretrain.ResNet', depth=18, init_cfg=TIED))
-    with pytest.raises(ValueError, match='TiedAttention: ResNet has no attention layer with linear qkv'):
-        resnet.init_weights()
+    # TinyViT's attention has queries, keys and values head by head.
+    for config, name in (dict(type='ResNet', depth=18), 'ResNet'), (dict(type='TinyViT', arch='5m'), 'TinyViT'):
+        backbone = MODELS.build(config | dict(type=f'mmpretrain.{name}', init_cfg=TIED))
+        with pytest.raises(ValueError, match=f"TiedAttention: {name} has none of mmpretrain's attention layers"):
+            backbone.init_weights()

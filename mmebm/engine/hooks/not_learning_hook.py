@@ -1,12 +1,13 @@
 """Warns of a restoration that does not start."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmebm.checkpoint import loading_configs
 from mmebm.engine.dry_run import idle_in_dry_runs
 from mmebm.model_building import type_name
 from mmebm.registry import HOOKS
@@ -105,15 +106,19 @@ def _remedies(runner: Runner) -> Iterator[str]:
         yield 'the loss of pixels (model.head.loss without norm_patch_size)'
     if type_name(backbone) == 'VisionTransformer':
         yield 'positions that need not be learned first (mmebm.SinCosViT in place of VisionTransformer)'
-    if type_name(backbone) in PLAIN_VITS and not _starts_from(backbone.get('init_cfg'), 'TiedAttention', 'Pretrained'):
-        yield 'attention that begins with neighbours (model.backbone.init_cfg.type=mmebm.TiedAttention)'
+    if type_name(backbone) in PLAIN_VITS and not _has_its_weights(runner):
+        yield "attention that begins with neighbours (model.backbone.init_cfg=dict(type='mmebm.TiedAttention'))"
     if type_name(backbone) in PLAIN_VITS and 'kernel_size' not in (backbone.get('patch_cfg') or {}):
         yield 'overlapping patches (model.backbone.patch_cfg, as in configs/ebm_vit-t_shapes.py)'
 
 
-def _starts_from(init_cfg: Mapping | Sequence[Mapping] | None, *types: str) -> bool:
+def _has_its_weights(runner: Runner) -> bool:
+    """Whether the backbone begins from a file, or with ``TiedAttention``."""
+    model: Mapping[str, Any] = runner.cfg.get('model') or {}
+    init_cfg = model['backbone'].get('init_cfg')
     configs = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
-    return any(type_name(config) in types for config in configs)
+    from_file = runner.cfg.get('load_from') or loading_configs(model.get('init_cfg')) or loading_configs(init_cfg)
+    return bool(from_file) or any(type_name(config) == 'TiedAttention' for config in configs)
 
 
 def _now(runner: Runner, key: str) -> str:
