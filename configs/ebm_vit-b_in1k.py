@@ -10,8 +10,9 @@ Expect:   not run
 Of 196 patches, 49 are shuffled among themselves, 49 have lost their position, 49 are missing, and 49 are as they were.
 Each token's energy is trained as the logit of its patch being shuffled. One gradient step on the sum of energies
 restores the shuffled patches and predicts positions and missing contents. Losses, shares and weights are this project's
-choice, not the paper's; they were found with small ViTs at 32 pixels (docs/ablations.md). To restore whole images:
-ebm-mix; for an energy of whole images: ebm-mix with model.nce_weight=0.05.
+choice, not the paper's; but for initial weights and the weight of contents, they were found with small ViTs at 32
+pixels (docs/ablations.md). To restore whole images: ebm-mix; for an energy of whole images: ebm-mix with
+model.nce_weight=0.05.
 """
 
 _base_ = './ebm-mask_vit-b_in1k.py'
